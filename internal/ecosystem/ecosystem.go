@@ -1,0 +1,76 @@
+// Package ecosystem defines what every package world must offer: a way to
+// resolve a request with that world's own client on the connected side, and a
+// read-only mirror for its unmodified clients on the isolated side.
+//
+// One folder an ecosystem. An ecosystem knows nothing of sites, shipments or
+// signatures: it is given wants and returns artifacts, is given a release and
+// returns a handler.
+package ecosystem
+
+import (
+	"context"
+	"io"
+	"net/http"
+
+	"enisle/internal/artifact"
+)
+
+// Target is the machine that the artifacts are for; the zero value is this one.
+type Target struct {
+	OS     string `yaml:"os" json:"os,omitempty"`
+	Arch   string `yaml:"arch" json:"arch,omitempty"`
+	Python string `yaml:"python" json:"python,omitempty"`
+	Debian string `yaml:"debian" json:"debian,omitempty"`
+}
+
+// Want is what a request asks of one ecosystem.
+type Want struct {
+	// Items are the entries of the request, each a string ("requests>=2") or
+	// an object ({"requirements": "requirements.txt"}) as decoded from YAML:
+	// string or map[string]any.
+	Items  []any
+	Target Target
+	// Dir is where relative paths of the request start.
+	Dir string
+	// Work is an empty directory of the ecosystem's own, removed afterwards.
+	Work string
+	// Hidden are paths that no client started for this want may read.
+	Hidden []string
+}
+
+// Ecosystem is one package world.
+type Ecosystem interface {
+	// Name is the kind of its artifacts and the first element of its URLs.
+	Name() string
+	// Resolve returns exactly what the wants come to for the target, with
+	// every file's path, origin and at least one of Digest and a sha512 in
+	// Hashes. It downloads no file for keeping.
+	Resolve(ctx context.Context, want Want) ([]artifact.Artifact, error)
+	// Handler returns the mirror of one immutable release. Paths arrive with
+	// the prefix (/pypi) removed.
+	Handler(rel Release) (http.Handler, error)
+}
+
+// Downloader is an Ecosystem that can fetch one resolved file with its own
+// client, for origins that only that client has the credentials for.
+type Downloader interface {
+	// Download writes the file into want.Work and returns its path. The
+	// caller checks size and hashes.
+	Download(ctx context.Context, want Want, a artifact.Artifact, f artifact.File) (string, error)
+}
+
+// Release is the released artifacts a mirror may show: immutable, and verified
+// before it got here.
+type Release interface {
+	// Artifacts returns those of one kind, ordered by reference.
+	Artifacts(kind string) []artifact.Artifact
+	// Open returns a released blob; artifact.ErrNotHeld for any other.
+	Open(d artifact.Digest) (Blob, error)
+}
+
+// Blob is an open blob. Size is in bytes.
+type Blob interface {
+	io.ReadSeekCloser
+	io.ReaderAt
+	Size() int64
+}

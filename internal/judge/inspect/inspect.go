@@ -1,0 +1,71 @@
+// Package inspect runs scanners over artifacts and collects what they find.
+//
+// A scanner reads bytes that a stranger made. It must be bounded in memory and
+// time, execute nothing, open nothing, and answer with findings; what it could
+// not read to the end it reports as Refuse, never as nothing. A scanner that
+// meets a container hands every member back to the runner (Descend), so that a
+// pickle inside a zip inside a wheel is judged by the pickle scanner.
+package inspect
+
+import (
+	"context"
+	"io"
+
+	"enisle/internal/artifact"
+)
+
+// Severity says what a finding means for a decision.
+type Severity string
+
+// The severities, mildest first.
+const (
+	Info   Severity = "info"   // worth knowing
+	Warn   Severity = "warn"   // an approver must see it
+	Refuse Severity = "refuse" // not to be released as it is
+)
+
+// Finding is what one scanner says about one file.
+type Finding struct {
+	Scanner  string   `json:"scanner"`  // name of the scanner
+	Rule     string   `json:"rule"`     // stable id, e.g. "pickle-global"
+	Severity Severity `json:"severity"` //
+	Artifact string   `json:"artifact"` // reference
+	File     string   `json:"file"`     // path, members of containers after "!"
+	Detail   string   `json:"detail"`   // one sentence
+}
+
+// Subject is one piece of content to look at: a file of an artifact, or a
+// member of one. Content is read at any offset; nothing in it may be trusted.
+type Subject struct {
+	Ref  artifact.Ref
+	Path string // path in the artifact; a member of a container follows "!"
+	Size int64  // bytes
+	io.ReaderAt
+	// Head is the first bytes of the content, at most 4096.
+	Head []byte
+	// Depth is 0 for a file of the artifact, 1 for a member of it, and so on.
+	Depth int
+}
+
+// Run is what a scanner is given to answer with.
+type Run interface {
+	// Report records a finding about the subject being scanned.
+	Report(rule string, sev Severity, detail string)
+	// Descend offers a member of the subject for scanning. name is the
+	// member's name in its container; size its exact length. The runner
+	// enforces the limits on depth, count and total bytes, and an error
+	// means the scan of this subject must stop (it is already reported).
+	Descend(ctx context.Context, name string, r io.ReaderAt, size int64) error
+}
+
+// Scanner looks at one kind of content. Implementations are stateless.
+type Scanner interface {
+	// Name is stable and lower case; Version changes when verdicts may.
+	Name() string
+	Version() string
+	// Wants says, from path and first bytes, whether Scan should be called.
+	Wants(s Subject) bool
+	// Scan reads the subject and reports. An error means it could not be
+	// judged and counts as a refusal.
+	Scan(ctx context.Context, s Subject, run Run) error
+}
