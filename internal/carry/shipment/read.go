@@ -1,0 +1,229 @@
+package shipment
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+
+	"filippo.io/age"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+)
+
+// ReadOptions says what is done with the frames.
+type ReadOptions struct {
+	// Identities open the frames; none means that frames are only verified.
+	Identities []age.Identity
+	// Volume and Frame are the first to be read; zero means from the start.
+	Volume, Frame int
+	// Chunk receives the content in order; p is valid until it returns.
+	Chunk func(c Chunk) error
+	// Mark is told after each frame whose chunks were all taken; may be nil.
+	Mark func(volume, frame int) error
+	// Progress is told of every n bytes read from the medium; may be nil.
+	Progress func(n int64)
+}
+
+// Read verifies every frame against the verified header while it reads it, and
+// hands the content on in order. Nothing is handed on of a frame that is not
+// exactly what was signed. It writes nothing to the medium, reads every byte
+// once, and holds a handful of frames in memory. A damaged frame stops it with
+// a refusal that names volume and frame.
+func (m *Media) Read(ctx context.Context, h Header, opt ReadOptions) error {
+	if opt.Progress == nil {
+		opt.Progress = func(int64) {}
+	}
+	for _, v := range h.Volumes {
+		if v.Number < opt.Volume {
+			continue
+		}
+		first := 1
+		if v.Number == opt.Volume {
+			first = max(1, opt.Frame)
+		}
+		if err := m.readVolume(ctx, h, v, first, opt); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (m *Media) readVolume(ctx context.Context, h Header, v Volume, first int, opt ReadOptions) (err error) {
+	f, st, err := openRegular(m.root, volumeName(v.Number))
+	if err != nil {
+		return fmt.Errorf("volume %d: %w", v.Number, err)
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	if st.Size() != v.Size {
+		return m.wrongSize(h, v, st.Size())
+	}
+	p := place{h.SetBytes(), v.Number}
+	entries, err := readIndex(f, p, v)
+	if err != nil {
+		return err
+	}
+	// A hint for read-ahead; reading works without it.
+	_ = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_SEQUENTIAL)
+	r := volumeReader{file: f, place: p, entries: entries, first: first, opt: opt}
+	return r.run(ctx)
+}
+
+// readIndex verifies superblock, index and trailer of a volume.
+func readIndex(f *os.File, p place, v Volume) ([]entry, error) {
+	super := make([]byte, superblockSize)
+	if _, err := f.ReadAt(super, 0); err != nil {
+		return nil, readError(v.Number, 0, err)
+	}
+	if !bytes.Equal(super, p.superblock()) {
+		return nil, damaged(v.Number, 0, errors.New("the superblock is not of this volume of this shipment"))
+	}
+	idx := make([]byte, indexSize(v.Frames))
+	if _, err := f.ReadAt(idx, v.Size-int64(len(idx))); err != nil {
+		return nil, readError(v.Number, v.Frames, err)
+	}
+	entries, err := p.parseIndex(v, idx)
+	if err != nil {
+		// The frames carry their own headers; they say where the first
+		// difference is, if it is not in the index itself.
+		return nil, damaged(v.Number, v.Frames, fmt.Errorf("index after it: %w", err))
+	}
+	return entries, nil
+}
+
+func readError(volume, frame int, err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return damaged(volume, frame, errors.New("the file ends inside it"))
+	}
+	// Not a refusal: a drive that was pulled may be put back.
+	return fmt.Errorf("volume %d, frame %d: read: %w", volume, frame, err)
+}
+
+type volumeReader struct {
+	file    *os.File
+	place   place
+	entries []entry
+	first   int
+	opt     ReadOptions
+}
+
+// opened is one frame on its way; its buffers are reused.
+type opened struct {
+	number int
+	raw    []byte // header and sealed bytes
+	plain  bytes.Buffer
+	err    error
+	done   chan struct{}
+}
+
+func (r *volumeReader) run(ctx context.Context) error {
+	workers := max(2, runtime.GOMAXPROCS(0))
+	free := make(chan *opened, workers+2)
+	for range cap(free) {
+		free <- &opened{}
+	}
+	todo, order := make(chan *opened, cap(free)), make(chan *opened, cap(free))
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		defer close(todo)
+		defer close(order)
+		return r.feed(ctx, free, todo, order)
+	})
+	for range workers {
+		g.Go(func() error {
+			for o := range todo {
+				o.err = r.open(o)
+				close(o.done)
+			}
+			return nil
+		})
+	}
+	g.Go(func() error {
+		for o := range order {
+			<-o.done
+			if err := r.take(o); err != nil {
+				return err
+			}
+			free <- o
+		}
+		return nil
+	})
+	return g.Wait()
+}
+
+// feed reads the frames in order.
+func (r *volumeReader) feed(ctx context.Context, free <-chan *opened, todo, order chan<- *opened) error {
+	at := int64(superblockSize)
+	for i, e := range r.entries {
+		size := frameHeaderSize + int64(e.length)
+		if i+1 < r.first {
+			at += size
+			continue
+		}
+		var o *opened
+		select {
+		case o = <-free:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if int64(cap(o.raw)) < size {
+			o.raw = make([]byte, size)
+		}
+		o.number, o.raw, o.err, o.done = i+1, o.raw[:size], nil, make(chan struct{})
+		if _, err := r.file.ReadAt(o.raw, at); err != nil {
+			return readError(r.place.volume, o.number, err)
+		}
+		at += size
+		todo <- o // never blocks: as many places as frames in flight
+		order <- o
+	}
+	return nil
+}
+
+// open verifies one frame and decrypts it.
+func (r *volumeReader) open(o *opened) error {
+	e := r.entries[o.number-1]
+	head, sealed := o.raw[:frameHeaderSize], o.raw[frameHeaderSize:]
+	if !bytes.Equal(head, r.place.frameHeader(o.number, e)) {
+		return damaged(r.place.volume, o.number, errors.New("its header is not the one that was signed"))
+	}
+	if sha256.Sum256(sealed) != e.sum {
+		return damaged(r.place.volume, o.number, errors.New("its content is not what was signed"))
+	}
+	if len(r.opt.Identities) == 0 {
+		return nil
+	}
+	o.plain.Reset()
+	if err := open(&o.plain, r.opt.Identities, sealed); err != nil {
+		return damaged(r.place.volume, o.number, fmt.Errorf("it does not open with this site's key: %w", err))
+	}
+	return nil
+}
+
+// take hands the chunks of a frame on.
+func (r *volumeReader) take(o *opened) error {
+	if o.err != nil {
+		return o.err
+	}
+	r.opt.Progress(int64(len(o.raw)))
+	if len(r.opt.Identities) > 0 {
+		for p := o.plain.Bytes(); len(p) > 0; {
+			c, rest, err := nextChunk(p)
+			if err != nil {
+				return damaged(r.place.volume, o.number, err)
+			}
+			if err := r.opt.Chunk(c); err != nil {
+				return fmt.Errorf("volume %d, frame %d: %w", r.place.volume, o.number, err)
+			}
+			p = rest
+		}
+	}
+	if r.opt.Mark == nil {
+		return nil
+	}
+	return r.opt.Mark(r.place.volume, o.number)
+}
