@@ -1,0 +1,229 @@
+package state
+
+import (
+	"strings"
+	"time"
+
+	"enisle/internal/artifact"
+)
+
+// Pack is one shipment on the low side, from the moment its number is taken.
+type Pack struct {
+	Stream   string
+	Sequence uint64
+	Set      string // hex
+	Plan     string // digest of what decides the bytes: content, recipients, volume size
+	ID       string
+	Content  artifact.Digest
+	Envelope []byte // header.json, once sealed
+	Done     bool   // the header has been written to the media
+}
+
+const packColumns = "stream, sequence, setid, plan, id, content, envelope, done"
+
+func (p *Pack) scan(scan func(...any) error) error {
+	return scan(&p.Stream, &p.Sequence, &p.Set, &p.Plan, &p.ID, (*string)(&p.Content), &p.Envelope, &p.Done)
+}
+
+// LastPack returns the newest pack of a stream.
+func (tx *Tx) LastPack(stream string) (p Pack, ok bool, err error) {
+	err = tx.each("SELECT "+packColumns+" FROM packs WHERE stream = ? ORDER BY sequence DESC LIMIT 1", []any{stream},
+		func(scan func(...any) error) error { ok = true; return p.scan(scan) })
+	return p, ok, err
+}
+
+// LastSealed returns the newest pack of a stream that has a header.
+func (tx *Tx) LastSealed(stream string) (p Pack, ok bool, err error) {
+	err = tx.each("SELECT "+packColumns+" FROM packs WHERE stream = ? AND envelope IS NOT NULL ORDER BY sequence DESC LIMIT 1", []any{stream},
+		func(scan func(...any) error) error { ok = true; return p.scan(scan) })
+	return p, ok, err
+}
+
+// SetPack writes p over what is known of its stream and sequence.
+func (tx *Tx) SetPack(p Pack) error {
+	return tx.exec("INSERT OR REPLACE INTO packs ("+packColumns+") VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+		p.Stream, p.Sequence, p.Set, p.Plan, p.ID, string(p.Content), p.Envelope, p.Done)
+}
+
+// What a shipment is on the high side.
+const (
+	Importing   = "importing"   // some of it is in quarantine; nothing may see it
+	Quarantined = "quarantined" // whole and verified; waiting for inspection and approval
+	Rejected    = "rejected"
+	Released    = "released"
+)
+
+// Shipment is one shipment on the high side.
+type Shipment struct {
+	ID       string
+	Header   artifact.Digest // digest of header.json
+	Envelope []byte          // header.json
+	Stream   string
+	Sequence uint64
+	Content  artifact.Digest
+	Request  string
+	Status   string
+	Importer string   // key id of who imported it, empty if unproven
+	Imported string   // RFC 3339
+	Notes    []string // what an approver must know: gaps, unconfirmed pairing
+	Volume   int      // with Frame: everything up to here is durable
+	Frame    int
+}
+
+const shipmentColumns = "id, header, envelope, stream, sequence, content, request, status, importer, imported, notes, volume, frame"
+
+func (s *Shipment) scan(scan func(...any) error) error {
+	var notes string
+	err := scan(&s.ID, (*string)(&s.Header), &s.Envelope, &s.Stream, &s.Sequence, (*string)(&s.Content), &s.Request,
+		&s.Status, &s.Importer, &s.Imported, &notes, &s.Volume, &s.Frame)
+	if notes != "" {
+		s.Notes = strings.Split(notes, "\n")
+	}
+	return err
+}
+
+// SetShipment writes s over what is known of its header.
+func (tx *Tx) SetShipment(s Shipment) error {
+	return tx.exec("INSERT OR REPLACE INTO shipments ("+shipmentColumns+") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+		s.ID, string(s.Header), s.Envelope, s.Stream, s.Sequence, string(s.Content), s.Request, s.Status, s.Importer,
+		s.Imported, strings.Join(s.Notes, "\n"), s.Volume, s.Frame)
+}
+
+// Shipment returns a shipment by its id.
+func (tx *Tx) Shipment(id string) (s Shipment, ok bool, err error) {
+	return tx.oneShipment("WHERE id = ?", id)
+}
+
+// ShipmentByHeader returns a shipment by the digest of its header.
+func (tx *Tx) ShipmentByHeader(d artifact.Digest) (s Shipment, ok bool, err error) {
+	return tx.oneShipment("WHERE header = ?", string(d))
+}
+
+// LastImported returns the shipment with the highest sequence of a stream that
+// was imported whole.
+func (tx *Tx) LastImported(stream string) (s Shipment, ok bool, err error) {
+	return tx.oneShipment("WHERE stream = ? AND status != '"+Importing+"' ORDER BY sequence DESC LIMIT 1", stream)
+}
+
+func (tx *Tx) oneShipment(where string, args ...any) (s Shipment, ok bool, err error) {
+	err = tx.each("SELECT "+shipmentColumns+" FROM shipments "+where, args,
+		func(scan func(...any) error) error { ok = true; return s.scan(scan) })
+	return s, ok, err
+}
+
+// Shipments returns all shipments, oldest first.
+func (tx *Tx) Shipments() (all []Shipment, err error) {
+	err = tx.each("SELECT "+shipmentColumns+" FROM shipments ORDER BY stream, sequence", nil,
+		func(scan func(...any) error) error {
+			var s Shipment
+			err := s.scan(scan)
+			all = append(all, s)
+			return err
+		})
+	return all, err
+}
+
+// RemoveShipment forgets a shipment whose import was given up.
+func (tx *Tx) RemoveShipment(header artifact.Digest) error {
+	return tx.exec("DELETE FROM shipments WHERE header = ? AND status = '"+Importing+"'", string(header))
+}
+
+// AddReport makes d the current report of a shipment.
+func (tx *Tx) AddReport(shipment string, d artifact.Digest, made time.Time) error {
+	return tx.exec("INSERT INTO reports (shipment, digest, made) VALUES (?, ?, ?)", shipment, string(d), made.UTC().Format(time.RFC3339))
+}
+
+// Report returns the current report of a shipment: the blob with its envelope.
+func (tx *Tx) Report(shipment string) (d artifact.Digest, ok bool, err error) {
+	ok, err = tx.scan("SELECT digest FROM reports WHERE shipment = ? ORDER BY id DESC LIMIT 1", []any{shipment}, (*string)(&d))
+	return d, ok, err
+}
+
+// Approval is one signed statement about a shipment for a channel.
+type Approval struct {
+	Shipment string
+	Key      string // id of the key that signed
+	Name     string
+	Channel  string
+	Report   artifact.Digest
+	Envelope []byte
+}
+
+// AddApproval keeps a statement; a second one by the same key replaces the
+// first and never counts twice.
+func (tx *Tx) AddApproval(a Approval) error {
+	return tx.exec("INSERT OR REPLACE INTO approvals VALUES (?, ?, ?, ?, ?, ?)",
+		a.Shipment, a.Key, a.Name, a.Channel, string(a.Report), a.Envelope)
+}
+
+// Approvals returns the statements about a shipment, in order of names.
+func (tx *Tx) Approvals(shipment string) (all []Approval, err error) {
+	err = tx.each("SELECT shipment, key, name, channel, report, envelope FROM approvals WHERE shipment = ? ORDER BY name", []any{shipment},
+		func(scan func(...any) error) error {
+			var a Approval
+			err := scan(&a.Shipment, &a.Key, &a.Name, &a.Channel, (*string)(&a.Report), &a.Envelope)
+			all = append(all, a)
+			return err
+		})
+	return all, err
+}
+
+// Release is one immutable release; the blob Digest lists what is in it.
+type Release struct {
+	Number   int64
+	Digest   artifact.Digest
+	Shipment string // the one whose approval made it
+	Made     string // RFC 3339
+}
+
+// AddRelease numbers and keeps a release.
+func (tx *Tx) AddRelease(r Release) error {
+	return tx.exec("INSERT INTO releases (number, digest, shipment, made) VALUES (?, ?, ?, ?)", r.Number, string(r.Digest), r.Shipment, r.Made)
+}
+
+// Release returns a release by number.
+func (tx *Tx) Release(number int64) (r Release, ok bool, err error) {
+	ok, err = tx.scan("SELECT number, digest, shipment, made FROM releases WHERE number = ?", []any{number},
+		&r.Number, (*string)(&r.Digest), &r.Shipment, &r.Made)
+	return r, ok, err
+}
+
+// LastRelease returns the highest number given so far, 0 if none.
+func (tx *Tx) LastRelease() (n int64, err error) {
+	_, err = tx.scan("SELECT coalesce(max(number), 0) FROM releases", nil, &n)
+	return n, err
+}
+
+// Channel returns the release that a channel points at.
+func (tx *Tx) Channel(name string) (r Release, ok bool, err error) {
+	ok, err = tx.scan("SELECT r.number, r.digest, r.shipment, r.made FROM channels c JOIN releases r ON r.number = c.release WHERE c.name = ?",
+		[]any{name}, &r.Number, (*string)(&r.Digest), &r.Shipment, &r.Made)
+	return r, ok, err
+}
+
+// PointChannel flips a channel to a release and remembers the move.
+func (tx *Tx) PointChannel(name string, number int64, at time.Time) error {
+	if err := tx.exec("INSERT INTO channels VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET release = excluded.release", name, number); err != nil {
+		return err
+	}
+	return tx.exec("INSERT INTO moves (channel, release, at) VALUES (?, ?, ?)", name, number, at.UTC().Format(time.RFC3339))
+}
+
+// Move is one flip of a channel.
+type Move struct {
+	Channel string `json:"channel"`
+	Release int64  `json:"release"`
+	At      string `json:"at"` // RFC 3339
+}
+
+// Moves returns every flip of a channel, oldest first; an empty name means all.
+func (tx *Tx) Moves(channel string) (all []Move, err error) {
+	err = tx.each("SELECT channel, release, at FROM moves WHERE ? IN ('', channel) ORDER BY id", []any{channel},
+		func(scan func(...any) error) error {
+			var m Move
+			err := scan(&m.Channel, &m.Release, &m.At)
+			all = append(all, m)
+			return err
+		})
+	return all, err
+}

@@ -1,0 +1,183 @@
+// Package state is a site's database: what is mutable, and nothing else.
+//
+// Content lies in the store, signed statements lie there too; the state holds
+// which of them count now: sequence numbers, shipments and their progress,
+// approvals, releases and the channels that point at them. Every change is one
+// transaction. The engine is SQLite in a file of the site.
+package state
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/url"
+
+	_ "modernc.org/sqlite" // the database driver; its registration is its whole interface
+
+	"enisle/internal/fail"
+)
+
+// steps bring the schema from one version to the next. They are only ever
+// appended to.
+func steps() []string {
+	return []string{`
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+CREATE TABLE effects (intent INTEGER PRIMARY KEY, result TEXT NOT NULL) STRICT;
+CREATE TABLE packs (
+	stream TEXT NOT NULL, sequence INTEGER NOT NULL, setid TEXT NOT NULL, plan TEXT NOT NULL,
+	id TEXT NOT NULL DEFAULT '', content TEXT NOT NULL, envelope BLOB, done INTEGER NOT NULL DEFAULT 0,
+	PRIMARY KEY (stream, sequence)) STRICT;
+CREATE TABLE shipments (
+	id TEXT NOT NULL UNIQUE, header TEXT PRIMARY KEY, envelope BLOB NOT NULL, stream TEXT NOT NULL, sequence INTEGER NOT NULL,
+	content TEXT NOT NULL, request TEXT NOT NULL, status TEXT NOT NULL, importer TEXT NOT NULL DEFAULT '',
+	imported TEXT NOT NULL DEFAULT '', notes TEXT NOT NULL DEFAULT '', volume INTEGER NOT NULL DEFAULT 0, frame INTEGER NOT NULL DEFAULT 0,
+	UNIQUE (stream, sequence)) STRICT;
+CREATE TABLE reports (
+	id INTEGER PRIMARY KEY, shipment TEXT NOT NULL, digest TEXT NOT NULL, made TEXT NOT NULL) STRICT;
+CREATE TABLE approvals (
+	shipment TEXT NOT NULL, key TEXT NOT NULL, name TEXT NOT NULL, channel TEXT NOT NULL, report TEXT NOT NULL,
+	envelope BLOB NOT NULL, PRIMARY KEY (shipment, channel, report, key)) STRICT;
+CREATE TABLE releases (
+	number INTEGER PRIMARY KEY, digest TEXT NOT NULL, shipment TEXT NOT NULL, made TEXT NOT NULL) STRICT;
+CREATE TABLE channels (name TEXT PRIMARY KEY, release INTEGER NOT NULL REFERENCES releases(number)) STRICT;
+CREATE TABLE moves (
+	id INTEGER PRIMARY KEY, channel TEXT NOT NULL, release INTEGER NOT NULL, at TEXT NOT NULL) STRICT;
+`}
+}
+
+// DB is an open state. Its methods may be called concurrently; SQLite lets one
+// writer through at a time.
+type DB struct{ db *sql.DB }
+
+// Open opens the state in file, bringing its schema up to date; with readOnly
+// nothing is changed.
+func Open(ctx context.Context, file string, readOnly bool) (*DB, error) {
+	q := url.Values{"_pragma": {"busy_timeout(20000)", "foreign_keys(1)", "synchronous(FULL)"}, "_txlock": {"immediate"}}
+	if readOnly {
+		q["_txlock"] = []string{"deferred"}
+		q.Add("_pragma", "query_only(1)")
+	} else {
+		q.Add("_pragma", "journal_mode(WAL)")
+	}
+	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: file}).EscapedPath()+"?"+q.Encode())
+	if err != nil {
+		return nil, fmt.Errorf("state: %w", err)
+	}
+	d := &DB{db}
+	if !readOnly {
+		err = d.Update(ctx, func(tx *Tx) error { return tx.migrate() })
+	}
+	if err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return d, nil
+}
+
+// Close closes the state.
+func (d *DB) Close() error { return d.db.Close() }
+
+// Tx is one transaction.
+type Tx struct {
+	ctx context.Context //nolint:containedctx // lives for one transaction
+	tx  *sql.Tx
+}
+
+// Update runs do in a transaction that is committed if do returns nil.
+func (d *DB) Update(ctx context.Context, do func(*Tx) error) error { return d.run(ctx, do) }
+
+// View runs do in a transaction for reading: what it sees does not change
+// while it runs.
+func (d *DB) View(ctx context.Context, do func(*Tx) error) error { return d.run(ctx, do) }
+
+func (d *DB) run(ctx context.Context, do func(*Tx) error) error {
+	tx, err := d.db.BeginTx(ctx, nil)
+	if err != nil {
+		return fmt.Errorf("state: %w", err)
+	}
+	if err := do(&Tx{ctx, tx}); err != nil {
+		return errors.Join(err, tx.Rollback())
+	}
+	if err := tx.Commit(); err != nil {
+		return fmt.Errorf("state: %w", err)
+	}
+	return nil
+}
+
+func (tx *Tx) migrate() error {
+	var have int
+	if err := tx.tx.QueryRowContext(tx.ctx, "PRAGMA user_version").Scan(&have); err != nil {
+		return fmt.Errorf("state: %w", err)
+	}
+	all := steps()
+	if have > len(all) {
+		return fail.Refuse("use the enisle that wrote it, or a newer one", fmt.Errorf("state: schema %d is newer than this program knows (%d)", have, len(all)))
+	}
+	for i := have; i < len(all); i++ {
+		if err := tx.exec(all[i]); err != nil {
+			return err
+		}
+	}
+	if have == len(all) {
+		return nil
+	}
+	return tx.exec(fmt.Sprintf("PRAGMA user_version = %d", len(all)))
+}
+
+func (tx *Tx) exec(query string, args ...any) error {
+	if _, err := tx.tx.ExecContext(tx.ctx, query, args...); err != nil {
+		return fmt.Errorf("state: %w", err)
+	}
+	return nil
+}
+
+// scan runs a query for one row and reports whether there was one.
+func (tx *Tx) scan(query string, args []any, into ...any) (bool, error) {
+	err := tx.tx.QueryRowContext(tx.ctx, query, args...).Scan(into...)
+	if errors.Is(err, sql.ErrNoRows) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("state: %w", err)
+	}
+	return true, nil
+}
+
+// each runs a query and calls row for every row it returns.
+func (tx *Tx) each(query string, args []any, row func(scan func(...any) error) error) (err error) {
+	rows, err := tx.tx.QueryContext(tx.ctx, query, args...)
+	if err != nil {
+		return fmt.Errorf("state: %w", err)
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		if err := row(rows.Scan); err != nil {
+			return fmt.Errorf("state: %w", err)
+		}
+	}
+	return rows.Err()
+}
+
+// Meta returns a remembered value, empty if there is none.
+func (tx *Tx) Meta(key string) (string, error) {
+	var v string
+	_, err := tx.scan("SELECT value FROM meta WHERE key = ?", []any{key}, &v)
+	return v, err
+}
+
+// SetMeta remembers a value.
+func (tx *Tx) SetMeta(key, value string) error {
+	return tx.exec("INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", key, value)
+}
+
+// SetEffect says that the act of a ledger intent took effect, in the same
+// transaction as the effect.
+func (tx *Tx) SetEffect(intent int64, result string) error {
+	return tx.exec("INSERT OR REPLACE INTO effects VALUES (?, ?)", intent, result)
+}
+
+// Effect returns what SetEffect was told of an intent.
+func (tx *Tx) Effect(intent int64) (result string, ok bool, err error) {
+	ok, err = tx.scan("SELECT result FROM effects WHERE intent = ?", []any{intent}, &result)
+	return result, ok, err
+}
