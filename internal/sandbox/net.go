@@ -1,0 +1,173 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"enisle/internal/fail"
+)
+
+// Protection is what this kernel, and this process's own rights, allow.
+type Protection struct {
+	Landlock int   // version; 0 if there is none
+	Seccomp  bool  // filters of system calls
+	Net      Level // how a program can be without network
+}
+
+// Probe finds out what can be had here. It takes a few milliseconds and leaves
+// nothing behind.
+func Probe() Protection {
+	return Protection{Landlock: landlockABI(), Seccomp: hasSeccomp(), Net: ProbeNet()}
+}
+
+// missing names what spec needs and this kernel has not.
+func (p Protection) missing(s Spec, level Level) (names []string) {
+	if p.Landlock < abiTruncate {
+		names = append(names, fmt.Sprintf("Landlock of version %d (it has %d)", abiTruncate, p.Landlock))
+	} else if (s.NoConnect || s.NoBind) && p.Landlock < abiNet {
+		names = append(names, fmt.Sprintf("Landlock of version %d for TCP (it has %d)", abiNet, p.Landlock))
+	}
+	if !p.Seccomp {
+		names = append(names, "seccomp")
+	}
+	if s.Net == NetNone && level == LevelSeccomp {
+		names = append(names, "network namespace")
+	}
+	return names
+}
+
+// ProbeNet returns the strongest level at which this process can start a
+// program without network.
+func ProbeNet() Level {
+	switch {
+	case canUnshare():
+		return LevelNamespace
+	case canCloneUser():
+		return LevelUserNamespace
+	case onlyLoopback() == nil:
+		return LevelInherited
+	}
+	return LevelSeccomp
+}
+
+// canUnshare tries it on a thread that is thrown away afterwards.
+func canUnshare() bool {
+	result := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+		result <- unix.Unshare(unix.CLONE_NEWNET)
+	}()
+	return <-result == nil
+}
+
+// canCloneUser starts a program that can not exist in new namespaces. When
+// that is all that fails, the namespaces and the mapping of users were made.
+func canCloneUser() bool {
+	_, err := syscall.ForkExec("/dev/null/none", []string{"none"}, &syscall.ProcAttr{Sys: attributes(LevelUserNamespace)})
+	return errors.Is(err, syscall.ENOTDIR)
+}
+
+func loopbackUp() error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("loopback: %w", err)
+	}
+	defer func() { _ = unix.Close(fd) }() // carries no data
+	req, err := unix.NewIfreq("lo")
+	if err != nil {
+		return fmt.Errorf("loopback: %w", err)
+	}
+	req.SetUint16(unix.IFF_UP)
+	if err := unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, req); err != nil {
+		return fmt.Errorf("loopback: %w", err)
+	}
+	return nil
+}
+
+// onlyLoopback returns nil if the network namespace has no other interface.
+func onlyLoopback() error {
+	all, err := net.Interfaces()
+	if err != nil {
+		return fmt.Errorf("interfaces: %w", err)
+	}
+	for _, i := range all {
+		if i.Flags&net.FlagLoopback == 0 {
+			return fmt.Errorf("interface %s is here", i.Name)
+		}
+	}
+	return nil
+}
+
+// Unreachable proves, inside a confined program, that nothing outside can be
+// reached: there is no interface but loopback, or sockets are refused; and
+// connecting by TCP, or sending by UDP, to addresses reserved for
+// documentation (RFC 5737, RFC 3849) is refused at once by this host itself,
+// without a packet. It returns the level found, or refuses (fail.Refused).
+func Unreachable() (Level, error) {
+	alone := onlyLoopback()
+	refusedBySocket := true
+	for _, to := range []string{"198.51.100.1:443", "203.0.113.1:53", "[2001:db8::1]:443"} {
+		for _, kind := range []int{unix.SOCK_STREAM, unix.SOCK_DGRAM} {
+			bySocket, err := attempt(netip.MustParseAddrPort(to), kind)
+			if err != nil {
+				return "", fail.Refuse("do not serve here: run as root, or allow user namespaces", err)
+			}
+			refusedBySocket = refusedBySocket && bySocket
+		}
+	}
+	switch {
+	case alone != nil && !refusedBySocket:
+		return "", fail.Refuse("do not serve here: run as root, or allow user namespaces",
+			fmt.Errorf("the network is not empty: %w", alone))
+	case alone != nil:
+		return LevelSeccomp, nil
+	}
+	users, err := os.ReadFile("/proc/self/uid_map")
+	if err != nil {
+		return LevelInherited, nil // may not be readable in here
+	}
+	if f := strings.Fields(string(users)); len(f) == 3 && f[0] == "0" && f[2] == "4294967295" {
+		return LevelNamespace, nil
+	}
+	return LevelUserNamespace, nil
+}
+
+// attempt tries one way out. It returns an error if the way may be open, and
+// whether already the socket was refused.
+func attempt(to netip.AddrPort, kind int) (bySocket bool, err error) {
+	family := unix.AF_INET
+	var sa unix.Sockaddr
+	if to.Addr().Is4() {
+		sa = &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}
+	} else {
+		family = unix.AF_INET6
+		sa = &unix.SockaddrInet6{Port: int(to.Port()), Addr: to.Addr().As16()}
+	}
+	fd, err := unix.Socket(family, kind|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return true, nil
+	}
+	defer func() { _ = unix.Close(fd) }() // carries no data
+	if kind == unix.SOCK_STREAM {
+		err = unix.Connect(fd, sa)
+	} else {
+		err = unix.Sendto(fd, []byte{0}, 0, sa)
+	}
+	for _, shut := range []error{unix.ENETUNREACH, unix.EACCES, unix.EPERM, unix.EADDRNOTAVAIL} {
+		if errors.Is(err, shut) {
+			return false, nil
+		}
+	}
+	if err == nil {
+		err = errors.New("it was sent")
+	}
+	return false, fmt.Errorf("%s can be tried from here: %w", to, err)
+}

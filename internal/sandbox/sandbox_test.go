@@ -1,0 +1,505 @@
+package sandbox
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// probeVerb makes the test binary try one thing and print how that went.
+const probeVerb = "sandbox-test-probe"
+
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 {
+		switch os.Args[1] {
+		case Verb:
+			fmt.Fprintln(os.Stderr, Enter(os.Args[2:]))
+			os.Exit(125)
+		case probeVerb:
+			os.Exit(probe(os.Args[2], os.Args[3:]))
+		}
+	}
+	os.Exit(m.Run())
+}
+
+func probe(what string, args []string) int {
+	var err error
+	switch what {
+	case "read":
+		_, err = os.ReadFile(args[0])
+	case "list":
+		_, err = os.ReadDir(args[0])
+	case "write":
+		err = os.WriteFile(args[0], []byte("x"), 0o600)
+	case "dial":
+		var c net.Conn
+		if c, err = net.DialTimeout(args[0], args[1], 2*time.Second); err == nil {
+			err = c.Close()
+		}
+	case "relisten": // make a client of an inherited listening socket
+		err = errors.Join(unix.Connect(3, &unix.SockaddrInet4{Port: 1, Addr: [4]byte{127, 0, 0, 1}}))
+	case "unreachable":
+		var level Level
+		if level, err = Unreachable(); err == nil {
+			fmt.Println(level)
+			return 0
+		}
+	case "mptcp":
+		var fd int
+		if fd, err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM, protoMPTCP); err == nil {
+			err = unix.Close(fd)
+		}
+	case "exec":
+		err = exec.Command(args[0]).Run()
+	case "sealed-exec":
+		if err = Seal(); err == nil {
+			done := make(chan error)
+			go func() { done <- exec.Command(args[0]).Run() }()
+			err = <-done
+		}
+	case "memory":
+		b := make([]byte, 1<<30)
+		for i := 0; i < len(b); i += 4096 {
+			b[i] = 1
+		}
+		fmt.Println(b[len(b)-1])
+	case "spin":
+		for {
+		}
+	case "caps":
+		var status []byte
+		if status, err = os.ReadFile("/proc/self/status"); err == nil {
+			for _, l := range strings.Split(string(status), "\n") {
+				if strings.HasPrefix(l, "Cap") || strings.HasPrefix(l, "NoNewPrivs") || strings.HasPrefix(l, "Seccomp:") {
+					fmt.Println(l)
+				}
+			}
+			return 0
+		}
+	case "fork": // leave a child behind and say who it is
+		c := exec.Command("sleep", "600")
+		if err = c.Start(); err == nil {
+			fmt.Println(c.Process.Pid)
+			if len(args) > 0 {
+				time.Sleep(10 * time.Minute)
+			}
+			return 0
+		}
+	case "flood":
+		b := bytes.Repeat([]byte("x"), 1<<20)
+		for err == nil {
+			_, err = os.Stdout.Write(b)
+		}
+	case "env":
+		fmt.Println(strings.Join(os.Environ(), "\n"))
+		return 0
+	case "as-nobody":
+		return asNobody(args)
+	}
+	if err != nil {
+		fmt.Println("refused:", err)
+		return 1
+	}
+	fmt.Println("done")
+	return 0
+}
+
+// asNobody runs inside a child without any privilege and starts confined
+// programs of its own.
+func asNobody(args []string) int {
+	fmt.Println("level:", ProbeNet())
+	out, err := confined(context.Background(), Spec{Net: NetNone, Hidden: []string{args[1]}}, args[0], "dial", "tcp", args[2])
+	fmt.Printf("dial: %v %s\n", err != nil, out)
+	out, err = confined(context.Background(), Spec{Net: NetNone, NoConnect: true}, args[0], "unreachable")
+	fmt.Printf("unreachable: %v %s\n", err == nil, out)
+	return 0
+}
+
+func confined(ctx context.Context, spec Spec, self string, args ...string) (string, error) {
+	cmd, err := Command(ctx, spec, append([]string{self, probeVerb}, args...)...)
+	if err != nil {
+		return "", err
+	}
+	out, err := cmd.CombinedOutput()
+	return strings.TrimSpace(string(out)), err
+}
+
+func try(t *testing.T, spec Spec, args ...string) (string, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	out, err := confined(ctx, spec, Self, args...)
+	if strings.Contains(out, Verb+":") {
+		t.Fatalf("the sandbox itself failed: %s", out)
+	}
+	return out, err
+}
+
+func needLandlock(t *testing.T, abi int) {
+	t.Helper()
+	if landlockABI() < abi {
+		t.Skipf("needs Landlock of version %d", abi)
+	}
+}
+
+func tree(t *testing.T, names ...string) string {
+	t.Helper()
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range names {
+		p := filepath.Join(dir, n)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(p), 0o755), os.WriteFile(p, []byte(n), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+func TestFiles(t *testing.T) {
+	needLandlock(t, abiTruncate)
+	dir := tree(t, "site/keys/id", "site/store/blob", "sibling/file", "ours.key", "free", "out/old")
+	if err := os.Symlink(filepath.Join(dir, "site"), filepath.Join(dir, "link")); err != nil {
+		t.Fatal(err)
+	}
+	at := func(n string) string { return filepath.Join(dir, n) }
+	hide := Spec{Hidden: []string{at("link"), at("not-there")}, Write: []string{at("out")}}
+	only := Spec{Read: append(SystemLibraries(), at("sibling")), Write: []string{at("out")}}
+	nested := Spec{Hidden: []string{at("site")}, Write: []string{at("site/store")}}
+	for name, tc := range map[string]struct {
+		spec    Spec
+		what    string
+		path    string
+		allowed bool
+	}{
+		"a hidden file can not be read":                     {hide, "read", "site/keys/id", false},
+		"nor through a symbolic link to it":                 {hide, "read", "link/keys/id", false},
+		"nor can its directory be listed":                   {hide, "list", "site", false},
+		"nor can it be written":                             {hide, "write", "site/keys/id", false},
+		"its sibling can be read":                           {hide, "read", "sibling/file", true},
+		"a file beside it can be read":                      {hide, "read", "free", true},
+		"a key beside it can not":                           {hide, "read", "ours.key", false},
+		"what may be written can be":                        {hide, "write", "out/new", true},
+		"what may be written can be read":                   {hide, "read", "out/old", true},
+		"a sibling can not be written":                      {hide, "write", "sibling/file", false},
+		"with a list to read, the listed can be read":       {only, "read", "sibling/file", true},
+		"with a list to read, the rest can not be":          {only, "read", "free", false},
+		"with a list to read, writing goes where it may":    {only, "write", "out/new", true},
+		"a directory named inside a hidden one can be used": {nested, "write", "site/store/new", true},
+		"and its hidden neighbour can not":                  {nested, "read", "site/keys/id", false},
+		"without a list nothing can be written":             {Spec{}, "write", "free", false},
+		"without a list everything can be read":             {Spec{}, "read", "free", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			out, err := try(t, tc.spec, tc.what, at(tc.path))
+			if got := err == nil; got != tc.allowed {
+				t.Errorf("allowed %v, want %v: %s", got, tc.allowed, out)
+			}
+		})
+	}
+}
+
+func TestRawDisksAreHidden(t *testing.T) {
+	needLandlock(t, abiTruncate)
+	disks, _ := filepath.Glob("/dev/[vsn][dv]*a*")
+	if len(disks) == 0 {
+		t.Skip("no disk in /dev")
+	}
+	if out, err := try(t, Spec{}, "read", disks[0]); err == nil || !strings.Contains(out, "permission denied") {
+		t.Errorf("%s could be opened: %s", disks[0], out)
+	}
+}
+
+func TestContradictionIsRefused(t *testing.T) {
+	needLandlock(t, abiTruncate)
+	dir := tree(t, "a/b")
+	out, err := confined(t.Context(), Spec{Hidden: []string{dir}, Write: []string{dir}}, Self, "read", "/dev/null")
+	if err == nil || !strings.Contains(out, "allowed and hidden at once") {
+		t.Errorf("got %v, %s", err, out)
+	}
+}
+
+func listen(t *testing.T) *net.TCPListener {
+	t.Helper()
+	var lc net.ListenConfig
+	lc.SetMultipathTCP(false)
+	l, err := lc.Listen(t.Context(), "tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	return l.(*net.TCPListener)
+}
+
+func TestNetNone(t *testing.T) {
+	addr := listen(t).Addr().String()
+	if out, err := try(t, Spec{}, "dial", "tcp", addr); err != nil {
+		t.Fatalf("with the network inherited, dialling failed: %s", out)
+	}
+	for _, loopback := range []bool{false, true} {
+		if out, err := try(t, Spec{Net: NetNone, Loopback: loopback}, "dial", "tcp", addr); err == nil {
+			t.Errorf("loopback %v: the parent's listener was reached: %s", loopback, out)
+		}
+		if out, err := try(t, Spec{Net: NetNone, Loopback: loopback}, "unreachable"); err != nil || out != string(ProbeNet()) {
+			t.Errorf("loopback %v: got %q, %v, want %s", loopback, out, err, ProbeNet())
+		}
+	}
+	if out, err := try(t, Spec{Net: NetNone, NoConnect: true}, "unreachable"); err != nil || out != string(ProbeNet()) {
+		t.Errorf("without connect: got %q, %v, want %s", out, err, ProbeNet())
+	}
+	if out, err := try(t, Spec{}, "mptcp"); err == nil {
+		t.Errorf("an MPTCP socket was opened: %s", out)
+	}
+}
+
+func TestUnreachableRefusesAnOpenNetwork(t *testing.T) {
+	if onlyLoopback() == nil {
+		t.Skip("this machine has no network")
+	}
+	if out, err := try(t, Spec{}, "unreachable"); err == nil {
+		t.Errorf("an open network was called empty: %s", out)
+	}
+}
+
+// The level below namespaces is applied by hand, since Command takes the best.
+func TestSeccompLevel(t *testing.T) {
+	addr := listen(t).Addr().String()
+	text, err := json.Marshal(order{Spec: Spec{Net: NetNone}, Level: LevelSeccomp, Parent: os.Getpid()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"dial", "tcp", addr}, {"unreachable"}} {
+		cmd := exec.Command(Self, append([]string{Verb, string(text), "--", Self, probeVerb}, args...)...)
+		out, err := cmd.CombinedOutput()
+		if args[0] == "dial" && (err == nil || !strings.Contains(string(out), "permission denied")) {
+			t.Errorf("dialled: %s", out)
+		}
+		if args[0] == "unreachable" && strings.TrimSpace(string(out)) != string(LevelSeccomp) && onlyLoopback() != nil {
+			t.Errorf("level: got %s, want %s", out, LevelSeccomp)
+		}
+	}
+}
+
+func TestInheritedListenerCanNotDial(t *testing.T) {
+	l := listen(t)
+	f, err := l.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	cmd, err := Reexec(t.Context(), Spec{Net: NetNone, NoConnect: true}, []*os.File{f}, probeVerb, "relisten")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = nil, &out, &out
+	if err := cmd.Run(); err == nil || !strings.Contains(out.String(), "permission denied") {
+		t.Errorf("got %v, %s", err, out.String())
+	}
+}
+
+func TestLimits(t *testing.T) {
+	if out, err := try(t, Spec{}, "memory"); err != nil {
+		t.Fatalf("without a limit: %v, %s", err, out)
+	}
+	if out, err := try(t, Spec{MaxMemory: 512 << 20}, "memory"); err == nil {
+		t.Errorf("a gigabyte was had under a limit of half of it: %s", out)
+	}
+	out, err := try(t, Spec{MaxCPUSeconds: 1}, "spin")
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) {
+		t.Errorf("one second of CPU: got %v, %s", err, out)
+	}
+}
+
+func TestPrivilegesAreGone(t *testing.T) {
+	out, err := try(t, Spec{Net: NetNone}, "caps")
+	if err != nil {
+		t.Fatal(err, out)
+	}
+	for _, want := range []string{"CapInh:\t0000000000000000", "CapPrm:\t0000000000000000", "CapEff:\t0000000000000000",
+		"CapAmb:\t0000000000000000", "NoNewPrivs:\t1", "Seccomp:\t2"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("%q is missing in %q", want, out)
+		}
+	}
+}
+
+func TestNoOtherProgram(t *testing.T) {
+	needLandlock(t, abiTruncate)
+	sleep, err := exec.LookPath("true")
+	if err != nil {
+		t.Skip("no program to run")
+	}
+	for name, tc := range map[string]struct {
+		spec    Spec
+		what    string
+		allowed bool
+	}{
+		"as long as it may, another program runs":     {Spec{}, "exec", true},
+		"NoExec refuses another program":              {Spec{NoExec: true}, "exec", false},
+		"Seal refuses another program on all threads": {Spec{}, "sealed-exec", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if out, err := try(t, tc.spec, tc.what, sleep); (err == nil) != tc.allowed {
+				t.Errorf("got %v, want allowed %v: %s", err, tc.allowed, out)
+			}
+		})
+	}
+}
+
+func gone(pid string) bool {
+	for range 100 {
+		b, err := os.ReadFile(filepath.Join("/proc", pid, "stat"))
+		if err != nil || strings.Contains(string(b), ") Z ") {
+			return true
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	return false
+}
+
+func TestCancelKillsTheGroup(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cmd, err := Command(ctx, Spec{}, Self, probeVerb, "fork", "stay")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pipe, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 32)
+	n, err := pipe.Read(buf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	if err := cmd.Wait(); err == nil {
+		t.Error("the program ended well though it was cancelled")
+	}
+	if pid := strings.TrimSpace(string(buf[:n])); !gone(pid) {
+		t.Errorf("process %s is still there", pid)
+	}
+}
+
+func TestExec(t *testing.T) {
+	needLandlock(t, abiTruncate)
+	dir := tree(t, "site/secret", "work/in", "cache/x")
+	at := func(n string) string { return filepath.Join(dir, n) }
+	t.Setenv("ENISLE_PASSPHRASE", "not for clients")
+	e := Exec{Cache: []string{at("cache")}}
+	run := func(args ...string) (string, error) {
+		out, _, err := e.Run(t.Context(), at("work"), []string{at("site")}, append([]string{Self, probeVerb}, args...))
+		return strings.TrimSpace(string(out)), err
+	}
+	if out, err := run("read", at("site/secret")); err == nil {
+		t.Errorf("the secret was read: %s", out)
+	}
+	for _, p := range []string{"out", at("work/out"), at("cache/new")} {
+		if out, err := run("write", p); err != nil {
+			t.Errorf("write %s: %v %s", p, err, out)
+		}
+	}
+	if out, err := run("write", at("elsewhere")); err == nil {
+		t.Errorf("written outside: %s", out)
+	}
+	if _, err := run("flood"); err == nil || !strings.Contains(err.Error(), "longer than") {
+		t.Errorf("flood: got %v", err)
+	}
+	if out, err := run("fork"); err != nil || !gone(out) {
+		t.Errorf("left behind: process %s, %v", out, err)
+	}
+	out, err := run("env")
+	if err != nil || strings.Contains(out, "ENISLE_PASSPHRASE") || !strings.Contains(out, "TMPDIR="+os.TempDir()) {
+		t.Errorf("environment: %v %s", err, out)
+	}
+	for _, l := range strings.Split(out, "\n") {
+		if tmp, ok := strings.CutPrefix(l, "TMPDIR="+os.TempDir()+"/enisle-run-"); ok {
+			if _, err := os.Stat(os.TempDir() + "/enisle-run-" + tmp); err == nil {
+				t.Errorf("the temporary directory is still there")
+			}
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if _, _, err := e.Run(ctx, at("work"), nil, []string{Self, probeVerb, "spin"}); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("deadline: got %v", err)
+	}
+}
+
+func TestRealClientsStart(t *testing.T) {
+	dir := tree(t, "site/secret", "work/in")
+	for _, argv := range [][]string{{"python3", "-m", "pip", "--version"}, {"npm", "--version"}, {"go", "version"}, {"cargo", "--version"}, {"git", "--version"}} {
+		t.Run(argv[0], func(t *testing.T) {
+			if _, err := exec.LookPath(argv[0]); err != nil {
+				t.Skipf("%s is not installed", argv[0])
+			}
+			out, errs, err := Exec{}.Run(t.Context(), filepath.Join(dir, "work"), []string{filepath.Join(dir, "site")}, argv)
+			if err != nil {
+				t.Errorf("%v\n%s%s", err, out, errs)
+			}
+		})
+	}
+}
+
+// Without root the network is taken away by a user namespace, or by seccomp.
+func TestWithoutRoot(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("is not root: the other tests have shown it")
+	}
+	addr := listen(t).Addr().String()
+	dir := tree(t, "site/secret")
+	exe, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	open, err := os.MkdirTemp("", "enisle-test-") // not below t.TempDir, which only root may enter
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(open)
+	self := filepath.Join(open, "self")
+	if err := errors.Join(os.Chmod(open, 0o755), os.WriteFile(self, exe, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(self, probeVerb, "as-nobody", self, dir, addr)
+	cmd.Dir = "/"
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	out, err := cmd.CombinedOutput()
+	t.Logf("%s", out)
+	if err != nil || !strings.Contains(string(out), "dial: true refused") || !strings.Contains(string(out), "unreachable: true") {
+		t.Errorf("%v", err)
+	}
+	if canCloneUser() && !strings.Contains(string(out), "unreachable: true "+string(LevelUserNamespace)) {
+		t.Errorf("user namespaces exist here and were not used")
+	}
+}
+
+func TestProbe(t *testing.T) {
+	p := Probe()
+	t.Logf("%+v", p)
+	if p.Net == "" {
+		t.Error("no level")
+	}
+	weak := Protection{Landlock: 1, Net: LevelSeccomp}
+	if got := weak.missing(Spec{Net: NetNone}, LevelSeccomp); len(got) != 3 {
+		t.Errorf("missing: got %q, want three things", got)
+	}
+}
