@@ -1,0 +1,65 @@
+package inspect
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"enisle/internal/artifact"
+)
+
+// ReportType is the payload type under which a site signs a report.
+const ReportType = "application/vnd.enisle.report.v1+json"
+
+// ReportFormat is the format a report names.
+const ReportFormat = "enisle-report/1"
+
+// ScannerInfo says which scanner took part, so that a verdict can be dated.
+type ScannerInfo struct {
+	Name    string `json:"name"`
+	Version string `json:"version"`
+}
+
+// Report is everything the scanners said of one content root. It is immutable:
+// inspecting again makes a new one.
+type Report struct {
+	Format    string          `json:"format"`
+	Shipment  string          `json:"shipment"`
+	Content   artifact.Digest `json:"content"`
+	Made      time.Time       `json:"made"`
+	Scanners  []ScannerInfo   `json:"scanners"`
+	Artifacts int             `json:"artifacts"`
+	Files     int             `json:"files"`
+	Members   int             `json:"members"` // members of containers that were looked at
+	Bytes     int64           `json:"bytes"`   // read, members included
+	Findings  []Finding       `json:"findings"`
+}
+
+// Of returns the findings of a severity.
+func (r Report) Of(sev Severity) (out []Finding) {
+	for _, f := range r.Findings {
+		if f.Severity == sev {
+			out = append(out, f)
+		}
+	}
+	return out
+}
+
+// DecodeReport reads the payload of a verified report.
+func DecodeReport(payload []byte) (Report, error) {
+	var r Report
+	d := json.NewDecoder(bytes.NewReader(payload))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&r); err != nil {
+		return r, fmt.Errorf("report: %w", err)
+	}
+	if r.Format != ReportFormat {
+		return r, fmt.Errorf("report: format %.40q is not known", r.Format)
+	}
+	if len(r.Scanners) == 0 {
+		return r, errors.New("report: no scanner took part")
+	}
+	return r, nil
+}
