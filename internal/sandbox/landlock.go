@@ -152,6 +152,9 @@ func openRules(s Spec, program string) (rules, error) {
 			return rs, err
 		}
 	}
+	if err := rs.add("/proc/self/uid_map", rightsRead, false); err != nil && !optional(err) { // for Unreachable
+		return rs, err
+	}
 	for _, fd := range s.ReadFiles {
 		if err := rs.addFile(fd, false, rightsRead); err != nil {
 			return rs, err

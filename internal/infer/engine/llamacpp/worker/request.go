@@ -1,0 +1,136 @@
+package worker
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"strings"
+
+	"enisle/internal/infer/openai"
+)
+
+// request is what this engine understands of a chat request. What would change
+// the answer and is not understood is refused, not ignored.
+type request struct {
+	Messages      []openai.Message `json:"messages"`
+	Stream        bool             `json:"stream"`
+	StreamOptions *struct {
+		IncludeUsage bool `json:"include_usage"`
+	} `json:"stream_options"`
+	Temperature   *float64    `json:"temperature"`
+	TopP          *float64    `json:"top_p"`
+	Seed          *int64      `json:"seed"`
+	MaxTokens     *int        `json:"max_tokens"`
+	MaxCompletion *int        `json:"max_completion_tokens"`
+	Stop          openai.Stop `json:"stop"`
+	Presence      float64     `json:"presence_penalty"`
+	Frequency     float64     `json:"frequency_penalty"`
+
+	N              *int              `json:"n"`
+	Logprobs       bool              `json:"logprobs"`
+	Tools          []json.RawMessage `json:"tools"`
+	LogitBias      map[string]int    `json:"logit_bias"`
+	ResponseFormat *struct {
+		Type string `json:"type"`
+	} `json:"response_format"`
+}
+
+const maxStops = 4 // API reference, "stop"
+
+// readRequest decodes and checks a request; its errors are *openai.Error.
+func readRequest(body io.Reader) (*request, error) {
+	var r request
+	if err := json.NewDecoder(body).Decode(&r); err != nil {
+		var tooLong *http.MaxBytesError
+		if errors.As(err, &tooLong) {
+			return nil, openai.Errorf(http.StatusRequestEntityTooLarge, "request_too_large", "the request is longer than %d bytes", tooLong.Limit)
+		}
+		return nil, openai.Errorf(http.StatusBadRequest, "invalid_json", "the request can not be read: %v", err)
+	}
+	if err := r.check(); err != nil {
+		return nil, err
+	}
+	return &r, nil
+}
+
+func (r *request) check() error {
+	bad := func(param, format string, args ...any) error {
+		return openai.Errorf(http.StatusBadRequest, "invalid_value", format, args...).On(param)
+	}
+	for param, is := range map[string]bool{
+		"n": r.N != nil && *r.N != 1, "logprobs": r.Logprobs, "tools": len(r.Tools) > 0, "logit_bias": len(r.LogitBias) > 0,
+		"response_format": r.ResponseFormat != nil && r.ResponseFormat.Type != "text",
+	} {
+		if is {
+			return openai.Errorf(http.StatusBadRequest, "unsupported_parameter", "this engine does not support %s", param).On(param)
+		}
+	}
+	switch {
+	case len(r.Messages) == 0:
+		return bad("messages", "there is no message")
+	case r.Temperature != nil && (*r.Temperature < 0 || *r.Temperature > 2):
+		return bad("temperature", "temperature must be from 0 to 2")
+	case r.TopP != nil && (*r.TopP <= 0 || *r.TopP > 1):
+		return bad("top_p", "top_p must be above 0 and at most 1")
+	case r.MaxTokens != nil && *r.MaxTokens < 1 || r.MaxCompletion != nil && *r.MaxCompletion < 1:
+		return bad("max_tokens", "the limit must be at least one token")
+	case r.Presence < -2 || r.Presence > 2 || r.Frequency < -2 || r.Frequency > 2:
+		return bad("presence_penalty", "penalties must be from -2 to 2")
+	case len(r.Stop) > maxStops:
+		return bad("stop", "there may be at most %d stop sequences", maxStops)
+	}
+	for _, s := range r.Stop {
+		if s == "" {
+			return bad("stop", "a stop sequence is empty")
+		}
+	}
+	for i, m := range r.Messages {
+		if strings.ContainsRune(m.Role+string(m.Content), 0) {
+			return bad("messages", "message %d holds a NUL character", i)
+		}
+		switch m.Role {
+		case "system", "user", "assistant":
+		case "developer":
+			r.Messages[i].Role = "system"
+		default:
+			return bad("messages", "message %d: this engine knows the roles system, user and assistant", i)
+		}
+	}
+	return nil
+}
+
+// limit returns the most tokens to answer with, 0 for as many as fit.
+func (r *request) limit() int {
+	switch {
+	case r.MaxCompletion != nil:
+		return *r.MaxCompletion
+	case r.MaxTokens != nil:
+		return *r.MaxTokens
+	}
+	return 0
+}
+
+// sampling is how the next token is chosen.
+type sampling struct {
+	temperature, topP   float32 // 0 means greedy; 1 means all
+	presence, frequency float32
+	seed                uint32
+}
+
+// sampling returns the choices with the API's defaults; without a seed, a
+// random one.
+func (r *request) sampling() sampling {
+	s := sampling{temperature: 1, topP: 1, presence: float32(r.Presence), frequency: float32(r.Frequency), seed: rand.Uint32()}
+	if r.Temperature != nil {
+		s.temperature = float32(*r.Temperature)
+	}
+	if r.TopP != nil {
+		s.topP = float32(*r.TopP)
+	}
+	if r.Seed != nil {
+		s.seed = uint32(*r.Seed) ^ uint32(*r.Seed>>32)
+	}
+	return s
+}
