@@ -17,7 +17,7 @@ import (
 
 var volumePattern = regexp.MustCompile(`^volume-[0-9]{4}\.enisle$`)
 
-func isVolume(name string) bool { return volumePattern.MatchString(name) && name != volumeName(0) }
+func isVolume(name string) bool { return volumePattern.MatchString(name) && name != VolumeName(0) }
 
 // Media is a directory with a shipment, open for reading only.
 type Media struct {
@@ -127,7 +127,7 @@ func (m *Media) CheckSet(h Header) error {
 			fmt.Errorf("media: %s is not the bill that was signed", BillName))
 	}
 	for _, v := range h.Volumes {
-		if !slices.Contains(m.volumes, volumeName(v.Number)) {
+		if !slices.Contains(m.volumes, VolumeName(v.Number)) {
 			return fail.Refuse("bring the medium that holds it", fmt.Errorf("volume %d of %d is missing", v.Number, len(h.Volumes)))
 		}
 	}
@@ -137,7 +137,7 @@ func (m *Media) CheckSet(h Header) error {
 			fmt.Errorf("media: %s is extra: shipment %s has %d volumes", extra, h.ID, len(h.Volumes)))
 	}
 	for _, v := range h.Volumes {
-		st, err := m.root.Lstat(volumeName(v.Number))
+		st, err := m.root.Lstat(VolumeName(v.Number))
 		if err != nil {
 			return err
 		}
@@ -156,7 +156,7 @@ func (m *Media) wrongSize(h Header, v Volume, size int64) error {
 		return fail.Refuse(hint, fmt.Errorf("volume %d, frame %d: the file goes on for %d bytes after it", v.Number, v.Frames, size-v.Size))
 	}
 	at, n := int64(superblockSize), 0
-	f, _, err := openRegular(m.root, volumeName(v.Number))
+	f, _, err := openRegular(m.root, VolumeName(v.Number))
 	if err == nil {
 		head, p := make([]byte, frameHeaderSize), place{h.SetBytes(), v.Number}
 		for n < v.Frames {

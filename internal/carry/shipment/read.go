@@ -54,7 +54,7 @@ func (m *Media) Read(ctx context.Context, h Header, opt ReadOptions) error {
 }
 
 func (m *Media) readVolume(ctx context.Context, h Header, v Volume, first int, opt ReadOptions) (err error) {
-	f, st, err := openRegular(m.root, volumeName(v.Number))
+	f, st, err := openRegular(m.root, VolumeName(v.Number))
 	if err != nil {
 		return fmt.Errorf("volume %d: %w", v.Number, err)
 	}

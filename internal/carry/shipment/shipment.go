@@ -64,7 +64,6 @@ type Header struct {
 	Set        string            `json:"set"`      // 32 hex digits, in every superblock and frame
 	From       Party             `json:"from"`     //
 	To         []Party           `json:"to"`       // with From: the stream
-	Request    string            `json:"request"`  // name of the request it answers
 	Sequence   uint64            `json:"sequence"` // per stream, from 1
 	Previous   artifact.Digest   `json:"previous,omitempty"`
 	Base       artifact.Digest   `json:"base,omitempty"` // content root that must be held; empty: none
@@ -181,7 +180,8 @@ type Chunk struct {
 	Data   []byte
 }
 
-func volumeName(n int) string { return fmt.Sprintf("volume-%04d.enisle", n) }
+// VolumeName is the file name of volume n, counting from 1.
+func VolumeName(n int) string { return fmt.Sprintf("volume-%04d.enisle", n) }
 
 // damaged is the refusal for a frame that is not what was signed.
 func damaged(volume, frame int, why error) error {

@@ -275,21 +275,21 @@ func TestHostileMediaIsRefused(t *testing.T) {
 		do   func(dir string) error
 		want string
 	}{
-		"a missing volume": {func(d string) error { return os.Remove(filepath.Join(d, volumeName(1))) }, "volume 1 of"},
-		"an extra volume":  {func(d string) error { return os.WriteFile(filepath.Join(d, volumeName(9)), []byte("x"), 0o600) }, "extra"},
+		"a missing volume": {func(d string) error { return os.Remove(filepath.Join(d, VolumeName(1))) }, "volume 1 of"},
+		"an extra volume":  {func(d string) error { return os.WriteFile(filepath.Join(d, VolumeName(9)), []byte("x"), 0o600) }, "extra"},
 		"a missing header": {func(d string) error { return os.Remove(filepath.Join(d, HeaderName)) }, "header.json is missing"},
 		"a missing bill":   {func(d string) error { return os.Remove(filepath.Join(d, BillName)) }, "BILL.txt is missing"},
 		"an unknown file":  {func(d string) error { return os.WriteFile(filepath.Join(d, "autorun.inf"), nil, 0o600) }, "does not belong"},
-		"a directory":      {func(d string) error { return os.Mkdir(filepath.Join(d, volumeName(8)), 0o700) }, "not a regular file"},
+		"a directory":      {func(d string) error { return os.Mkdir(filepath.Join(d, VolumeName(8)), 0o700) }, "not a regular file"},
 		"names differing in case": {func(d string) error { return os.WriteFile(filepath.Join(d, "Header.json"), nil, 0o600) },
 			"differ only in case"},
 		"a link in place of a volume": {func(d string) error {
-			v := filepath.Join(d, volumeName(1))
+			v := filepath.Join(d, VolumeName(1))
 			return errors.Join(os.Rename(v, d+".v"), os.Symlink(d+".v", v))
 		}, "not a regular file"},
-		"a cut volume": {func(d string) error { return os.Truncate(filepath.Join(d, volumeName(1)), 70000) }, "cut short"},
+		"a cut volume": {func(d string) error { return os.Truncate(filepath.Join(d, VolumeName(1)), 70000) }, "cut short"},
 		"a long volume": {func(d string) error {
-			f, err := os.OpenFile(filepath.Join(d, volumeName(1)), os.O_APPEND|os.O_WRONLY, 0)
+			f, err := os.OpenFile(filepath.Join(d, VolumeName(1)), os.O_APPEND|os.O_WRONLY, 0)
 			if err != nil {
 				return err
 			}
@@ -297,20 +297,20 @@ func TestHostileMediaIsRefused(t *testing.T) {
 			return errors.Join(err, f.Close())
 		}, "goes on"},
 		"a volume of another shipment": {func(d string) error {
-			b, err := os.ReadFile(filepath.Join(other.dir, volumeName(1)))
+			b, err := os.ReadFile(filepath.Join(other.dir, VolumeName(1)))
 			if err != nil {
 				return err
 			}
 			b = append(b, make([]byte, 200<<10)...)
-			st, err := os.Stat(filepath.Join(d, volumeName(1)))
+			st, err := os.Stat(filepath.Join(d, VolumeName(1)))
 			if err != nil {
 				return err
 			}
-			return os.WriteFile(filepath.Join(d, volumeName(1)), b[:st.Size()], 0o600)
+			return os.WriteFile(filepath.Join(d, VolumeName(1)), b[:st.Size()], 0o600)
 		}, "volume 1, frame"},
-		"an unfinished volume": {func(d string) error { return os.WriteFile(filepath.Join(d, volumeName(2)+partialSuffix), nil, 0o600) }, "not finished"},
+		"an unfinished volume": {func(d string) error { return os.WriteFile(filepath.Join(d, VolumeName(2)+partialSuffix), nil, 0o600) }, "not finished"},
 		"two volumes swapped": {func(d string) error {
-			a, b := filepath.Join(d, volumeName(1)), filepath.Join(d, volumeName(2))
+			a, b := filepath.Join(d, VolumeName(1)), filepath.Join(d, VolumeName(2))
 			return errors.Join(os.Rename(a, d+".x"), os.Rename(b, a), os.Rename(d+".x", b))
 		}, "volume 1, frame"},
 	} {
@@ -361,7 +361,7 @@ func TestWritingIsTakenUpWhereItStopped(t *testing.T) {
 		}
 		cut := 1 + rng.IntN(len(p.header.Volumes))
 		for n := cut; n <= len(p.header.Volumes); n++ {
-			name := filepath.Join(p.dir, volumeName(n))
+			name := filepath.Join(p.dir, VolumeName(n))
 			if n > cut {
 				_ = os.Remove(name)
 				continue

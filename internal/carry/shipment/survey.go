@@ -43,10 +43,10 @@ func survey(ctx context.Context, dir *os.Root, set [16]byte) ([]keptVolume, erro
 
 func surveyVolume(ctx context.Context, dir *os.Root, p place) (v keptVolume, err error) {
 	v.complete = true
-	f, _, err := openRegular(dir, volumeName(p.volume))
+	f, _, err := openRegular(dir, VolumeName(p.volume))
 	if errors.Is(err, fs.ErrNotExist) {
 		v.complete = false
-		f, _, err = openRegular(dir, volumeName(p.volume)+partialSuffix)
+		f, _, err = openRegular(dir, VolumeName(p.volume)+partialSuffix)
 	}
 	if err != nil {
 		return v, err

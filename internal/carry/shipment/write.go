@@ -238,7 +238,7 @@ func (w *writer) begin(n int) error {
 	if n <= len(w.kept) && w.kept[n-1].complete {
 		return nil
 	}
-	f, err := w.dir.OpenFile(volumeName(n)+partialSuffix, os.O_RDWR|os.O_CREATE, 0o644)
+	f, err := w.dir.OpenFile(VolumeName(n)+partialSuffix, os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
 		return err
 	}
@@ -283,7 +283,7 @@ func (w *writer) finish() error {
 	if err = errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	return publish(w.dir, volumeName(n))
+	return publish(w.dir, VolumeName(n))
 }
 
 // publish gives a finished partial file its name, durably.

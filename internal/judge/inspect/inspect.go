@@ -69,3 +69,13 @@ type Scanner interface {
 	// judged and counts as a refusal.
 	Scan(ctx context.Context, s Subject, run Run) error
 }
+
+// Blob is an open blob to inspect. Size is in bytes.
+type Blob interface {
+	io.ReaderAt
+	io.Closer
+	Size() int64
+}
+
+// Open opens a blob by its digest.
+type Open func(artifact.Digest) (Blob, error)

@@ -1,0 +1,201 @@
+package crossing
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"enisle/internal/artifact"
+	"enisle/internal/fail"
+	"enisle/internal/judge/policy"
+	"enisle/internal/site"
+	"enisle/internal/site/state"
+	"enisle/internal/site/trust"
+)
+
+// ApproveOptions say what is signed.
+type ApproveOptions struct {
+	Channel string          // the release goes to
+	Expect  artifact.Digest // refuse to sign anything else; empty means whatever review shows
+	Reason  string          // for a rejection
+}
+
+// Approved says where an approval leaves a shipment.
+type Approved struct {
+	ID     string          `json:"id"`
+	By     string          `json:"by"`
+	Signed artifact.Digest `json:"signed"` // digest of what was signed
+	Have   int             `json:"have"`   // different people whose approvals count
+	Need   int             `json:"need"`
+}
+
+// Decide signs one person's approval or rejection of a shipment, over exactly
+// what review shows. Nobody approves what they packed or imported.
+func Decide(ctx context.Context, s *site.Site, by site.Actor, id, decision string, opt ApproveOptions) (Approved, error) {
+	var out Approved
+	r, err := ReviewShipment(ctx, s, id, opt.Channel)
+	if err != nil {
+		return out, err
+	}
+	row := r.Shipment
+	if err := mayDecide(s, by, row, decision); err != nil {
+		return out, err
+	}
+	if opt.Expect != "" && opt.Expect != r.Sign {
+		return out, fail.Refuse("read 'enisle review "+id+"' again", fmt.Errorf("what would be signed is %s, not %s", r.Sign, opt.Expect))
+	}
+	if decision == Approve && !r.Judged.Decision.Allow {
+		return out, fail.Refuse("bring another version, or change the policy by two admins", fmt.Errorf("the policy refuses it: %s", r.Judged.Decision.Reasons[0]))
+	}
+	if err := alreadyDecided(by, r, decision); err != nil {
+		return out, err
+	}
+	subject := map[string]string{"shipment": id, "channel": opt.Channel, "signed": string(r.Sign), "report": string(r.Judged.Digest)}
+	err = s.Act(ctx, decision, by, subject, func(ctx context.Context, intent int64) (map[string]string, error) {
+		return nil, sign(ctx, s, by, r, decision, opt.Reason, intent)
+	})
+	if err != nil {
+		return out, err
+	}
+	valid, need, err := approvers(ctx, s, row, r.Subject)
+	return Approved{ID: id, By: by.Name, Signed: r.Sign, Have: len(valid), Need: need}, err
+}
+
+// mayDecide checks role and separation of duty, by key.
+func mayDecide(s *site.Site, by site.Actor, row state.Shipment, decision string) error {
+	if by.Key == nil {
+		return fail.As(fail.Usage, "give --as NAME --key FILE", errors.New("an approval is signed by a person"))
+	}
+	if _, err := s.Roots.Root().Holder(false, trust.Approver)(by.ID()); err != nil {
+		return fail.Refuse("let an approver decide; after sealing only two admins enrol anybody", err)
+	}
+	if row.Status == state.Rejected {
+		return fail.Refuse("ask for a new shipment", fmt.Errorf("shipment %s was rejected", row.ID))
+	}
+	if decision == Reject {
+		return nil
+	}
+	return separate(by.ID(), by.Name, row)
+}
+
+// separate refuses an approval by somebody who had a hand in bringing it in.
+func separate(key, name string, row state.Shipment) error {
+	h, err := trust.Parse(row.Envelope)
+	if err != nil {
+		return err
+	}
+	packed := slices.ContainsFunc(h.Signatures, func(sig trust.Signature) bool { return sig.KeyID == key })
+	if packed || row.Importer == key {
+		return fail.Refuse("let somebody else approve", fmt.Errorf("%s packed or imported shipment %s and cannot approve it", name, row.ID))
+	}
+	return nil
+}
+
+// alreadyDecided refuses a second approval by the same key: it would look like
+// progress and is none.
+func alreadyDecided(by site.Actor, r Review, decision string) error {
+	if decision != Approve {
+		return nil
+	}
+	if !slices.Contains(r.Approvals, by.Name) {
+		return nil
+	}
+	return fail.Refuse("ask a second approver to run 'enisle approve "+r.ID+" --as NAME --key FILE'",
+		fmt.Errorf("%s approved shipment %s already: one person counts once", by.Name, r.ID))
+}
+
+func sign(ctx context.Context, s *site.Site, by site.Actor, r Review, decision, reason string, intent int64) error {
+	pol, err := policy.Parse(s.Policy)
+	if err != nil {
+		return err
+	}
+	now := s.Now()
+	payload, err := json.Marshal(Approval{Decision: decision, Subject: r.Subject, Reason: reason, Checkpoint: s.Ledger.Head().Note,
+		Made: now, Expires: now.AddDate(0, 0, pol.ApprovalDays)})
+	if err != nil {
+		return err
+	}
+	env, err := trust.Sign(ApprovalType, payload, by.Key)
+	if err != nil {
+		return err
+	}
+	return s.State.Update(ctx, func(tx *state.Tx) error {
+		row := r.Shipment
+		if decision == Reject {
+			row.Status = state.Rejected
+			if err := tx.SetShipment(row); err != nil {
+				return err
+			}
+		}
+		a := state.Approval{Shipment: row.ID, Key: by.ID(), Name: by.Name, Channel: r.Subject.Channel, Report: r.Subject.Report, Envelope: env}
+		return errors.Join(tx.AddApproval(a), tx.SetEffect(intent, decision+" by "+by.Name))
+	})
+}
+
+// approvers returns the names of the different people whose approvals are valid
+// now and bind exactly this subject, and how many are needed.
+func approvers(ctx context.Context, s *site.Site, row state.Shipment, want Subject) (names []string, need int, err error) {
+	pol, err := policy.Parse(s.Policy)
+	if err != nil {
+		return nil, 0, err
+	}
+	need = max(pol.Approvals, s.Roots.Root().Thresholds.Approvers)
+	var all []state.Approval
+	if err := s.State.View(ctx, func(tx *state.Tx) (err error) { all, err = tx.Approvals(row.ID); return err }); err != nil {
+		return nil, 0, err
+	}
+	keys := map[string]bool{}
+	for _, a := range all {
+		key, name, err := validApproval(s, a, row, want)
+		if err != nil {
+			s.Log().InfoContext(ctx, "approval does not count", "shipment", row.ID, "name", a.Name, "why", err.Error())
+			continue
+		}
+		if !keys[key] {
+			keys[key] = true
+			names = append(names, name)
+		}
+	}
+	return names, need, nil
+}
+
+// validApproval verifies one stored statement against the root of now.
+func validApproval(s *site.Site, a state.Approval, row state.Shipment, want Subject) (key, name string, err error) {
+	root := s.Roots.Root()
+	payload, by, err := trust.Verify(a.Envelope, ApprovalType, root.Holder(false, trust.Approver))
+	if err != nil {
+		return "", "", err
+	}
+	var st Approval
+	d := json.NewDecoder(bytes.NewReader(payload))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&st); err != nil {
+		return "", "", err
+	}
+	p, _ := root.Person(by[0])
+	now := s.Now()
+	switch {
+	case len(by) != 1:
+		err = errors.New("is signed by more than one person")
+	case st.Decision != Approve:
+		err = errors.New("is not an approval")
+	case st.Subject.Digest() != want.Digest():
+		err = errors.New("is for another content, report, policy, root or channel")
+	case now.After(st.Expires) || now.Before(st.Made.Add(-site.MaxClockBack)):
+		err = fmt.Errorf("counts from %s to %s", st.Made.Format(time.RFC3339), st.Expires.Format(time.RFC3339))
+	default:
+		err = separate(by[0], p.Name, row)
+	}
+	if err != nil {
+		return "", "", err
+	}
+	head, err := s.Checkpoint(st.Checkpoint)
+	if err == nil {
+		err = s.Ledger.Extends(head)
+	}
+	return by[0], p.Name, err
+}

@@ -1,0 +1,453 @@
+package crossing
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/sha512"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
+
+	"enisle/internal/artifact"
+	"enisle/internal/ecosystem"
+	"enisle/internal/fail"
+	"enisle/internal/site"
+	"enisle/internal/site/state"
+	"enisle/internal/site/store"
+	"enisle/internal/site/trust"
+)
+
+// Collector brings what requests ask for into a low site.
+type Collector struct {
+	Site       *site.Site
+	Ecosystems []ecosystem.Ecosystem
+	Fetch      Fetcher
+	Members    Members
+	Progress   Progress
+	// Hidden are paths besides the site that no resolver may read: keys.
+	Hidden []string
+}
+
+// CollectOptions say how; the zero value uses the lock where it can.
+type CollectOptions struct {
+	Update bool // resolve anew although the request did not change
+	DryRun bool // say what it would come to and change nothing
+}
+
+// Collected says what a request came to.
+type Collected struct {
+	Lock     Lock  `json:"lock"`
+	FromLock bool  `json:"fromLock"` // the request was unchanged: nothing was resolved
+	Fetched  int   `json:"fetched"`  // files that came over the network
+	Bytes    int64 `json:"bytes"`    // of those
+	Held     int   `json:"held"`     // files that were here already
+	Missing  int   `json:"missing"`  // dry run: files that would be fetched
+}
+
+// Collect resolves a request, unless its lock still says what it comes to,
+// fetches what is not held, checks every hash, and writes the lock.
+func (c *Collector) Collect(ctx context.Context, by site.Actor, req Request, opt CollectOptions) (Collected, error) {
+	if err := c.Site.Require(trust.Low); err != nil {
+		return Collected{}, err
+	}
+	if err := trust.CheckName(req.Name); err != nil {
+		return Collected{}, fmt.Errorf("request: %w", err)
+	}
+	d, err := req.digest()
+	if err != nil {
+		return Collected{}, err
+	}
+	file := LockFile(req.File)
+	lock, err := ReadLock(file)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if !opt.Update {
+			return Collected{}, err
+		}
+		lock = Lock{}
+	}
+	run := &collecting{Collector: c, req: req, out: Collected{FromLock: lock.Request == d && lock.Name == req.Name && !opt.Update}}
+	if opt.DryRun {
+		return run.dry(ctx, lock)
+	}
+	err = c.Site.Act(ctx, "collect", by, map[string]string{"request": req.Name, "digest": string(d)},
+		func(ctx context.Context, _ int64) (map[string]string, error) {
+			if err := run.all(ctx, lock, d); err != nil {
+				return nil, err
+			}
+			if err := run.remember(ctx); err != nil {
+				return nil, err
+			}
+			if !run.out.FromLock {
+				if err := run.out.Lock.write(file); err != nil {
+					return nil, fmt.Errorf("lock: %w", err)
+				}
+			}
+			return map[string]string{"content": string(run.out.Lock.Content)}, nil
+		})
+	return run.out, err
+}
+
+// collecting is one run of Collect.
+type collecting struct {
+	*Collector
+	req  Request
+	work string
+	out  Collected
+}
+
+func (c *collecting) dry(ctx context.Context, lock Lock) (Collected, error) {
+	artifacts := lock.Artifacts
+	if !c.out.FromLock {
+		err := c.withWork(func() (err error) { artifacts, err = c.resolve(ctx); return err })
+		if err != nil {
+			return c.out, err
+		}
+	}
+	for _, a := range artifacts {
+		for _, f := range a.Files {
+			if f.Digest != "" && c.Site.Held.Has(f.Digest) {
+				c.out.Held++
+				continue
+			}
+			c.out.Missing++
+			c.out.Bytes += max(0, f.Size)
+		}
+	}
+	c.out.Lock = Lock{Format: LockFormat, Name: c.req.Name, Target: c.req.Target, Artifacts: artifacts}
+	return c.out, nil
+}
+
+func (c *collecting) withWork(do func() error) (err error) {
+	if c.work, err = os.MkdirTemp("", "enisle-collect-"); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(c.work)) }()
+	return do()
+}
+
+func (c *collecting) all(ctx context.Context, lock Lock, d artifact.Digest) error {
+	return c.withWork(func() error {
+		artifacts := lock.Artifacts
+		if !c.out.FromLock {
+			done := c.Progress.start("resolving", -1)
+			var err error
+			if artifacts, err = c.resolve(ctx); err != nil {
+				return err
+			}
+			done(0)
+		}
+		if err := c.fetchAll(ctx, artifacts); err != nil {
+			return err
+		}
+		artifacts, err := c.files(ctx, artifacts)
+		if err != nil {
+			return err
+		}
+		content, err := c.store(artifacts)
+		if err != nil {
+			return err
+		}
+		if c.out.FromLock {
+			c.out.Lock = lock
+			if content != lock.Content {
+				return fail.Refuse("run 'enisle collect --update' to make the lock anew",
+					errors.New("what is held is not what the lock says"))
+			}
+			return nil
+		}
+		c.out.Lock = Lock{LockFormat, c.req.Name, d, c.req.Target, content, c.Site.Now(), artifacts}
+		return nil
+	})
+}
+
+// resolve asks each ecosystem's own client.
+func (c *collecting) resolve(ctx context.Context) ([]artifact.Artifact, error) {
+	known := map[string]bool{"files": true}
+	var all []artifact.Artifact
+	for _, eco := range c.Ecosystems {
+		known[eco.Name()] = true
+		items := c.req.Bring[eco.Name()]
+		if len(items) == 0 {
+			continue
+		}
+		found, err := eco.Resolve(ctx, c.want(eco.Name(), items))
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", eco.Name(), err)
+		}
+		all = append(all, found...)
+	}
+	for name := range c.req.Bring {
+		if !known[name] {
+			return nil, fail.As(fail.Usage, "'enisle help collect' lists what can be brought", fmt.Errorf("%s asks for %q, which is not known", filepath.Base(c.req.File), name))
+		}
+	}
+	for i := range all {
+		all[i].Name = all[i].Ref.String()
+		slices.SortFunc(all[i].Files, func(a, b artifact.File) int { return compare(a.Path, b.Path) })
+		if err := all[i].Check(); err != nil {
+			return nil, fail.Refuse("the origin offers a name that cannot be kept; bring another version", err)
+		}
+	}
+	return all, sortArtifacts(all)
+}
+
+func (c *collecting) want(kind string, items []any) ecosystem.Want {
+	work := filepath.Join(c.work, kind)
+	// Its absence shows when the client is started there.
+	_ = os.MkdirAll(work, 0o755)
+	dir, err := filepath.Abs(c.req.dir())
+	if err != nil {
+		dir = c.req.dir()
+	}
+	return ecosystem.Want{Items: items, Target: c.req.Target, Dir: dir, Work: work, Hidden: append([]string{c.Site.Dir}, c.Hidden...)}
+}
+
+func compare(a, b string) int {
+	switch {
+	case a < b:
+		return -1
+	case a > b:
+		return 1
+	}
+	return 0
+}
+
+// fetchAll brings every file of the artifacts into the store, a few at a time,
+// and fills in what only the content tells: size and digest.
+func (c *collecting) fetchAll(ctx context.Context, artifacts []artifact.Artifact) error {
+	var total int64
+	for _, a := range artifacts {
+		for _, f := range a.Files {
+			if f.Origin != "" && !c.held(f) {
+				total += max(0, f.Size)
+			}
+		}
+	}
+	show := c.Progress.start("fetching", total)
+	var got atomic.Int64
+	done := func(n int64) { got.Add(n); show(n) }
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(4)
+	for i := range artifacts {
+		for j := range artifacts[i].Files {
+			a, f := artifacts[i], &artifacts[i].Files[j]
+			switch {
+			case c.held(*f):
+				c.out.Held++
+			case a.From != "" || f.Origin == "":
+				// Taken out of another artifact, or local: files does it.
+			default:
+				c.out.Fetched++
+				g.Go(func() error {
+					if err := c.fetch(ctx, a, f, done); err != nil {
+						return fmt.Errorf("%s: %s: %w", a.Ref, f.Path, err)
+					}
+					return nil
+				})
+			}
+		}
+	}
+	err := g.Wait()
+	c.out.Bytes = got.Load()
+	return err
+}
+
+func (c *collecting) held(f artifact.File) bool {
+	if f.Digest == "" {
+		return false
+	}
+	size, err := c.Site.Held.Stat(f.Digest)
+	return err == nil && (f.Size < 0 || size == f.Size)
+}
+
+// fetch downloads one file, going on where an earlier run stopped.
+func (c *collecting) fetch(ctx context.Context, a artifact.Artifact, f *artifact.File, done func(int64)) error {
+	w, err := c.Site.Held.Resume(ctx, site.FetchKey+fetchName(*f), max(f.Size, 1<<40))
+	if err != nil {
+		return err
+	}
+	resumed := w.Size() > 0
+	if w, err = c.download(ctx, w, a, f, done); err != nil {
+		return err
+	}
+	err = c.settle(w, f)
+	if fail.IsRefused(err) && resumed {
+		// What was left of the earlier run may have been the damage.
+		if w, err = c.Site.Held.Begin(site.FetchKey + fetchName(*f)); err != nil {
+			return err
+		}
+		if w, err = c.download(ctx, w, a, f, done); err != nil {
+			return err
+		}
+		err = c.settle(w, f)
+	}
+	return err
+}
+
+// download copies the rest of a file into w. On failure w is suspended.
+func (c *collecting) download(ctx context.Context, w *store.Writer, a artifact.Artifact, f *artifact.File, done func(int64)) (*store.Writer, error) {
+	if w.Size() > 0 && w.Size() == f.Size {
+		return w, nil
+	}
+	stop := func(err error) (*store.Writer, error) {
+		err = errors.Join(err, w.Suspend())
+		return nil, fail.As(fail.Partial, "run 'enisle collect' again: it goes on where it stopped", err)
+	}
+	body, start, total, err := c.Fetch.Get(ctx, f.Origin, w.Size())
+	if err != nil {
+		if b, ok := c.byClient(ctx, a, *f); ok {
+			body, start, total, err = b, 0, -1, nil
+		}
+	}
+	if err != nil {
+		return stop(err)
+	}
+	defer func() { _ = body.Close() }() // only read from
+	if f.Size < 0 && total >= 0 {
+		f.Size = total
+	}
+	if start != w.Size() {
+		if err := w.Abort(); err != nil {
+			return nil, err
+		}
+		if w, err = c.Site.Held.Begin(site.FetchKey + fetchName(*f)); err != nil {
+			return nil, err
+		}
+	}
+	limit := int64(1) << 40
+	if f.Size >= 0 {
+		limit = f.Size - w.Size()
+	}
+	if _, err := io.Copy(w, io.LimitReader(&counting{body, done}, limit+1)); err != nil {
+		return stop(err)
+	}
+	if f.Size >= 0 && w.Size() < f.Size {
+		return stop(fmt.Errorf("the origin ended after %d of %d bytes", w.Size(), f.Size))
+	}
+	return w, nil
+}
+
+// byClient lets the ecosystem's own client download, for origins that ask for
+// credentials which only it has.
+func (c *collecting) byClient(ctx context.Context, a artifact.Artifact, f artifact.File) (io.ReadCloser, bool) {
+	for _, eco := range c.Ecosystems {
+		d, ok := eco.(ecosystem.Downloader)
+		if !ok || eco.Name() != a.Ref.Kind {
+			continue
+		}
+		file, err := d.Download(ctx, c.want(eco.Name(), nil), a, f)
+		if err != nil {
+			c.Site.Log().WarnContext(ctx, "client download", "artifact", a.Ref.String(), "err", err)
+			return nil, false
+		}
+		body, err := os.Open(file)
+		return body, err == nil
+	}
+	return nil, false
+}
+
+// settle checks a downloaded file against every hash that was promised and
+// commits it.
+func (c *collecting) settle(w *store.Writer, f *artifact.File) error {
+	if want, ok := f.Hashes["sha512"]; ok {
+		h := sha512.New()
+		if _, err := io.Copy(h, w.Reader()); err != nil {
+			return errors.Join(err, w.Suspend())
+		}
+		if hex.EncodeToString(h.Sum(nil)) != want {
+			return errors.Join(fail.Refuse("the origin is not what it promised; do not use it", errors.New("the content is not what its sha512 says")), w.Abort())
+		}
+	} else if f.Digest == "" {
+		return errors.Join(fail.Refuse("bring it from an origin that states hashes", errors.New("the origin states no hash")), w.Abort())
+	}
+	if f.Digest == "" {
+		f.Digest = w.Digest()
+	}
+	if f.Size < 0 {
+		f.Size = w.Size()
+	}
+	return w.Commit(f.Digest, f.Size)
+}
+
+// fetchName names the blob under construction of a file that may not have a
+// digest yet.
+func fetchName(f artifact.File) string {
+	h := sha256.New()
+	fmt.Fprintf(h, "%s %s %s", f.Digest, f.Hashes["sha512"], f.Origin)
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+type counting struct {
+	r    io.Reader
+	done func(int64)
+}
+
+func (c *counting) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.done(int64(n))
+	return n, err
+}
+
+// store writes manifests and index and returns the content root.
+func (c *collecting) store(artifacts []artifact.Artifact) (artifact.Digest, error) {
+	if len(artifacts) == 0 {
+		return "", fail.As(fail.Usage, "name something under 'bring:'", errors.New("the request asks for nothing"))
+	}
+	if _, err := c.Site.Held.Put(store.EmptyConfig()); err != nil {
+		return "", err
+	}
+	entries := make([]store.Entry, len(artifacts))
+	for i := range artifacts {
+		m, err := store.EncodeManifest(artifacts[i])
+		if err != nil {
+			return "", err
+		}
+		d, err := c.Site.Held.Put(m)
+		if err != nil {
+			return "", err
+		}
+		artifacts[i].Manifest = d
+		entries[i] = store.Entry{Ref: artifacts[i].Ref, Manifest: d, Size: int64(len(m))}
+	}
+	ix, err := store.EncodeIndex(c.req.Name, entries)
+	if err != nil {
+		return "", err
+	}
+	return c.Site.Held.Put(ix)
+}
+
+// remember says in the state what pack will take.
+func (c *collecting) remember(ctx context.Context) error {
+	return c.Site.State.Update(ctx, func(tx *state.Tx) error {
+		return errors.Join(tx.SetMeta(metaCollected+c.req.Name, string(c.out.Lock.Content)), tx.SetMeta(metaLast, c.req.Name))
+	})
+}
+
+const (
+	metaCollected = "collected."
+	metaLast      = "collected-last"
+)
+
+func hashFile(name string) (artifact.Digest, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return "", err
+	}
+	h := sha256.New()
+	_, err = io.Copy(h, f)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return "", err
+	}
+	return sumOf(h), nil
+}
+
+func sumOf(h hash.Hash) artifact.Digest { return artifact.FromSum([32]byte(h.Sum(nil))) }

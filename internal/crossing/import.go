@@ -1,0 +1,406 @@
+package crossing
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"filippo.io/age"
+
+	"enisle/internal/artifact"
+	"enisle/internal/carry/shipment"
+	"enisle/internal/fail"
+	"enisle/internal/judge/policy"
+	"enisle/internal/site"
+	"enisle/internal/site/state"
+	"enisle/internal/site/trust"
+)
+
+// ImportOptions say what is imported.
+type ImportOptions struct {
+	From       string // directory with the shipment; never written to
+	Passphrase func() (string, error)
+	Progress   Progress
+}
+
+// Imported says what came in.
+type Imported struct {
+	ID        string   `json:"id"`
+	Sequence  uint64   `json:"sequence"`
+	Content   string   `json:"content"`
+	Artifacts int      `json:"artifacts"`
+	Bytes     int64    `json:"bytes"`
+	Already   bool     `json:"already"` // it was imported before: nothing was done
+	Resumed   bool     `json:"resumed"`
+	Notes     []string `json:"notes"`
+	Ignored   []string `json:"ignored"` // names on the medium that an operating system left
+}
+
+// metaPeerRoot remembers, per low site, the newest root seen.
+const metaPeerRoot = "peer-root."
+
+// Import verifies a shipment frame by frame and brings its content into
+// quarantine. Until all of it is verified nothing can see any of it. A run that
+// was interrupted is taken up at the frame; the same shipment again is done at
+// once. The first import seals the site's people.
+func Import(ctx context.Context, s *site.Site, by site.Actor, opt ImportOptions) (_ Imported, err error) {
+	if err := s.Require(trust.High); err != nil {
+		return Imported{}, err
+	}
+	m, err := shipment.OpenMedia(opt.From)
+	if err != nil {
+		return Imported{}, err
+	}
+	defer func() { err = errors.Join(err, m.Close()) }()
+	v, err := VerifyHeader(ctx, s, m)
+	if err != nil {
+		return Imported{}, err
+	}
+	im := &importing{site: s, media: m, verified: v, opt: opt, by: by}
+	im.out = Imported{ID: v.Header.ID, Sequence: v.Header.Sequence, Content: string(v.Header.Content),
+		Artifacts: v.Header.Artifacts, Bytes: v.Header.Bytes, Ignored: m.Ignored}
+	if done, err := im.admit(ctx); done || err != nil {
+		return im.out, err
+	}
+	if err := m.CheckSet(v.Header); err != nil {
+		return im.out, err
+	}
+	if im.identity, err = s.AgeIdentity(opt.Passphrase); err != nil {
+		return im.out, err
+	}
+	subject := map[string]string{"shipment": v.Header.ID, "header": string(v.Digest), "content": string(v.Header.Content), "low-checkpoint": string(artifact.Sum([]byte(v.Header.Checkpoint)))}
+	err = s.Act(ctx, "import", by, subject, func(ctx context.Context, intent int64) (map[string]string, error) {
+		if err := s.Roots.Seal(s.Key, s.Now()); err != nil {
+			return nil, err
+		}
+		return nil, im.run(ctx, intent)
+	})
+	return im.out, err
+}
+
+// Verified is a header whose signatures, sender and recipients are proven.
+type Verified struct {
+	Header   shipment.Header
+	Digest   artifact.Digest // of the signed payload: the identity of the shipment
+	Envelope []byte
+	Signers  []string // key ids
+	Peer     trust.Peer
+	Root     trust.Root // the low root it was sealed under
+}
+
+// VerifyHeader proves who sealed the shipment on a medium and that it is for
+// this site, still in time, and under a low root that is not older than one
+// seen before.
+func VerifyHeader(ctx context.Context, s *site.Site, m *shipment.Media) (Verified, error) {
+	var v Verified
+	var err error
+	if v.Envelope, err = m.Envelope(); err != nil {
+		return v, err
+	}
+	e, err := trust.Parse(v.Envelope)
+	if err == nil {
+		v.Header, err = shipment.DecodeHeader(e.Payload)
+	}
+	if err != nil {
+		return v, fail.Refuse("copy header.json again from the low side", fmt.Errorf("header.json: damaged: %w", err))
+	}
+	v.Digest = artifact.Sum(e.Payload)
+	if err := v.checkSender(s); err != nil {
+		return v, fmt.Errorf("header.json: %w", err)
+	}
+	if err := v.checkRoot(ctx, s); err != nil {
+		return v, fmt.Errorf("header.json: %w", err)
+	}
+	return v, v.checkTime(s.Now())
+}
+
+func (v *Verified) checkSender(s *site.Site) error {
+	h := v.Header
+	if h.From.Fingerprint == s.Identity.Key.ID() {
+		return v.checkOwn(s)
+	}
+	peer, ok := s.Roots.Root().Peer(h.From.Fingerprint)
+	if !ok || peer.Name != h.From.Name {
+		return fail.Refuse("pair the site first: 'enisle identity' there, 'enisle pair FILE' here",
+			fmt.Errorf("the shipment is from %s (key %.16s), which is not paired with %s", h.From.Name, h.From.Fingerprint, s.Identity.Name))
+	}
+	v.Peer = peer
+	me := slices.IndexFunc(h.To, func(p shipment.Party) bool { return p.Fingerprint == s.Identity.Key.ID() })
+	if me < 0 || h.To[me].Name != s.Identity.Name {
+		return fail.Refuse("take it to the site it is for", fmt.Errorf("the shipment is for %s, not for %s", h.To[0].Name, s.Identity.Name))
+	}
+	return v.checkSignatures(peer.Key)
+}
+
+// checkOwn lets a low site verify what it packed itself.
+func (v *Verified) checkOwn(s *site.Site) error {
+	v.Peer = trust.Peer{Identity: s.Identity, Confirmed: true}
+	return v.checkSignatures(s.Identity.Key)
+}
+
+func (v *Verified) checkSignatures(key trust.Public) error {
+	var chain [][]byte
+	for _, r := range v.Header.Roots {
+		chain = append(chain, r)
+	}
+	root, err := trust.VerifyChain(chain, key)
+	if err != nil {
+		return err
+	}
+	v.Root = root
+	_, v.Signers, err = trust.Verify(v.Envelope, shipment.PayloadType, root.Holder(true, trust.Collector))
+	if err != nil {
+		return err
+	}
+	collectors := 0
+	for _, id := range v.Signers {
+		if id != root.Site.Key.ID() {
+			collectors++
+		}
+	}
+	if collectors == len(v.Signers) {
+		return fail.Refuse("take the shipment again from the low side", errors.New("the site's own signature is missing"))
+	}
+	if need := root.Thresholds.Collectors; root.With(trust.Collector) > 0 && collectors < need {
+		return fail.Refuse("let another collector seal it", fmt.Errorf("signature %d of %d required is missing", collectors+1, need))
+	}
+	return nil
+}
+
+// checkRoot refuses a low root older than, or different from, one seen before.
+func (v *Verified) checkRoot(ctx context.Context, s *site.Site) error {
+	var seen string
+	err := s.State.View(ctx, func(tx *state.Tx) (err error) {
+		seen, err = tx.Meta(metaPeerRoot + v.Peer.Key.ID())
+		return err
+	})
+	if err != nil || seen == "" {
+		return err
+	}
+	var version int
+	var digest string
+	if _, err := fmt.Sscanf(seen, "%d %s", &version, &digest); err != nil {
+		return fmt.Errorf("state: remembered root: %w", err)
+	}
+	if v.Root.Version < version {
+		return fail.Refuse("ask the low side for a shipment under its present root",
+			fmt.Errorf("it was sealed under version %d of the root of %s; version %d was seen already", v.Root.Version, v.Peer.Name, version))
+	}
+	if string(artifact.Sum(v.Header.Roots[version-1])) != digest {
+		return fail.Refuse("find out which of the two is real", fmt.Errorf("version %d of the root of %s is not the one seen before", version, v.Peer.Name))
+	}
+	return nil
+}
+
+func (v *Verified) checkTime(now time.Time) error {
+	h := v.Header
+	if now.After(h.Expires) {
+		return fail.Refuse("ask for a new shipment, or check this machine's clock", fmt.Errorf("shipment %s expired on %s", h.ID, h.Expires.Format(time.DateOnly)))
+	}
+	if now.Before(h.Created.Add(-site.MaxClockBack)) {
+		return fail.Refuse("set the clock of this machine, or of the one that sealed it",
+			fmt.Errorf("shipment %s was sealed on %s, which by this machine's clock is in the future", h.ID, h.Created.Format(time.RFC3339)))
+	}
+	return nil
+}
+
+// importing is one run of Import.
+type importing struct {
+	site     *site.Site
+	media    *shipment.Media
+	verified Verified
+	opt      ImportOptions
+	by       site.Actor
+	identity age.Identity
+	row      state.Shipment
+	sink     *sink
+	out      Imported
+}
+
+// admit compares the shipment with the chain of its stream: done means that it
+// was imported before.
+func (im *importing) admit(ctx context.Context) (done bool, err error) {
+	s, h := im.site, im.verified.Header
+	pol, err := policy.Parse(s.Policy)
+	if err != nil {
+		return false, err
+	}
+	if err := im.admitActor(pol); err != nil {
+		return false, err
+	}
+	stream := streamOf(h.From, h.To)
+	err = s.State.View(ctx, func(tx *state.Tx) error {
+		row, ok, err := tx.ShipmentByHeader(im.verified.Digest)
+		if err != nil {
+			return err
+		}
+		if ok && row.Status != state.Importing {
+			done, im.out.Already, im.out.Notes = true, true, row.Notes
+			return nil
+		}
+		if ok {
+			im.row, im.out.Resumed = row, row.Frame > 0
+		}
+		last, ok, err := tx.LastImported(stream)
+		if err != nil {
+			return err
+		}
+		return im.follows(last, ok)
+	})
+	im.row.ID, im.row.Header, im.row.Envelope = h.ID, im.verified.Digest, im.verified.Envelope
+	im.row.Stream, im.row.Sequence, im.row.Content = stream, h.Sequence, h.Content
+	im.row.Status, im.row.Importer, im.row.Notes = state.Importing, im.by.ID(), im.out.Notes
+	return done, err
+}
+
+func (im *importing) admitActor(pol policy.Policy) error {
+	r := im.site.Roots.Root()
+	if pol.ProvenActors && im.by.Key == nil {
+		return fail.Refuse("give --as NAME --key FILE", errors.New("the policy wants to know who imports"))
+	}
+	if im.by.Key != nil {
+		if _, err := r.Holder(false, trust.Importer, trust.Officer, trust.Admin)(im.by.ID()); err != nil {
+			return fail.Refuse("let an importer do it", err)
+		}
+	}
+	if pol.TwoAdmins && !im.site.Roots.Sealed() && r.With(trust.Admin) < 2 {
+		return fail.Refuse("enrol two admins first: 'enisle person add NAME --role admin --key FILE.pub'", errors.New("the policy refuses to seal a site without two admins"))
+	}
+	if !im.verified.Peer.Confirmed {
+		const note = "the fingerprint of the low site was never compared; confirm it with 'enisle pair FILE --expect FINGERPRINT'"
+		if pol.ConfirmedPeers {
+			return fail.Refuse("compare it by voice or on paper: 'enisle pair FILE --expect FINGERPRINT'", errors.New("the policy refuses sites whose fingerprint was never compared"))
+		}
+		im.out.Notes = append(im.out.Notes, note)
+	}
+	return nil
+}
+
+// GapNote begins the note of a shipment before which one never arrived.
+const GapNote = "gap: "
+
+func (im *importing) follows(last state.Shipment, ok bool) error {
+	h := im.verified.Header
+	switch {
+	case !ok && h.Sequence > 1:
+		im.out.Notes = append(im.out.Notes, fmt.Sprintf("%sshipments 1 to %d of this stream never arrived", GapNote, h.Sequence-1))
+	case !ok:
+	case h.Sequence <= last.Sequence:
+		return fail.Refuse("this is an older or a copied shipment; ask the low side for a new one",
+			fmt.Errorf("shipment %s has number %d, but %s with number %d was imported already: a replay is refused", h.ID, h.Sequence, last.ID, last.Sequence))
+	case h.Sequence == last.Sequence+1 && h.Previous != last.Header:
+		return fail.Refuse("find out who sealed it: the low site's record and this one differ",
+			fmt.Errorf("shipment %s does not follow %s, which was imported before it", h.ID, last.ID))
+	case h.Sequence > last.Sequence+1:
+		im.out.Notes = append(im.out.Notes, fmt.Sprintf("%sshipments %d to %d of this stream never arrived", GapNote, last.Sequence+1, h.Sequence-1))
+	}
+	if h.Base == "" {
+		return nil
+	}
+	if _, err := readSet(openAny(im.site), h.Base); err != nil {
+		return fail.Refuse("import the shipments before it first", fmt.Errorf("shipment %s needs content %s, which is not held: %w", h.ID, h.Base.Short(), err))
+	}
+	return nil
+}
+
+// run reads the volumes into quarantine and makes the shipment visible to
+// inspect, at once.
+func (im *importing) run(ctx context.Context, intent int64) error {
+	if err := im.begin(ctx); err != nil {
+		return err
+	}
+	err := im.read(ctx)
+	if errors.Is(err, errAgain) {
+		// What an earlier run left does not continue: read everything.
+		im.row.Volume, im.row.Frame = 0, 0
+		if err = im.begin(ctx); err == nil {
+			err = im.read(ctx)
+		}
+	}
+	if err != nil {
+		if errors.Is(err, context.Canceled) {
+			err = fail.As(fail.Partial, "run the same command again: it goes on where it stopped", err)
+		}
+		return err
+	}
+	got, err := im.sink.complete()
+	if err != nil {
+		return err
+	}
+	if err := im.site.Quarantine.Flush(); err != nil {
+		return err
+	}
+	im.row.Request, im.row.Status, im.row.Imported = got.request, state.Quarantined, im.site.Now().Format(time.RFC3339)
+	err = im.site.State.Update(ctx, func(tx *state.Tx) error {
+		root := strconv.Itoa(im.verified.Root.Version) + " " + string(artifact.Sum(im.verified.Header.Roots[im.verified.Root.Version-1]))
+		return errors.Join(tx.SetShipment(im.row), tx.SetMeta(metaPeerRoot+im.verified.Peer.Key.ID(), root),
+			tx.SetEffect(intent, "quarantined "+im.row.ID))
+	})
+	if err != nil {
+		return err
+	}
+	return sweep(ctx, im.site)
+}
+
+// begin remembers that this shipment is being imported, in place of one of the
+// same number that was begun and is not this one.
+func (im *importing) begin(ctx context.Context) error {
+	im.sink = newSink(im.site, im.row.Content)
+	if im.row.Frame > 0 {
+		if err := im.sink.restore(); err != nil {
+			im.row.Volume, im.row.Frame = 0, 0
+			im.sink = newSink(im.site, im.row.Content)
+		}
+	}
+	return im.site.State.Update(ctx, func(tx *state.Tx) error {
+		all, err := tx.Shipments()
+		if err != nil {
+			return err
+		}
+		for _, old := range all {
+			if old.Stream == im.row.Stream && old.Status == state.Importing && old.Header != im.row.Header {
+				if err := tx.RemoveShipment(old.Header); err != nil {
+					return err
+				}
+			}
+		}
+		return tx.SetShipment(im.row)
+	})
+}
+
+// markEvery is how much is read between two points from which a run can be
+// taken up, in bytes.
+const markEvery = 256 << 20
+
+func (im *importing) read(ctx context.Context) error {
+	h := im.verified.Header
+	var total, since int64
+	for _, v := range h.Volumes {
+		total += v.Size
+	}
+	show := im.opt.Progress.start("importing", total)
+	opt := shipment.ReadOptions{
+		Identities: []age.Identity{im.identity}, Volume: im.row.Volume, Frame: im.row.Frame + 1,
+		Chunk:    func(c shipment.Chunk) error { return im.sink.take(ctx, c) },
+		Progress: func(n int64) { since += n; show(n) },
+	}
+	if im.row.Frame == 0 {
+		opt.Volume, opt.Frame = 0, 0
+	}
+	opt.Mark = func(volume, frame int) error {
+		if since < markEvery {
+			return nil
+		}
+		since = 0
+		if err := im.site.Quarantine.Flush(); err != nil {
+			return err
+		}
+		im.row.Volume, im.row.Frame = volume, frame
+		return im.site.State.Update(ctx, func(tx *state.Tx) error { return tx.SetShipment(im.row) })
+	}
+	err := im.media.Read(ctx, h, opt)
+	return errors.Join(err, im.sink.suspend())
+}

@@ -1,0 +1,281 @@
+package crossing
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"enisle/internal/artifact"
+	"enisle/internal/carry/shipment"
+	"enisle/internal/fail"
+	"enisle/internal/judge/inspect"
+	"enisle/internal/judge/policy"
+	"enisle/internal/site"
+	"enisle/internal/site/state"
+	"enisle/internal/site/trust"
+)
+
+// Inspector runs every scanner over artifacts.
+type Inspector interface {
+	Inspect(ctx context.Context, artifacts []artifact.Artifact, open inspect.Open, done func(n int64)) (inspect.Report, error)
+}
+
+// Judged is a report and what the policy says to it.
+type Judged struct {
+	Report   inspect.Report  `json:"report"`
+	Digest   artifact.Digest `json:"digest"` // of the signed report
+	Decision policy.Decision `json:"decision"`
+}
+
+// Inspect runs the scanners over a shipment in quarantine and signs a report.
+// The report is immutable: inspecting again makes a new one, which voids the
+// approvals given to the old.
+func Inspect(ctx context.Context, s *site.Site, by site.Actor, id string, in Inspector, progress Progress) (Judged, error) {
+	var out Judged
+	row, err := findShipment(ctx, s, id)
+	if err != nil {
+		return out, err
+	}
+	got, err := readSet(openAny(s), row.Content)
+	if err != nil {
+		return out, err
+	}
+	subject := map[string]string{"shipment": row.ID, "content": string(row.Content)}
+	err = s.Act(ctx, "inspect", by, subject, func(ctx context.Context, intent int64) (map[string]string, error) {
+		open := openAny(s)
+		r, err := in.Inspect(ctx, got.artifacts, func(d artifact.Digest) (inspect.Blob, error) { return open(d) },
+			progress.start("inspecting", got.bytes()))
+		if err != nil {
+			return nil, err
+		}
+		r.Format, r.Shipment, r.Content, r.Made = inspect.ReportFormat, row.ID, row.Content, s.Now()
+		payload, err := json.Marshal(r)
+		if err != nil {
+			return nil, err
+		}
+		env, err := trust.Sign(inspect.ReportType, payload, s.Key)
+		if err != nil {
+			return nil, err
+		}
+		d, err := s.Held.Put(env)
+		if err != nil {
+			return nil, err
+		}
+		out.Report, out.Digest = r, d
+		err = s.State.Update(ctx, func(tx *state.Tx) error {
+			return errors.Join(tx.AddReport(row.ID, d, r.Made), tx.SetEffect(intent, "report "+string(d)))
+		})
+		return map[string]string{"report": string(d)}, err
+	})
+	if err != nil {
+		return out, err
+	}
+	out.Decision, err = decideContent(s, row, out.Report)
+	return out, err
+}
+
+func decideContent(s *site.Site, row state.Shipment, r inspect.Report) (policy.Decision, error) {
+	pol, err := policy.Parse(s.Policy)
+	if err != nil {
+		return policy.Decision{}, err
+	}
+	return pol.Content(caseOf(s, row, r)), nil
+}
+
+func caseOf(s *site.Site, row state.Shipment, r inspect.Report) policy.Case {
+	gap := slices.ContainsFunc(row.Notes, func(n string) bool { return strings.HasPrefix(n, GapNote) })
+	return policy.Case{Report: r, Gap: gap, Unproven: row.Importer == "", Needed: s.Roots.Root().Thresholds.Approvers, Now: s.Now()}
+}
+
+// Shipments returns what is at the island, oldest first; what is still being
+// imported is not among it.
+func Shipments(ctx context.Context, s *site.Site) (all []state.Shipment, err error) {
+	err = s.State.View(ctx, func(tx *state.Tx) (err error) { all, err = tx.Shipments(); return err })
+	return slices.DeleteFunc(all, func(row state.Shipment) bool { return row.Status == state.Importing }), err
+}
+
+// findShipment returns a shipment that was imported whole.
+func findShipment(ctx context.Context, s *site.Site, id string) (row state.Shipment, err error) {
+	if err := s.Require(trust.High); err != nil {
+		return row, err
+	}
+	ok := false
+	err = s.State.View(ctx, func(tx *state.Tx) (err error) { row, ok, err = tx.Shipment(id); return err })
+	if err != nil {
+		return row, err
+	}
+	if !ok || row.Status == state.Importing {
+		return row, fail.As(fail.Usage, "'enisle review' lists the shipments that are here", fmt.Errorf("there is no shipment %.80q", id))
+	}
+	return row, nil
+}
+
+// currentReport returns the newest report of a shipment, after verifying that
+// the site signed it and that it is about this content.
+func currentReport(ctx context.Context, s *site.Site, row state.Shipment) (r inspect.Report, d artifact.Digest, err error) {
+	ok := false
+	err = s.State.View(ctx, func(tx *state.Tx) (err error) { d, ok, err = tx.Report(row.ID); return err })
+	if err != nil {
+		return r, d, err
+	}
+	if !ok {
+		return r, d, fail.Refuse("run 'enisle inspect "+row.ID+"'", fmt.Errorf("shipment %s was not inspected", row.ID))
+	}
+	env, err := s.Held.ReadSmall(d, 1<<30)
+	if err != nil {
+		return r, d, fail.Refuse("run 'enisle inspect "+row.ID+"' again", fmt.Errorf("report: %w", err))
+	}
+	payload, _, err := trust.Verify(env, inspect.ReportType, s.Roots.Root().Holder(true))
+	if err != nil {
+		return r, d, fmt.Errorf("report: %w", err)
+	}
+	if r, err = inspect.DecodeReport(payload); err != nil {
+		return r, d, err
+	}
+	if r.Content != row.Content || r.Shipment != row.ID {
+		return r, d, fail.Refuse("run 'enisle inspect "+row.ID+"' again", errors.New("report: is about another shipment"))
+	}
+	return r, d, nil
+}
+
+// Subject is exactly what an approver signs: change any of it and the approval
+// is void.
+type Subject struct {
+	Site        shipment.Party  `json:"site"`
+	Shipment    string          `json:"shipment"`
+	Header      artifact.Digest `json:"header"`
+	Content     artifact.Digest `json:"content"`
+	Report      artifact.Digest `json:"report"`
+	Policy      artifact.Digest `json:"policy"`
+	Waivers     []string        `json:"waivers"`
+	RootVersion int             `json:"rootVersion"`
+	Channel     string          `json:"channel"`
+}
+
+// Digest is what review prints and what approve --expect compares.
+func (q Subject) Digest() artifact.Digest {
+	b, _ := json.Marshal(q) // strings and numbers only; cannot fail
+	return artifact.Sum(b)
+}
+
+// ApprovalType is the payload type of an approval.
+const ApprovalType = "application/vnd.enisle.approval.v1+json"
+
+// Decisions an approver may sign.
+const (
+	Approve = "approve"
+	Reject  = "reject"
+)
+
+// Approval is one person's signed statement.
+type Approval struct {
+	Decision   string    `json:"decision"`
+	Subject    Subject   `json:"subject"`
+	Reason     string    `json:"reason,omitempty"`
+	Checkpoint string    `json:"checkpoint"` // the ledger's head it was made under
+	Made       time.Time `json:"made"`
+	Expires    time.Time `json:"expires"`
+}
+
+func subjectOf(s *site.Site, row state.Shipment, report artifact.Digest, channel string) Subject {
+	return Subject{Site: shipment.Party{Name: s.Identity.Name, Fingerprint: s.Identity.Key.ID()}, Shipment: row.ID, Header: row.Header, Content: row.Content,
+		Report: report, Policy: artifact.Sum(s.Policy), Waivers: []string{}, RootVersion: s.Roots.Root().Version, Channel: channel}
+}
+
+// Review is everything an approver should read before signing.
+type Review struct {
+	Shipment  state.Shipment      `json:"-"`
+	ID        string              `json:"id"`
+	From      string              `json:"from"`
+	Sequence  uint64              `json:"sequence"`
+	Status    string              `json:"status"`
+	Sealed    time.Time           `json:"sealed"`
+	Expires   time.Time           `json:"expires"`
+	Importer  string              `json:"importer"`
+	Notes     []string            `json:"notes"`
+	New       []artifact.Artifact `json:"new"`     // not in the channel's release
+	Changed   []artifact.Artifact `json:"changed"` // in it with other content
+	Same      int                 `json:"same"`
+	Gone      []string            `json:"gone"` // in the release under this request, not in this shipment
+	Judged    Judged              `json:"judged"`
+	Subject   Subject             `json:"subject"`
+	Sign      artifact.Digest     `json:"sign"` // digest of Subject
+	Approvals []string            `json:"approvals"`
+}
+
+// ReviewShipment gathers what an approver signs for a channel. It changes
+// nothing.
+func ReviewShipment(ctx context.Context, s *site.Site, id, channel string) (Review, error) {
+	row, err := findShipment(ctx, s, id)
+	if err != nil {
+		return Review{}, err
+	}
+	h, err := headerOf(row.Envelope)
+	if err != nil {
+		return Review{}, err
+	}
+	out := Review{Shipment: row, ID: row.ID, From: h.From.Name, Sequence: row.Sequence, Status: row.Status, Sealed: h.Created, Expires: h.Expires,
+		Importer: importerName(s, row), Notes: row.Notes}
+	if err := out.compare(ctx, s, row, channel); err != nil {
+		return out, err
+	}
+	if out.Judged.Report, out.Judged.Digest, err = currentReport(ctx, s, row); err != nil {
+		return out, err
+	}
+	if out.Judged.Decision, err = decideContent(s, row, out.Judged.Report); err != nil {
+		return out, err
+	}
+	out.Subject = subjectOf(s, row, out.Judged.Digest, channel)
+	out.Sign = out.Subject.Digest()
+	valid, _, err := approvers(ctx, s, row, out.Subject)
+	out.Approvals = valid
+	return out, err
+}
+
+func importerName(s *site.Site, row state.Shipment) string {
+	if row.Importer == "" {
+		return "unproven"
+	}
+	if p, ok := s.Roots.Root().Person(row.Importer); ok {
+		return p.Name
+	}
+	return row.Importer[:12]
+}
+
+// compare sorts the artifacts into new, changed and same, against what the
+// channel serves now.
+func (r *Review) compare(ctx context.Context, s *site.Site, row state.Shipment, channel string) error {
+	got, err := readSet(openAny(s), row.Content)
+	if err != nil {
+		return err
+	}
+	now, err := ServedBy(ctx, s, channel)
+	if err != nil && !errors.Is(err, ErrNoRelease) {
+		return err
+	}
+	served := map[artifact.Ref]artifact.Artifact{}
+	for _, a := range now.artifacts {
+		served[a.Ref] = a
+	}
+	for _, a := range got.artifacts {
+		old, ok := served[a.Ref]
+		switch {
+		case !ok:
+			r.New = append(r.New, a)
+		case old.Manifest != a.Manifest:
+			r.Changed = append(r.Changed, a)
+		default:
+			r.Same++
+		}
+	}
+	for _, a := range now.byRequest[row.Request] {
+		if !slices.ContainsFunc(got.artifacts, func(b artifact.Artifact) bool { return a.Ref == b.Ref }) {
+			r.Gone = append(r.Gone, a.Ref.String())
+		}
+	}
+	return nil
+}

@@ -1,0 +1,143 @@
+package crossing
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"enisle/internal/artifact"
+	"enisle/internal/ecosystem"
+	"enisle/internal/fail"
+)
+
+// LockFormat is the format a lock names.
+const LockFormat = "enisle-lock/1"
+
+// Lock is exactly what a request came to: every artifact, file, size and hash,
+// where each came from and when it was published there.
+type Lock struct {
+	Format    string              `json:"format"`
+	Name      string              `json:"name"`
+	Request   artifact.Digest     `json:"request"` // over the request and the files it names
+	Target    ecosystem.Target    `json:"target"`
+	Content   artifact.Digest     `json:"content"` // content root
+	Collected time.Time           `json:"collected"`
+	Artifacts []artifact.Artifact `json:"artifacts"`
+}
+
+// LockFile is the name of the lock beside a request: enisle.yaml → enisle.lock.
+func LockFile(request string) string {
+	return strings.TrimSuffix(request, filepath.Ext(request)) + ".lock"
+}
+
+// ReadLock reads a lock; fs.ErrNotExist if there is none.
+func ReadLock(file string) (Lock, error) {
+	var l Lock
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return l, err
+	}
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	err = d.Decode(&l)
+	if err == nil && l.Format != LockFormat {
+		err = fmt.Errorf("format %.40q is not known", l.Format)
+	}
+	for i := range l.Artifacts {
+		a := &l.Artifacts[i]
+		if err == nil {
+			a.Ref, err = artifact.ParseRef(a.Name)
+		}
+		if err == nil {
+			err = a.Check()
+		}
+		for _, f := range a.Files {
+			if err == nil {
+				_, err = artifact.ParseDigest(string(f.Digest))
+			}
+		}
+	}
+	if err != nil {
+		return l, fail.Refuse("put the lock back, or make it anew with 'enisle collect --update'", fmt.Errorf("%s: %w", filepath.Base(file), err))
+	}
+	return l, nil
+}
+
+// write replaces the lock at once.
+func (l Lock) write(file string) error {
+	b, err := json.MarshalIndent(l, "", " ")
+	if err != nil {
+		return err
+	}
+	tmp, err := os.CreateTemp(filepath.Dir(file), ".enisle.lock-*")
+	if err != nil {
+		return err
+	}
+	_, err = tmp.Write(append(b, '\n'))
+	err = errors.Join(err, tmp.Chmod(0o644), tmp.Sync(), tmp.Close())
+	if err == nil {
+		err = os.Rename(tmp.Name(), file)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(tmp.Name()))
+	}
+	return nil
+}
+
+// Request is a decoded enisle.yaml.
+type Request struct {
+	Name   string
+	Target ecosystem.Target
+	Bring  map[string][]any // ecosystem → items; "files" is read by collect itself
+	File   string           // path of enisle.yaml
+}
+
+func (r Request) dir() string { return filepath.Dir(r.File) }
+
+// digest covers the request and the content of every file it names, so that a
+// changed requirements.txt is a changed request.
+func (r Request) digest() (artifact.Digest, error) {
+	named := map[string]artifact.Digest{}
+	var walk func(v any) error
+	walk = func(v any) error {
+		m, ok := v.(map[string]any)
+		if !ok {
+			return nil
+		}
+		for _, key := range []string{"requirements", "path", "lockfile", "modfile"} {
+			name, ok := m[key].(string)
+			if !ok {
+				continue
+			}
+			d, err := hashFile(filepath.Join(r.dir(), name))
+			if errors.Is(err, fs.ErrNotExist) {
+				return fail.As(fail.Usage, "paths in a request start where it lies", fmt.Errorf("%s names %s, which does not exist", filepath.Base(r.File), name))
+			}
+			if err != nil {
+				return err
+			}
+			named[name] = d
+		}
+		return nil
+	}
+	for _, items := range r.Bring {
+		for _, it := range items {
+			if err := walk(it); err != nil {
+				return "", err
+			}
+		}
+	}
+	b, err := json.Marshal(struct {
+		Name   string
+		Target ecosystem.Target
+		Bring  map[string][]any
+		Named  map[string]artifact.Digest
+	}{r.Name, r.Target, r.Bring, named})
+	return artifact.Sum(b), err
+}

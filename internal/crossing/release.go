@@ -1,0 +1,265 @@
+package crossing
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"enisle/internal/artifact"
+	"enisle/internal/fail"
+	"enisle/internal/judge/policy"
+	"enisle/internal/judge/release"
+	"enisle/internal/site"
+	"enisle/internal/site/state"
+	"enisle/internal/site/trust"
+)
+
+// Channels are the pointers a release may go to.
+func Channels() []string { return []string{"candidate", "stable"} }
+
+// CheckChannel refuses names that are not channels.
+func CheckChannel(name string) error {
+	if slices.Contains(Channels(), name) {
+		return nil
+	}
+	return fail.As(fail.Usage, "channels are "+strings.Join(Channels(), ", "), fmt.Errorf("no channel is called %q", name))
+}
+
+// Released says where a channel points now.
+type Released struct {
+	Channel string          `json:"channel"`
+	Number  int64           `json:"number"`
+	Digest  artifact.Digest `json:"digest"`
+	Already bool            `json:"already"` // nothing had to be done
+}
+
+// ErrNoRelease says that nothing was released to a channel yet.
+var ErrNoRelease = errors.New("nothing was released yet")
+
+// Release makes the approved shipment part of a new immutable release and flips
+// the channel to it. Signatures, roles, revocation, report and policy are all
+// checked again, now. Run again it finds its work done.
+func Release(ctx context.Context, s *site.Site, by site.Actor, id, channel string) (Released, error) {
+	out := Released{Channel: channel}
+	if err := CheckChannel(channel); err != nil {
+		return out, err
+	}
+	row, err := findShipment(ctx, s, id)
+	if err != nil {
+		return out, err
+	}
+	if err := mayRelease(ctx, s, by, row, channel); err != nil {
+		return out, err
+	}
+	next, now, err := nextRelease(ctx, s, row, channel)
+	if err != nil {
+		return out, err
+	}
+	if now.Number > 0 && next.Same(now) && row.Status == state.Released {
+		out.Number, out.Already = now.Number, true
+		out.Digest, err = digestOf(now)
+		return out, err
+	}
+	subject := map[string]string{"shipment": id, "channel": channel, "content": string(row.Content)}
+	err = s.Act(ctx, "release", by, subject, func(ctx context.Context, intent int64) (map[string]string, error) {
+		err := doRelease(ctx, s, row, next, &out, intent)
+		return map[string]string{"release": fmt.Sprint(out.Number), "digest": string(out.Digest)}, err
+	})
+	return out, err
+}
+
+// mayRelease judges everything again.
+func mayRelease(ctx context.Context, s *site.Site, by site.Actor, row state.Shipment, channel string) error {
+	if row.Status == state.Rejected {
+		return fail.Refuse("ask for a new shipment", fmt.Errorf("shipment %s was rejected", row.ID))
+	}
+	pol, err := policy.Parse(s.Policy)
+	if err != nil {
+		return err
+	}
+	if pol.ProvenActors && by.Key == nil {
+		return fail.Refuse("give --as NAME --key FILE", errors.New("the policy wants to know who releases"))
+	}
+	r, d, err := currentReport(ctx, s, row)
+	if err != nil {
+		return err
+	}
+	c := caseOf(s, row, r)
+	names, need, err := approvers(ctx, s, row, subjectOf(s, row, d, channel))
+	if err != nil {
+		return err
+	}
+	c.Approvers, c.Needed = len(names), need
+	decision := pol.Release(c)
+	if decision.Allow {
+		return nil
+	}
+	hint := "bring another version, or change the policy by two admins"
+	if pol.Content(c).Allow {
+		hint = "ask another approver to run 'enisle approve " + row.ID + " --as NAME --key FILE'"
+	}
+	return fail.Refuse(hint, fmt.Errorf("shipment %s is not released: %s", row.ID, strings.Join(decision.Reasons, "; ")))
+}
+
+// nextRelease returns what the channel would serve with the shipment, and what
+// it serves now. Its number is not given yet.
+func nextRelease(ctx context.Context, s *site.Site, row state.Shipment, channel string) (next, now release.Release, err error) {
+	served, err := ServedBy(ctx, s, channel)
+	if err != nil && !errors.Is(err, ErrNoRelease) {
+		return next, now, err
+	}
+	now = served.release
+	next = now.With(release.Request{Name: row.Request, Shipment: row.ID, Header: row.Header, Content: row.Content})
+	var all []artifact.Artifact
+	for _, q := range next.Requests {
+		got, err := readSet(openAny(s), q.Content)
+		if err != nil {
+			return next, now, err
+		}
+		all = append(all, got.artifacts...)
+	}
+	return next, now, conflicts(all)
+}
+
+// conflicts refuses two requests that bring the same reference with different
+// content: clients would see one or the other by chance.
+func conflicts(all []artifact.Artifact) error {
+	seen := map[artifact.Ref]artifact.Digest{}
+	for _, a := range all {
+		if d, ok := seen[a.Ref]; ok && d != a.Manifest {
+			return fail.Refuse("bring the same version in both requests", fmt.Errorf("%s differs between two requests of the release", a.Ref))
+		}
+		seen[a.Ref] = a.Manifest
+	}
+	return nil
+}
+
+func doRelease(ctx context.Context, s *site.Site, row state.Shipment, next release.Release, out *Released, intent int64) error {
+	got, err := readSet(openAny(s), row.Content)
+	if err != nil {
+		return err
+	}
+	for _, b := range got.blobs {
+		if err := ctx.Err(); err != nil {
+			return fail.As(fail.Partial, "run the same command again", err)
+		}
+		if err := s.Quarantine.MoveTo(s.Held, b.digest); err != nil {
+			return err
+		}
+	}
+	if err := s.Held.Flush(); err != nil {
+		return err
+	}
+	err = s.State.Update(ctx, func(tx *state.Tx) error {
+		last, err := tx.LastRelease()
+		if err != nil {
+			return err
+		}
+		next.Number = last + 1
+		doc, err := next.Encode()
+		if err != nil {
+			return err
+		}
+		if out.Digest, err = s.Held.Put(doc); err != nil {
+			return err
+		}
+		out.Number = next.Number
+		row.Status = state.Released
+		return errors.Join(
+			tx.AddRelease(state.Release{Number: next.Number, Digest: out.Digest, Shipment: row.ID, Made: s.Now().Format("2006-01-02T15:04:05Z07:00")}),
+			tx.PointChannel(out.Channel, next.Number, s.Now()), tx.SetShipment(row),
+			tx.SetEffect(intent, fmt.Sprintf("release %d", next.Number)))
+	})
+	return err
+}
+
+func digestOf(r release.Release) (artifact.Digest, error) {
+	b, err := r.Encode()
+	return artifact.Sum(b), err
+}
+
+// Rollback flips a channel back: to the release it pointed at before, or to the
+// number given. Every blob of it must be there, and none of its shipments may
+// have been rejected since.
+func Rollback(ctx context.Context, s *site.Site, by site.Actor, channel string, to int64) (Released, error) {
+	out := Released{Channel: channel}
+	if err := errors.Join(s.Require(trust.High), CheckChannel(channel)); err != nil {
+		return out, err
+	}
+	var err error
+	if to == 0 {
+		if to, err = before(ctx, s, channel); err != nil {
+			return out, err
+		}
+	}
+	if err := mayRollback(ctx, s, by, to, &out); err != nil {
+		return out, err
+	}
+	subject := map[string]string{"channel": channel, "release": fmt.Sprint(to)}
+	err = s.Act(ctx, "rollback", by, subject, func(ctx context.Context, intent int64) (map[string]string, error) {
+		return nil, s.State.Update(ctx, func(tx *state.Tx) error {
+			return errors.Join(tx.PointChannel(channel, to, s.Now()), tx.SetEffect(intent, fmt.Sprintf("release %d", to)))
+		})
+	})
+	return out, err
+}
+
+// before returns the release a channel pointed at before the present one.
+func before(ctx context.Context, s *site.Site, channel string) (n int64, err error) {
+	err = s.State.View(ctx, func(tx *state.Tx) error {
+		moves, err := tx.Moves(channel)
+		if err != nil {
+			return err
+		}
+		now, ok, err := tx.Channel(channel)
+		if err != nil || !ok {
+			return err
+		}
+		for _, m := range slices.Backward(moves) {
+			if m.Release < now.Number {
+				n = m.Release
+				return nil
+			}
+		}
+		return nil
+	})
+	if err == nil && n == 0 {
+		err = fail.As(fail.Usage, "'enisle channel' shows what was released", fmt.Errorf("channel %s has no release before this one", channel))
+	}
+	return n, err
+}
+
+func mayRollback(ctx context.Context, s *site.Site, by site.Actor, to int64, out *Released) error {
+	pol, err := policy.Parse(s.Policy)
+	if err != nil {
+		return err
+	}
+	if pol.ProvenActors && by.Key == nil {
+		return fail.Refuse("give --as NAME --key FILE", errors.New("the policy wants to know who rolls back"))
+	}
+	served, err := servedNumber(ctx, s, to)
+	if err != nil {
+		return err
+	}
+	for _, q := range served.release.Requests {
+		row, err := findShipment(ctx, s, q.Shipment)
+		if err != nil {
+			return err
+		}
+		if row.Status != state.Released {
+			return fail.Refuse("choose another release with --to", fmt.Errorf("release %d serves shipment %s, which is %s now", to, q.Shipment, row.Status))
+		}
+	}
+	for _, a := range served.artifacts {
+		for _, f := range a.Files {
+			if n, err := s.Held.Stat(f.Digest); err != nil || n != f.Size {
+				return fail.Refuse("choose another release with --to", fmt.Errorf("release %d: %s: %s is not held whole", to, a.Ref, f.Path))
+			}
+		}
+	}
+	out.Number = to
+	out.Digest, err = digestOf(served.release)
+	return err
+}

@@ -1,0 +1,112 @@
+package crossing
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"enisle/internal/artifact"
+	"enisle/internal/ecosystem"
+	"enisle/internal/fail"
+	"enisle/internal/judge/release"
+	"enisle/internal/site"
+	"enisle/internal/site/state"
+	"enisle/internal/site/store"
+)
+
+// Served is one release as the mirrors and engines see it: immutable, with the
+// artifacts of all its requests. It opens nothing that is not part of it.
+type Served struct {
+	release   release.Release
+	digest    artifact.Digest
+	artifacts []artifact.Artifact
+	byRequest map[string][]artifact.Artifact
+	blobs     map[artifact.Digest]bool
+	held      *store.Blobs
+}
+
+var _ ecosystem.Release = (*Served)(nil)
+
+// ServedBy returns the release a channel points at; ErrNoRelease if none.
+func ServedBy(ctx context.Context, s *site.Site, channel string) (Served, error) {
+	var row state.Release
+	ok := false
+	err := s.State.View(ctx, func(tx *state.Tx) (err error) { row, ok, err = tx.Channel(channel); return err })
+	if err != nil {
+		return Served{}, err
+	}
+	if !ok {
+		return Served{}, fail.As(fail.Failed, "release something to it with 'enisle release SHIPMENT --channel "+channel+"'", fmt.Errorf("channel %s: %w", channel, ErrNoRelease))
+	}
+	return served(s, row)
+}
+
+func servedNumber(ctx context.Context, s *site.Site, number int64) (Served, error) {
+	var row state.Release
+	ok := false
+	err := s.State.View(ctx, func(tx *state.Tx) (err error) { row, ok, err = tx.Release(number); return err })
+	if err == nil && !ok {
+		err = fail.As(fail.Usage, "'enisle channel' shows what was released", fmt.Errorf("there is no release %d", number))
+	}
+	if err != nil {
+		return Served{}, err
+	}
+	return served(s, row)
+}
+
+func served(s *site.Site, row state.Release) (Served, error) {
+	out := Served{digest: row.Digest, byRequest: map[string][]artifact.Artifact{}, blobs: map[artifact.Digest]bool{}, held: s.Held}
+	doc, err := s.Held.ReadSmall(row.Digest, release.MaxSize)
+	if err == nil {
+		out.release, err = release.Decode(doc)
+	}
+	if err == nil && out.release.Number != row.Number {
+		err = errors.New("has another number")
+	}
+	if err != nil {
+		return out, fail.Refuse("run 'enisle check --read-data'", fmt.Errorf("release %d: %w", row.Number, err))
+	}
+	for _, q := range out.release.Requests {
+		got, err := readSet(s.Held.Open, q.Content)
+		if err != nil {
+			return out, fmt.Errorf("release %d: %w", row.Number, err)
+		}
+		out.byRequest[q.Name] = got.artifacts
+		for _, a := range got.artifacts {
+			if slices.ContainsFunc(out.artifacts, func(b artifact.Artifact) bool { return a.Ref == b.Ref }) {
+				continue
+			}
+			out.artifacts = append(out.artifacts, a)
+			for _, f := range a.Files {
+				out.blobs[f.Digest] = true
+			}
+		}
+	}
+	return out, sortArtifacts(out.artifacts)
+}
+
+// Digest names the release.
+func (v *Served) Digest() artifact.Digest { return v.digest }
+
+// Number is the release's number.
+func (v *Served) Number() int64 { return v.release.Number }
+
+// Artifacts returns those of one kind, ordered by reference; an empty kind
+// means all.
+func (v *Served) Artifacts(kind string) (out []artifact.Artifact) {
+	for _, a := range v.artifacts {
+		if kind == "" || a.Ref.Kind == kind {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+// Open opens a released blob; artifact.ErrNotHeld for any other.
+func (v *Served) Open(d artifact.Digest) (ecosystem.Blob, error) {
+	if !v.blobs[d] {
+		return nil, fmt.Errorf("blob %s: %w", d.Short(), artifact.ErrNotHeld)
+	}
+	return v.held.Open(d)
+}
