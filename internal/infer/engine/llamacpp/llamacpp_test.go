@@ -81,7 +81,7 @@ func TestRealModel(t *testing.T) {
 	if err := e.Health(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if level := sandbox.ProbeNet(); !strings.Contains(logged.String(), fmt.Sprintf("network=%s ", level)) && !strings.Contains(logged.String(), fmt.Sprintf("network=%q ", level)) {
+	if level := sandbox.ProbeNet(); level != sandbox.LevelInherited && !strings.Contains(logged.String(), fmt.Sprintf("network=%s ", level)) && !strings.Contains(logged.String(), fmt.Sprintf("network=%q ", level)) {
 		t.Errorf("the worker's network is not at level %s: %s", level, logged.String())
 	}
 	t.Run("it answers", func(t *testing.T) { answers(t, e) })
@@ -279,7 +279,7 @@ func isConfined(t *testing.T, e engine.Engine, logged string) {
 	}
 	ours, _ := os.Readlink("/proc/self/ns/net")
 	theirs, err := os.Readlink(proc + "/ns/net")
-	if err != nil || ours == theirs {
+	if own := sandbox.ProbeNet() != sandbox.LevelInherited; err != nil || own == (ours == theirs) {
 		t.Errorf("network namespaces %s and %s, %v", ours, theirs, err)
 	}
 	if e.Models()[0].Context < 1024 {
@@ -335,6 +335,26 @@ func TestFilesAreVerified(t *testing.T) {
 				t.Errorf("got %v (refused %v), want %q", err, fail.IsRefused(err), tc.want)
 			}
 		})
+	}
+}
+
+// A server that has confined itself starts engines too: it can make no
+// namespace any more, and the engine shares the one that is empty.
+func TestInsideAConfinedServer(t *testing.T) {
+	library, model := llamacpptest.Files(t)
+	t.Setenv("ENISLE_TEST_ENGINE_DIR", filepath.Dir(library[0].File.Name()))
+	t.Setenv("ENISLE_TEST_MODEL", model[0].File.Name())
+	temp := t.TempDir()
+	t.Setenv("TMPDIR", temp)
+	spec := sandbox.Spec{Net: sandbox.NetNone, NoConnect: true, NoBind: true, Write: []string{temp}}
+	cmd, err := sandbox.Reexec(t.Context(), spec, nil, "-test.v", "-test.run=^TestRealModel$")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = nil, &out, &out
+	if err := cmd.Run(); err != nil || !strings.Contains(out.String(), "--- PASS: TestRealModel (") {
+		t.Errorf("%v\n%s", err, out.String())
 	}
 }
 

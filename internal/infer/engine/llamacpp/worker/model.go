@@ -7,12 +7,15 @@ import (
 	"fmt"
 	"math"
 	"net/http"
+	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
 
+	"github.com/ebitengine/purego"
 	"github.com/hybridgroup/yzma/pkg/llama"
+	"github.com/hybridgroup/yzma/pkg/utils"
 
 	"enisle/internal/fail"
 	"enisle/internal/infer/engine/llamacpp"
@@ -37,6 +40,7 @@ func loadLibraries(dir string) error {
 	if err := llama.Load(dir); err != nil {
 		return fmt.Errorf("load llama.cpp: %w", err)
 	}
+	llama.LogSet(purego.NewCallback(say))
 	llama.BackendInit()
 	if err := llama.GGMLBackendLoadAllFromPath(dir); err != nil {
 		return fmt.Errorf("load ggml: %w", err)
@@ -45,6 +49,21 @@ func loadLibraries(dir string) error {
 		return errors.New("load ggml: no variant fits this processor")
 	}
 	return nil
+}
+
+// Levels of what llama.cpp says; ggml.h, enum ggml_log_level.
+const (
+	logInfo  = 2
+	logError = 4
+)
+
+// say prints what llama.cpp says, from information upwards: below that it
+// names every tensor.
+func say(level int32, text *byte, _ uintptr) uintptr {
+	if level >= logInfo && level <= logError {
+		_, _ = os.Stderr.WriteString(utils.BytePtrToString(text)) // the parent may have gone
+	}
+	return 0
 }
 
 // loadModel loads the weights and checks that the model has a chat template
