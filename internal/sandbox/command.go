@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"enisle/internal/fail"
 )
 
@@ -51,6 +53,9 @@ func Command(ctx context.Context, spec Spec, argv ...string) (*exec.Cmd, error) 
 	}
 	cmd := exec.CommandContext(ctx, Self, append([]string{Verb, string(text), "--"}, argv...)...)
 	cmd.SysProcAttr = attributes(o.Level)
+	if spec.Loopback && o.Level == LevelUserNamespace {
+		cmd.SysProcAttr.AmbientCaps = []uintptr{unix.CAP_NET_ADMIN} // else lost at the first exec
+	}
 	cmd.Cancel = func() error { return KillGroup(cmd) }
 	cmd.WaitDelay = killDelay
 	return cmd, nil

@@ -20,7 +20,7 @@ const maxOutput = 16 << 20
 // The zero value works.
 type Exec struct {
 	// Cache lists directories that clients may write besides; those that do
-	// not exist are made. Nil means Caches().
+	// not exist are made. Nil means Caches of the client.
 	Cache []string
 	// Env is the environment; nil means that of this process, without the
 	// variables whose names begin with ENISLE_.
@@ -29,15 +29,31 @@ type Exec struct {
 	Spec Spec
 }
 
-// Caches returns where common clients keep what they downloaded, of what can
-// be known from this process's environment.
-func Caches() []string {
+// Caches returns where a client keeps what it downloaded, as far as that can
+// be known from its name and from this process's environment: the user's cache
+// directory, and for npm, cargo and go their own.
+func Caches(program string) []string {
 	var dirs []string
 	if d, err := os.UserCacheDir(); err == nil {
 		dirs = append(dirs, d)
 	}
-	if home, err := os.UserHomeDir(); err == nil {
-		dirs = append(dirs, filepath.Join(home, ".npm"), filepath.Join(home, ".cargo", "registry"), filepath.Join(home, "go", "pkg"))
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return dirs
+	}
+	named := func(variable, standard string) string {
+		if d := os.Getenv(variable); filepath.IsAbs(d) {
+			return d
+		}
+		return filepath.Join(home, standard)
+	}
+	switch filepath.Base(program) {
+	case "npm", "npx", "node":
+		dirs = append(dirs, named("npm_config_cache", ".npm"))
+	case "cargo":
+		dirs = append(dirs, named("CARGO_HOME", ".cargo")) // its lock files are beside its caches
+	case "go":
+		dirs = append(dirs, filepath.Join(named("GOPATH", "go"), "pkg"))
 	}
 	return dirs
 }
@@ -48,6 +64,9 @@ func Caches() []string {
 // running is killed. The error wraps *exec.ExitError when the client ran and
 // failed, and ends in the last line it wrote on stderr.
 func (e Exec) Run(ctx context.Context, dir string, hidden []string, argv []string) (stdout, stderr []byte, err error) {
+	if len(argv) == 0 {
+		return nil, nil, errors.New("sandbox: no program to run")
+	}
 	tmp, err := os.MkdirTemp("", "enisle-run-")
 	if err != nil {
 		return nil, nil, fmt.Errorf("temporary directory: %w", err)
@@ -60,7 +79,7 @@ func (e Exec) Run(ctx context.Context, dir string, hidden []string, argv []strin
 	spec.NoUnix = true
 	caches := e.Cache
 	if caches == nil {
-		caches = Caches()
+		caches = Caches(argv[0])
 	}
 	for _, c := range caches {
 		if err := os.MkdirAll(c, 0o755); err != nil {

@@ -14,8 +14,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // probeVerb makes the test binary try one thing and print how that went.
@@ -32,99 +30,6 @@ func TestMain(m *testing.M) {
 		}
 	}
 	os.Exit(m.Run())
-}
-
-func probe(what string, args []string) int {
-	var err error
-	switch what {
-	case "read":
-		_, err = os.ReadFile(args[0])
-	case "list":
-		_, err = os.ReadDir(args[0])
-	case "write":
-		err = os.WriteFile(args[0], []byte("x"), 0o600)
-	case "dial":
-		var c net.Conn
-		if c, err = net.DialTimeout(args[0], args[1], 2*time.Second); err == nil {
-			err = c.Close()
-		}
-	case "relisten": // make a client of an inherited listening socket
-		err = errors.Join(unix.Connect(3, &unix.SockaddrInet4{Port: 1, Addr: [4]byte{127, 0, 0, 1}}))
-	case "unreachable":
-		var level Level
-		if level, err = Unreachable(); err == nil {
-			fmt.Println(level)
-			return 0
-		}
-	case "mptcp":
-		var fd int
-		if fd, err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM, protoMPTCP); err == nil {
-			err = unix.Close(fd)
-		}
-	case "exec":
-		err = exec.Command(args[0]).Run()
-	case "sealed-exec":
-		if err = Seal(); err == nil {
-			done := make(chan error)
-			go func() { done <- exec.Command(args[0]).Run() }()
-			err = <-done
-		}
-	case "memory":
-		b := make([]byte, 1<<30)
-		for i := 0; i < len(b); i += 4096 {
-			b[i] = 1
-		}
-		fmt.Println(b[len(b)-1])
-	case "spin":
-		for {
-		}
-	case "caps":
-		var status []byte
-		if status, err = os.ReadFile("/proc/self/status"); err == nil {
-			for _, l := range strings.Split(string(status), "\n") {
-				if strings.HasPrefix(l, "Cap") || strings.HasPrefix(l, "NoNewPrivs") || strings.HasPrefix(l, "Seccomp:") {
-					fmt.Println(l)
-				}
-			}
-			return 0
-		}
-	case "fork": // leave a child behind and say who it is
-		c := exec.Command("sleep", "600")
-		if err = c.Start(); err == nil {
-			fmt.Println(c.Process.Pid)
-			if len(args) > 0 {
-				time.Sleep(10 * time.Minute)
-			}
-			return 0
-		}
-	case "flood":
-		b := bytes.Repeat([]byte("x"), 1<<20)
-		for err == nil {
-			_, err = os.Stdout.Write(b)
-		}
-	case "env":
-		fmt.Println(strings.Join(os.Environ(), "\n"))
-		return 0
-	case "as-nobody":
-		return asNobody(args)
-	}
-	if err != nil {
-		fmt.Println("refused:", err)
-		return 1
-	}
-	fmt.Println("done")
-	return 0
-}
-
-// asNobody runs inside a child without any privilege and starts confined
-// programs of its own.
-func asNobody(args []string) int {
-	fmt.Println("level:", ProbeNet())
-	out, err := confined(context.Background(), Spec{Net: NetNone, Hidden: []string{args[1]}}, args[0], "dial", "tcp", args[2])
-	fmt.Printf("dial: %v %s\n", err != nil, out)
-	out, err = confined(context.Background(), Spec{Net: NetNone, NoConnect: true}, args[0], "unreachable")
-	fmt.Printf("unreachable: %v %s\n", err == nil, out)
-	return 0
 }
 
 func confined(ctx context.Context, spec Spec, self string, args ...string) (string, error) {
@@ -396,66 +301,6 @@ func TestCancelKillsTheGroup(t *testing.T) {
 	}
 	if pid := strings.TrimSpace(string(buf[:n])); !gone(pid) {
 		t.Errorf("process %s is still there", pid)
-	}
-}
-
-func TestExec(t *testing.T) {
-	needLandlock(t, abiTruncate)
-	dir := tree(t, "site/secret", "work/in", "cache/x")
-	at := func(n string) string { return filepath.Join(dir, n) }
-	t.Setenv("ENISLE_PASSPHRASE", "not for clients")
-	e := Exec{Cache: []string{at("cache")}}
-	run := func(args ...string) (string, error) {
-		out, _, err := e.Run(t.Context(), at("work"), []string{at("site")}, append([]string{Self, probeVerb}, args...))
-		return strings.TrimSpace(string(out)), err
-	}
-	if out, err := run("read", at("site/secret")); err == nil {
-		t.Errorf("the secret was read: %s", out)
-	}
-	for _, p := range []string{"out", at("work/out"), at("cache/new")} {
-		if out, err := run("write", p); err != nil {
-			t.Errorf("write %s: %v %s", p, err, out)
-		}
-	}
-	if out, err := run("write", at("elsewhere")); err == nil {
-		t.Errorf("written outside: %s", out)
-	}
-	if _, err := run("flood"); err == nil || !strings.Contains(err.Error(), "longer than") {
-		t.Errorf("flood: got %v", err)
-	}
-	if out, err := run("fork"); err != nil || !gone(out) {
-		t.Errorf("left behind: process %s, %v", out, err)
-	}
-	out, err := run("env")
-	if err != nil || strings.Contains(out, "ENISLE_PASSPHRASE") || !strings.Contains(out, "TMPDIR="+os.TempDir()) {
-		t.Errorf("environment: %v %s", err, out)
-	}
-	for _, l := range strings.Split(out, "\n") {
-		if tmp, ok := strings.CutPrefix(l, "TMPDIR="+os.TempDir()+"/enisle-run-"); ok {
-			if _, err := os.Stat(os.TempDir() + "/enisle-run-" + tmp); err == nil {
-				t.Errorf("the temporary directory is still there")
-			}
-		}
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
-	defer cancel()
-	if _, _, err := e.Run(ctx, at("work"), nil, []string{Self, probeVerb, "spin"}); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("deadline: got %v", err)
-	}
-}
-
-func TestRealClientsStart(t *testing.T) {
-	dir := tree(t, "site/secret", "work/in")
-	for _, argv := range [][]string{{"python3", "-m", "pip", "--version"}, {"npm", "--version"}, {"go", "version"}, {"cargo", "--version"}, {"git", "--version"}} {
-		t.Run(argv[0], func(t *testing.T) {
-			if _, err := exec.LookPath(argv[0]); err != nil {
-				t.Skipf("%s is not installed", argv[0])
-			}
-			out, errs, err := Exec{}.Run(t.Context(), filepath.Join(dir, "work"), []string{filepath.Join(dir, "site")}, argv)
-			if err != nil {
-				t.Errorf("%v\n%s%s", err, out, errs)
-			}
-		})
 	}
 }
 
