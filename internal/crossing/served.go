@@ -2,17 +2,20 @@ package crossing
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
 
 	"enisle/internal/artifact"
+	"enisle/internal/carry/shipment"
 	"enisle/internal/ecosystem"
 	"enisle/internal/fail"
 	"enisle/internal/judge/release"
 	"enisle/internal/site"
 	"enisle/internal/site/state"
 	"enisle/internal/site/store"
+	"enisle/internal/site/trust"
 )
 
 // Served is one release as the mirrors and engines see it: immutable, with the
@@ -109,4 +112,68 @@ func (v *Served) Open(d artifact.Digest) (ecosystem.Blob, error) {
 		return nil, fmt.Errorf("blob %s: %w", d.Short(), artifact.ErrNotHeld)
 	}
 	return v.held.Open(d)
+}
+
+// Checkpoints returns every head of the site's own ledger that it holds outside
+// the ledger: in the approvals people signed.
+func Checkpoints(ctx context.Context, s *site.Site) (out []string, err error) {
+	err = s.State.View(ctx, func(tx *state.Tx) error {
+		all, err := tx.Shipments()
+		if err != nil {
+			return err
+		}
+		for _, row := range all {
+			approvals, err := tx.Approvals(row.ID)
+			if err != nil {
+				return err
+			}
+			for _, a := range approvals {
+				c, err := checkpointOf(a.Envelope)
+				if err != nil {
+					return err
+				}
+				out = append(out, c)
+			}
+		}
+		packs, err := tx.Packs()
+		if err != nil {
+			return err
+		}
+		for _, p := range packs {
+			if p.Envelope == nil {
+				continue
+			}
+			h, err := headerOf(p.Envelope)
+			if err != nil {
+				return err
+			}
+			out = append(out, h.Checkpoint)
+		}
+		return nil
+	})
+	return out, err
+}
+
+func checkpointOf(envelope []byte) (string, error) {
+	e, err := trust.Parse(envelope)
+	if err != nil {
+		return "", err
+	}
+	var st Approval
+	err = json.Unmarshal(e.Payload, &st)
+	return st.Checkpoint, err
+}
+
+// ClaimedHeader reads a header without verifying anything: what it says is only
+// a claim.
+func ClaimedHeader(m *shipment.Media) (shipment.Header, error) {
+	env, err := m.Envelope()
+	if err != nil {
+		return shipment.Header{}, err
+	}
+	h, err := headerOf(env)
+	if err != nil {
+		err = fail.Refuse("copy header.json again from the low side", fmt.Errorf("header.json: damaged: %w", err))
+	}
+	return h, err
 }

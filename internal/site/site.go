@@ -39,7 +39,7 @@ const (
 	ageKey      = "keys/age.key"
 	trustDir    = "trust"
 	ledgerDir   = "ledger"
-	stateFile   = "state.db"
+	stateFile   = "state/state.db"
 	policyFile  = "policy.json"
 	heldDir     = "blobs"
 	quarantined = "quarantine"
@@ -108,7 +108,7 @@ func Init(ctx context.Context, dir, side, name string, policy []byte, passphrase
 	}
 	// Made beside its place and named at the end: a site is whole or not there.
 	tmp := strings.TrimRight(dir, "/") + ".init"
-	if err := errors.Join(os.RemoveAll(tmp), os.MkdirAll(filepath.Join(tmp, "keys"), 0o700)); err != nil {
+	if err := errors.Join(os.RemoveAll(tmp), os.MkdirAll(filepath.Join(tmp, "keys"), 0o700), os.MkdirAll(filepath.Join(tmp, "state"), 0o755)); err != nil {
 		return id, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(tmp)) }()

@@ -48,7 +48,9 @@ func TestEveryActIsAnIntentAndAnOutcome(t *testing.T) {
 	s := open(t, newSite(t, trust.High), Options{})
 	for i, do := range []func(context.Context, int64) (map[string]string, error){
 		nothing,
-		func(context.Context, int64) (map[string]string, error) { return nil, fail.Refuse("h", errors.New("no")) },
+		func(context.Context, int64) (map[string]string, error) {
+			return nil, fail.Refuse("h", errors.New("no"))
+		},
 		func(context.Context, int64) (map[string]string, error) { return nil, errors.New("broke") },
 	} {
 		_ = act(s, []string{"a", "b", "c"}[i], do)

@@ -227,3 +227,15 @@ func (tx *Tx) Moves(channel string) (all []Move, err error) {
 		})
 	return all, err
 }
+
+// Packs returns every pack, in order of stream and sequence.
+func (tx *Tx) Packs() (all []Pack, err error) {
+	err = tx.each("SELECT "+packColumns+" FROM packs ORDER BY stream, sequence", nil,
+		func(scan func(...any) error) error {
+			var p Pack
+			err := p.scan(scan)
+			all = append(all, p)
+			return err
+		})
+	return all, err
+}

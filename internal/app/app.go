@@ -1,0 +1,312 @@
+// Package app builds every part and is the only place that names
+// implementations. Terminal and browser call the same functions here.
+//
+// One method a verb: it opens the site, proves the actor, calls the use case in
+// package crossing, and closes the site again.
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"enisle/internal/artifact"
+	"enisle/internal/crossing"
+	"enisle/internal/fail"
+	"enisle/internal/judge/policy"
+	"enisle/internal/site"
+	"enisle/internal/site/state"
+	"enisle/internal/site/trust"
+)
+
+// App is the program for one site.
+type App struct {
+	Dir      string // of the site
+	As       string // name of the actor; empty means unproven
+	KeyFile  string // of the actor's key
+	Now      func() time.Time
+	Log      *slog.Logger
+	Progress crossing.Progress
+	// Passphrase is asked for when a key is protected; it is told which.
+	Passphrase func(what string) (string, error)
+}
+
+func (a *App) ask(what string) func() (string, error) {
+	if a.Passphrase == nil {
+		return nil
+	}
+	return func() (string, error) { return a.Passphrase(what) }
+}
+
+func (a *App) options(readOnly bool) site.Options {
+	return site.Options{ReadOnly: readOnly, Now: a.Now, Log: a.Log, Passphrase: a.ask("the keys of " + a.Dir)}
+}
+
+// read runs do with the site open for reading.
+func (a *App) read(ctx context.Context, do func(*site.Site) error) (err error) {
+	s, err := site.Open(ctx, a.Dir, a.options(true))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.Close()) }()
+	return do(s)
+}
+
+// change runs do with the site open for changes and the actor proven.
+func (a *App) change(ctx context.Context, do func(*site.Site, site.Actor) error) (err error) {
+	var key *trust.Key
+	if a.KeyFile != "" {
+		if key, err = trust.LoadKey(a.KeyFile, a.ask(a.KeyFile)); err != nil {
+			return err
+		}
+	}
+	s, err := site.Open(ctx, a.Dir, a.options(false))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.Close()) }()
+	by, err := s.Actor(a.As, key)
+	if err != nil {
+		return err
+	}
+	return do(s, by)
+}
+
+// Init makes the site.
+func (a *App) Init(ctx context.Context, side, name, policyName, passphrase string) (trust.Identity, error) {
+	if side != trust.Low && side != trust.High {
+		return trust.Identity{}, fail.As(fail.Usage, "give --side low or --side high", fmt.Errorf("side %q", side))
+	}
+	if name == "" {
+		name = strings.ToLower(filepath.Base(filepath.Clean(a.Dir)))
+	}
+	pol, err := policy.Named(policyName)
+	if err != nil {
+		return trust.Identity{}, err
+	}
+	b, err := pol.Encode()
+	if err != nil {
+		return trust.Identity{}, err
+	}
+	return site.Init(ctx, a.Dir, side, name, b, passphrase, a.options(false))
+}
+
+// Identity returns what the site tells other sites of itself.
+func (a *App) Identity(ctx context.Context) (id trust.Identity, encoded []byte, err error) {
+	s, err := site.Open(ctx, a.Dir, a.options(false))
+	if err != nil {
+		return id, nil, err
+	}
+	defer func() { err = errors.Join(err, s.Close()) }()
+	encoded, err = s.Identity.Encode(s.Key)
+	return s.Identity, encoded, err
+}
+
+// Paired says what pairing came to.
+type Paired struct {
+	Name        string `json:"name"`
+	Side        string `json:"side"`
+	Fingerprint string `json:"fingerprint"`
+	Confirmed   bool   `json:"confirmed"`
+	Pending     bool   `json:"pending"` // a second admin must sign
+}
+
+// Pair takes another site's identity from a file. expect, if given, is the
+// fingerprint that people compared.
+func (a *App) Pair(ctx context.Context, file, expect string) (out Paired, err error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return out, err
+	}
+	id, err := trust.DecodeIdentity(b)
+	if err != nil {
+		return out, fmt.Errorf("%s: %w", filepath.Base(file), err)
+	}
+	out = Paired{Name: id.Name, Side: id.Side, Fingerprint: id.Fingerprint(), Confirmed: expect != ""}
+	if expect != "" && !trust.SameFingerprint(expect, out.Fingerprint) {
+		return out, fail.Refuse("do not use the file; have the identity sent again", fmt.Errorf("the fingerprint of %s is %s, not the one expected", id.Name, out.Fingerprint))
+	}
+	subject := map[string]string{"site": id.Name, "fingerprint": out.Fingerprint}
+	out.Pending, err = a.changeRoot(ctx, "pair", subject, func(r trust.Root) (trust.Root, error) { return r.Pair(id, out.Confirmed) })
+	return out, err
+}
+
+// changeRoot changes the draft, or after sealing proposes the change.
+func (a *App) changeRoot(ctx context.Context, act string, subject map[string]string, change func(trust.Root) (trust.Root, error)) (pending bool, err error) {
+	err = a.change(ctx, func(s *site.Site, by site.Actor) error {
+		return s.Act(ctx, act, by, subject, func(context.Context, int64) (map[string]string, error) {
+			if s.Roots.Sealed() && by.Key != nil {
+				pending = true
+				return map[string]string{"pending": "a second admin must sign"}, s.Roots.Propose(change, by.Key, s.Now())
+			}
+			return nil, s.Roots.Edit(change)
+		})
+	})
+	return pending, err
+}
+
+// Keygen makes a signing key in file, protected by the passphrase if there is
+// one, and returns its id.
+func Keygen(file, passphrase string) (string, error) {
+	k, err := trust.GenerateKey()
+	if err != nil {
+		return "", err
+	}
+	return k.Public.ID(), trust.SaveKey(k, file, passphrase)
+}
+
+// AddPerson enrols a person with the public key in a file.
+func (a *App) AddPerson(ctx context.Context, name string, roles []string, keyFile string) (pending bool, err error) {
+	key, err := trust.LoadPublic(keyFile)
+	if err != nil {
+		return false, err
+	}
+	subject := map[string]string{"person": name, "roles": strings.Join(roles, ","), "enrolled-key": key.ID()}
+	return a.changeRoot(ctx, "person add", subject, func(r trust.Root) (trust.Root, error) {
+		return r.Enrol(trust.Person{Name: name, Roles: roles, Key: key})
+	})
+}
+
+// Revoke removes a person; their key never counts again.
+func (a *App) Revoke(ctx context.Context, name string) (pending bool, err error) {
+	return a.changeRoot(ctx, "trust revoke", map[string]string{"person": name}, func(r trust.Root) (trust.Root, error) { return r.Revoke(name) })
+}
+
+// SignRoot adds an admin's signature to the proposed root and returns how many
+// are still missing.
+func (a *App) SignRoot(ctx context.Context) (missing int, err error) {
+	err = a.change(ctx, func(s *site.Site, by site.Actor) error {
+		if by.Key == nil {
+			return fail.As(fail.Usage, "give --as NAME --key FILE", errors.New("a root is signed by an admin"))
+		}
+		return s.Act(ctx, "trust sign", by, nil, func(context.Context, int64) (_ map[string]string, err error) {
+			missing, err = s.Roots.Countersign(by.Key)
+			return map[string]string{"root": fmt.Sprint(s.Roots.Root().Version)}, err
+		})
+	})
+	return missing, err
+}
+
+// Trust says who may do what at the site.
+type Trust struct {
+	Root        trust.Root        `json:"root"`
+	Sealed      bool              `json:"sealed"`
+	Fingerprint string            `json:"fingerprint"`
+	Peers       map[string]string `json:"peers"` // name → fingerprint
+}
+
+// ShowTrust returns the root in force.
+func (a *App) ShowTrust(ctx context.Context) (out Trust, err error) {
+	err = a.read(ctx, func(s *site.Site) error {
+		out = Trust{Root: s.Roots.Root(), Sealed: s.Roots.Sealed(), Fingerprint: s.Identity.Fingerprint(), Peers: map[string]string{}}
+		for _, p := range out.Root.Peers {
+			out.Peers[p.Name] = p.Fingerprint()
+		}
+		return nil
+	})
+	return out, err
+}
+
+// ShowPolicy returns the policy file in force.
+func (a *App) ShowPolicy(ctx context.Context) (b []byte, err error) {
+	err = a.read(ctx, func(s *site.Site) error { b = s.Policy; return nil })
+	return b, err
+}
+
+// Unchangeable warns of a site that is about to be, or was, sealed without two
+// admins; empty means all is well.
+func (a *App) Unchangeable(ctx context.Context) (warning string) {
+	_ = a.read(ctx, func(s *site.Site) error {
+		if r := s.Roots.Root(); r.With(trust.Admin) < r.Thresholds.Admins {
+			warning = fmt.Sprintf("%s is sealed without two admins: its people, peers and policy can never change", s.Identity.Name)
+		}
+		return nil
+	}) // a site that cannot be read has its own error elsewhere
+	return warning
+}
+
+// VerifyLedger proves the ledger against every checkpoint that the site holds.
+func (a *App) VerifyLedger(ctx context.Context) (records int64, held int, err error) {
+	err = a.read(ctx, func(s *site.Site) error {
+		points, err := crossing.Checkpoints(ctx, s)
+		if err != nil {
+			return err
+		}
+		held = len(points)
+		records, err = s.VerifyLedger(points)
+		return err
+	})
+	return records, held, err
+}
+
+// CheckedStore says what check found.
+type CheckedStore struct {
+	Blobs int   `json:"blobs"`
+	Bytes int64 `json:"bytes"`
+	Bad   int   `json:"bad"`
+}
+
+// Check compares the store with the state and, with data, every blob with its
+// name. It goes on after a bad one, to list them all.
+func (a *App) Check(ctx context.Context, data bool, report func(string)) (out CheckedStore, err error) {
+	err = a.read(ctx, func(s *site.Site) error {
+		return s.Held.All(func(d artifact.Digest) error {
+			n, err := s.Held.Stat(d)
+			if err != nil {
+				return err
+			}
+			out.Blobs, out.Bytes = out.Blobs+1, out.Bytes+n
+			if !data {
+				return ctx.Err()
+			}
+			if err := s.Held.Check(ctx, d); fail.IsRefused(err) {
+				out.Bad++
+				report(err.Error())
+			} else if err != nil {
+				return err
+			}
+			return nil
+		})
+	})
+	if err == nil && out.Bad > 0 {
+		err = fail.Refuse("bring the damaged blobs in again", fmt.Errorf("%d of %d blobs are damaged", out.Bad, out.Blobs))
+	}
+	return out, err
+}
+
+// ChannelState is where one channel points and where it pointed.
+type ChannelState struct {
+	Name    string       `json:"name"`
+	Release int64        `json:"release"` // 0: nothing yet
+	Moves   []state.Move `json:"moves"`
+}
+
+// Channels returns all channels.
+func (a *App) Channels(ctx context.Context) (out []ChannelState, err error) {
+	err = a.read(ctx, func(s *site.Site) error {
+		if err := s.Require(trust.High); err != nil {
+			return err
+		}
+		return s.State.View(ctx, func(tx *state.Tx) error {
+			for _, name := range crossing.Channels() {
+				r, _, err := tx.Channel(name)
+				if err != nil {
+					return err
+				}
+				moves, err := tx.Moves(name)
+				if err != nil {
+					return err
+				}
+				out = append(out, ChannelState{name, r.Number, slices.Clip(moves)})
+			}
+			return nil
+		})
+	})
+	return out, err
+}

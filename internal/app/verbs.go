@@ -1,0 +1,189 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+
+	"enisle/internal/app/config"
+	"enisle/internal/artifact"
+	"enisle/internal/carry/shipment"
+	"enisle/internal/crossing"
+	"enisle/internal/site"
+	"enisle/internal/site/ledger"
+	"enisle/internal/site/state"
+)
+
+// Collect brings what a request asks for into the low site.
+func (a *App) Collect(ctx context.Context, file string, opt crossing.CollectOptions) (out crossing.Collected, err error) {
+	req, err := config.Read(file)
+	if err != nil {
+		return out, err
+	}
+	err = a.change(ctx, func(s *site.Site, by site.Actor) error {
+		c, err := a.collector(ctx, s)
+		if err != nil {
+			return err
+		}
+		out, err = c.Collect(ctx, by, req, opt)
+		return err
+	})
+	return out, err
+}
+
+// Pack writes the next shipment.
+func (a *App) Pack(ctx context.Context, opt crossing.PackOptions) (out crossing.Packed, err error) {
+	opt.Progress = a.Progress
+	err = a.change(ctx, func(s *site.Site, by site.Actor) error {
+		out, err = crossing.Pack(ctx, s, by, opt)
+		return err
+	})
+	return out, err
+}
+
+// Medium says what stands on a medium, and whether this site vouches for it.
+type Medium struct {
+	Header   shipment.Header `json:"header"`
+	Ignored  []string        `json:"ignored"`
+	Verified bool            `json:"verified"`         // signatures, sender and recipient are proven
+	Why      string          `json:"why,omitempty"`    // why not
+	Frames   int             `json:"frames,omitempty"` // frames verified
+}
+
+// InspectMedia reads the header of a medium without importing anything. Without
+// a site, or one that does not know the sender, what it says is only a claim.
+func (a *App) InspectMedia(ctx context.Context, dir string) (out Medium, err error) {
+	m, err := shipment.OpenMedia(dir)
+	if err != nil {
+		return out, err
+	}
+	defer func() { err = errors.Join(err, m.Close()) }()
+	out.Ignored = m.Ignored
+	verr := a.read(ctx, func(s *site.Site) error {
+		v, err := crossing.VerifyHeader(ctx, s, m)
+		if err == nil {
+			err = m.CheckSet(v.Header)
+		}
+		out.Header = v.Header
+		return err
+	})
+	if out.Verified = verr == nil; out.Verified {
+		return out, nil
+	}
+	out.Why = verr.Error()
+	if out.Header.ID == "" {
+		out.Header, err = crossing.ClaimedHeader(m)
+	}
+	return out, err
+}
+
+// Verify checks every frame on a medium against the roots of the site.
+func (a *App) Verify(ctx context.Context, dir string) (out Medium, err error) {
+	m, err := shipment.OpenMedia(dir)
+	if err != nil {
+		return out, err
+	}
+	defer func() { err = errors.Join(err, m.Close()) }()
+	out.Ignored = m.Ignored
+	err = a.read(ctx, func(s *site.Site) error {
+		v, err := crossing.VerifyHeader(ctx, s, m)
+		if err != nil {
+			return err
+		}
+		out.Header = v.Header
+		if err := m.CheckSet(v.Header); err != nil {
+			return err
+		}
+		var total int64
+		for _, vol := range v.Header.Volumes {
+			total += vol.Size
+		}
+		opt := shipment.ReadOptions{Mark: func(int, int) error { out.Frames++; return nil }}
+		if a.Progress != nil {
+			opt.Progress = a.Progress("verifying", total)
+		}
+		return m.Read(ctx, v.Header, opt)
+	})
+	out.Verified = err == nil
+	return out, err
+}
+
+// Import brings a shipment into quarantine.
+func (a *App) Import(ctx context.Context, dir string) (out crossing.Imported, err error) {
+	err = a.change(ctx, func(s *site.Site, by site.Actor) error {
+		out, err = crossing.Import(ctx, s, by, crossing.ImportOptions{From: dir, Progress: a.Progress, Passphrase: a.ask("the keys of " + a.Dir)})
+		return err
+	})
+	return out, err
+}
+
+// Inspect runs the scanners over a shipment.
+func (a *App) Inspect(ctx context.Context, id string) (out crossing.Judged, err error) {
+	err = a.change(ctx, func(s *site.Site, by site.Actor) error {
+		out, err = crossing.Inspect(ctx, s, by, id, a.inspector(), a.Progress)
+		return err
+	})
+	return out, err
+}
+
+// Shipments lists what is at the island.
+func (a *App) Shipments(ctx context.Context) (out []state.Shipment, err error) {
+	err = a.read(ctx, func(s *site.Site) error { out, err = crossing.Shipments(ctx, s); return err })
+	return out, err
+}
+
+// Review gathers what an approver reads and signs.
+func (a *App) Review(ctx context.Context, id, channel string) (out crossing.Review, err error) {
+	err = a.read(ctx, func(s *site.Site) error { out, err = crossing.ReviewShipment(ctx, s, id, channel); return err })
+	return out, err
+}
+
+// Decide signs one person's approval or rejection.
+func (a *App) Decide(ctx context.Context, id, decision string, opt crossing.ApproveOptions) (out crossing.Approved, err error) {
+	if err := crossing.CheckChannel(opt.Channel); err != nil {
+		return out, err
+	}
+	err = a.change(ctx, func(s *site.Site, by site.Actor) error {
+		out, err = crossing.Decide(ctx, s, by, id, decision, opt)
+		return err
+	})
+	return out, err
+}
+
+// Release flips a channel to a release with the shipment.
+func (a *App) Release(ctx context.Context, id, channel string) (out crossing.Released, err error) {
+	err = a.change(ctx, func(s *site.Site, by site.Actor) error {
+		out, err = crossing.Release(ctx, s, by, id, channel)
+		return err
+	})
+	return out, err
+}
+
+// Rollback flips a channel back.
+func (a *App) Rollback(ctx context.Context, channel string, to int64) (out crossing.Released, err error) {
+	err = a.change(ctx, func(s *site.Site, by site.Actor) error {
+		out, err = crossing.Rollback(ctx, s, by, channel, to)
+		return err
+	})
+	return out, err
+}
+
+// Records calls do for every record of the ledger, in order.
+func (a *App) Records(ctx context.Context, do func(ledger.Record) error) error {
+	return a.read(ctx, func(s *site.Site) error { return s.Ledger.Each(do) })
+}
+
+// Served lists what a channel serves.
+func (a *App) Served(ctx context.Context, channel string) (out []artifact.Artifact, err error) {
+	err = a.read(ctx, func(s *site.Site) error {
+		v, err := crossing.ServedBy(ctx, s, channel)
+		if err == nil {
+			out = v.Artifacts("")
+		}
+		return err
+	})
+	return out, err
+}
+
+// LockFile is the lock beside a request.
+func LockFile(request string) string { return filepath.Clean(crossing.LockFile(request)) }
