@@ -128,6 +128,15 @@ func setLimits(s Spec) error {
 			return fmt.Errorf("%s to %d: %w", l.name, v, err)
 		}
 	}
+	if s.Nice > 0 {
+		old, err := unix.Getpriority(unix.PRIO_PROCESS, 0)
+		if err != nil {
+			return fmt.Errorf("priority: %w", err)
+		}
+		if err := unix.Setpriority(unix.PRIO_PROCESS, 0, min(19, 20-old+s.Nice)); err != nil { // the call answers 20 minus the value
+			return fmt.Errorf("priority: %w", err)
+		}
+	}
 	return nil
 }
 

@@ -57,6 +57,11 @@ var probes = map[string]func(args []string) error{
 		return errSaid
 	},
 	"memory": probeMemory,
+	"nice": func([]string) error {
+		v, err := unix.Getpriority(unix.PRIO_PROCESS, 0)
+		fmt.Println(20 - v)
+		return errors.Join(err, errSaid)
+	},
 	"spin": func([]string) error {
 		for {
 		}

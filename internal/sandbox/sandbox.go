@@ -84,6 +84,8 @@ type Spec struct {
 	MaxFiles      int64 `json:"maxFiles,omitempty"`      // open descriptors per process; 0 means no limit
 	MaxFileSize   int64 `json:"maxFileSize,omitempty"`   // bytes per file written; 0 means no limit
 
+	Nice int `json:"nice,omitempty"` // added to the priority value, 0 to 19: who else wants the processors goes first
+
 	// Strict refuses to start on a kernel that can not do all of it; without
 	// it, what the kernel can not do is left out. See Probe.
 	Strict bool `json:"strict,omitempty"`

@@ -230,6 +230,16 @@ func TestLimits(t *testing.T) {
 	}
 }
 
+func TestNice(t *testing.T) {
+	before, err := try(t, Spec{}, "nice")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if after, err := try(t, Spec{Nice: 19}, "nice"); err != nil || after != "19" {
+		t.Errorf("from %s: got %s, %v, want 19", before, after, err)
+	}
+}
+
 func TestPrivilegesAreGone(t *testing.T) {
 	out, err := try(t, Spec{Net: NetNone}, "caps")
 	if err != nil {

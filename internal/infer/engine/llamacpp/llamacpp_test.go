@@ -111,12 +111,13 @@ func answers(t *testing.T, e engine.Engine) {
 	if status != http.StatusOK || len(c.Choices) != 1 || c.Usage == nil {
 		t.Fatalf("%d: %s", status, body)
 	}
-	t.Logf("%s (%d+%d tokens in %v, %.0f tokens/s in all)", c.Choices[0].Message.Content, c.Usage.Prompt, c.Usage.Completion, took,
-		float64(c.Usage.Completion)/took.Seconds())
+	t.Logf("%s (%d+%d tokens in %v)", c.Choices[0].Message.Content, c.Usage.Prompt, c.Usage.Completion, took)
 	if !strings.Contains(string(c.Choices[0].Message.Content), "Paris") || *c.Choices[0].Finish != "stop" {
 		t.Errorf("got %s", body)
 	}
+	began = time.Now()
 	_, c, body = ask(t, e, `{"messages":[{"role":"user","content":"Tell a long story."}],"temperature":0,"max_tokens":120}`)
+	t.Logf("120 tokens in %v, %.0f tokens/s with one thread", time.Since(began), 120/time.Since(began).Seconds())
 	if c.Usage == nil || c.Usage.Completion != 120 || *c.Choices[0].Finish != "length" {
 		t.Errorf("limit: got %s", body)
 	}
@@ -355,6 +356,16 @@ func TestInsideAConfinedServer(t *testing.T) {
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = nil, &out, &out
 	if err := cmd.Run(); err != nil || !strings.Contains(out.String(), "--- PASS: TestRealModel (") {
 		t.Errorf("%v\n%s", err, out.String())
+	}
+}
+
+func TestMemoryIsLimited(t *testing.T) {
+	library, model := llamacpptest.Files(t)
+	opt := llamacpp.Options{Name: "m", Library: library, Model: model, Threads: 1, MaxMemory: 128 << 20}
+	e, err := llamacpp.Start(t.Context(), opt)
+	if err == nil {
+		t.Error("it started with less memory than its context takes")
+		_ = e.Close()
 	}
 }
 

@@ -86,7 +86,7 @@ func (e *Engine) start(life context.Context) (*process, error) {
 	spec := sandbox.Spec{
 		Read: append(sandbox.SystemLibraries(), e.dir),
 		Net:  sandbox.NetNone, NoConnect: true, NoBind: true, NoUnix: true, NoExec: true,
-		MaxMemory: e.opt.MaxMemory, MaxFiles: 1024, Strict: e.opt.Strict,
+		MaxMemory: e.opt.MaxMemory, MaxFiles: 1024, Nice: 5, Strict: e.opt.Strict,
 	}
 	for i := range e.files.list {
 		spec.ReadFiles = append(spec.ReadFiles, firstFile+i)

@@ -1,3 +1,5 @@
+//go:build !noengine
+
 // Package worker is the confined child of package llamacpp: it loads
 // llama.cpp and a model, and answers chat requests on the connections it is
 // handed.
