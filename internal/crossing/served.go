@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 
 	"enisle/internal/artifact"
@@ -176,4 +177,30 @@ func ClaimedHeader(m *shipment.Media) (shipment.Header, error) {
 		err = fail.Refuse("copy header.json again from the low side", fmt.Errorf("header.json: damaged: %w", err))
 	}
 	return h, err
+}
+
+// OpenFile opens a released blob as a file, for what needs a descriptor.
+func (v *Served) OpenFile(d artifact.Digest) (*os.File, error) {
+	if !v.blobs[d] {
+		return nil, fmt.Errorf("blob %s: %w", d.Short(), artifact.ErrNotHeld)
+	}
+	b, err := v.held.Open(d)
+	if err != nil {
+		return nil, err
+	}
+	return b.File, nil
+}
+
+// ChannelNumber returns the number of the release a channel points at;
+// ErrNoRelease if none.
+func ChannelNumber(ctx context.Context, s *site.Site, channel string) (number int64, err error) {
+	err = s.State.View(ctx, func(tx *state.Tx) error {
+		row, ok, err := tx.Channel(channel)
+		if err == nil && !ok {
+			err = fmt.Errorf("channel %s: %w", channel, ErrNoRelease)
+		}
+		number = row.Number
+		return err
+	})
+	return number, err
 }

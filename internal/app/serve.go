@@ -1,0 +1,259 @@
+package app
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"enisle/internal/face/server"
+	"enisle/internal/fail"
+	"enisle/internal/infer/gateway"
+	"enisle/internal/sandbox"
+	"enisle/internal/site"
+	"enisle/internal/site/trust"
+)
+
+// ServeVerb is the hidden verb under which the isolated half of serve runs.
+const ServeVerb = "serve-inside"
+
+// ServeOptions say where a site is served.
+type ServeOptions struct {
+	Listen          string // host:port; "" means 127.0.0.1:8440
+	TLSCert, TLSKey string // files; needed on anything but loopback
+	Threads         int    // of each engine; 0 lets the engine choose
+	Strict          bool   // refuse to run less isolated than described
+	Verbose         bool
+	// Started is told the address once the socket is open; may be nil.
+	Started func(url string, level sandbox.Level)
+	// Stdout and Stderr are those of the isolated half; nil means this process's.
+	Stdout, Stderr io.Writer
+}
+
+// Serve opens the listening socket and hands it to a copy of this program that
+// has no network: it can accept, it cannot dial. Serve returns when ctx ends or
+// the copy does.
+func (a *App) Serve(ctx context.Context, opt ServeOptions) error {
+	if opt.Listen == "" {
+		opt.Listen = "127.0.0.1:8440"
+	}
+	level := sandbox.ProbeNet()
+	var files []*os.File
+	defer func() {
+		for _, f := range files {
+			_ = f.Close() // the copy has its own
+		}
+	}()
+	l, err := listen(ctx, opt)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = l.Close() }()
+	socket, err := l.File()
+	if err != nil {
+		return err
+	}
+	files = append(files, socket)
+	scheme := "http"
+	if opt.TLSCert != "" {
+		scheme = "https"
+		for _, name := range []string{opt.TLSCert, opt.TLSKey} {
+			f, err := os.Open(name)
+			if err != nil {
+				return err
+			}
+			files = append(files, f)
+		}
+	}
+	url := scheme + "://" + l.Addr().String()
+	err = a.change(ctx, func(s *site.Site, by site.Actor) error {
+		if err := s.Require(trust.High); err != nil {
+			return err
+		}
+		return s.Act(ctx, "serve", by, map[string]string{"address": l.Addr().String(), "isolation": string(level)}, nothing)
+	})
+	if err != nil {
+		return err
+	}
+	cmd, tmp, err := a.inside(ctx, opt, files)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.RemoveAll(tmp) }() // a directory of links
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("serve: %w", err)
+	}
+	if opt.Started != nil {
+		opt.Started(url, level)
+	}
+	err = cmd.Wait()
+	if ctx.Err() != nil {
+		return nil
+	}
+	if err != nil {
+		err = fmt.Errorf("serve: the isolated half ended: %w", err)
+	}
+	return err
+}
+
+func nothing(context.Context, int64) (map[string]string, error) { return nil, nil }
+
+func listen(ctx context.Context, opt ServeOptions) (*net.TCPListener, error) {
+	var lc net.ListenConfig
+	lc.SetMultipathTCP(false) // the inherited socket must be one that Landlock and seccomp know
+	l, err := lc.Listen(ctx, "tcp", opt.Listen)
+	if err != nil {
+		return nil, fail.As(fail.Failed, "choose another address with --listen", fmt.Errorf("serve: %w", err))
+	}
+	if err := server.CheckListener(l.Addr(), opt.TLSCert != "" && opt.TLSKey != ""); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return l.(*net.TCPListener), nil //nolint:forcetypeassert // "tcp" always gives one
+}
+
+// inside builds the command of the isolated half: it reads what is released and
+// the site's public parts, writes the state's lock files and one temporary
+// directory, and sees no key and nothing of the quarantine.
+func (a *App) inside(ctx context.Context, opt ServeOptions, files []*os.File) (cmd commander, tmp string, err error) {
+	dir, err := filepath.Abs(a.Dir)
+	if err != nil {
+		return nil, "", err
+	}
+	if tmp, err = os.MkdirTemp("", "enisle-serve-"); err != nil {
+		return nil, "", err
+	}
+	spec := sandbox.Spec{Net: sandbox.NetNone, NoConnect: true, Strict: opt.Strict, Write: []string{filepath.Join(dir, "state"), tmp}}
+	spec.Read = append(spec.Read, sandbox.SystemLibraries()...)
+	exe, err := os.Executable()
+	if err != nil {
+		return nil, "", err
+	}
+	spec.Read = append(spec.Read, exe, "/proc", "/sys/devices/system/cpu")
+	for _, name := range []string{"site.json", "policy.json", "blobs", "trust", "ledger"} {
+		spec.Read = append(spec.Read, filepath.Join(dir, name))
+	}
+	args := []string{ServeVerb, "-C", dir, "--threads", strconv.Itoa(opt.Threads), "--temp", tmp}
+	if len(files) == 3 {
+		args = append(args, "--tls")
+	}
+	if opt.Verbose {
+		args = append(args, "--verbose")
+	}
+	if opt.Strict {
+		args = append(args, "--strict")
+	}
+	c, err := sandbox.Reexec(ctx, spec, files, args...)
+	if err != nil {
+		return nil, tmp, errors.Join(err, os.RemoveAll(tmp))
+	}
+	c.Stdin = nil
+	if opt.Stdout != nil {
+		c.Stdout = opt.Stdout
+	}
+	if opt.Stderr != nil {
+		c.Stderr = opt.Stderr
+	}
+	return c, tmp, nil
+}
+
+// commander is the part of exec.Cmd that Serve needs.
+type commander interface {
+	Start() error
+	Wait() error
+}
+
+// InsideOptions say how the isolated half serves.
+type InsideOptions struct {
+	TLS     bool // certificate and key are descriptors 4 and 5
+	Threads int
+	Temp    string
+	Strict  bool
+}
+
+// ServeInside is the isolated half: descriptor 3 is the listening socket. It
+// refuses to run where anything outside can be reached.
+func (a *App) ServeInside(ctx context.Context, opt InsideOptions) (err error) {
+	level, err := sandbox.Unreachable()
+	if err != nil {
+		return err
+	}
+	l, err := inherited(opt.TLS)
+	if err != nil {
+		return err
+	}
+	s, err := site.Open(ctx, a.Dir, a.options(true))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.Close()) }()
+	m := newMetrics()
+	engines := newEngines(s, opt, a.log())
+	defer func() { err = errors.Join(err, engines.close()) }()
+	go engines.follow(ctx)
+	mirrors := newMirrors(s, a.ecosystems(nil))
+	h := server.New(server.Options{
+		Mirrors: mirrors, Metrics: m.handler(), Count: m.count, Ready: engines.ready, Log: a.log(),
+		Gateway: gateway.New(gateway.Options{Engines: engines.list, Metrics: m.registry, Log: a.log()}),
+		About: func() map[string]string {
+			return map[string]string{"site": s.Identity.Name, "isolation": string(level), "release": engines.release()}
+		},
+	})
+	a.log().InfoContext(ctx, "serving", "address", l.Addr().String(), "isolation", string(level))
+	return server.Serve(ctx, l, h)
+}
+
+func (a *App) log() *slog.Logger {
+	if a.Log == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return a.Log
+}
+
+// inherited returns the listener of descriptor 3.
+func inherited(useTLS bool) (net.Listener, error) {
+	f := os.NewFile(3, "listener")
+	l, err := net.FileListener(f)
+	if err != nil {
+		return nil, fmt.Errorf("inherited socket: %w", err)
+	}
+	if err := f.Close(); err != nil || !useTLS {
+		return l, err
+	}
+	var pair [2][]byte
+	for i := range pair {
+		f := os.NewFile(uintptr(4+i), "tls")
+		b, err := io.ReadAll(io.LimitReader(f, 1<<20))
+		if err = errors.Join(err, f.Close()); err != nil {
+			return nil, fmt.Errorf("certificate: %w", err)
+		}
+		pair[i] = b
+	}
+	cert, err := tls.X509KeyPair(pair[0], pair[1])
+	if err != nil {
+		return nil, fmt.Errorf("certificate: %w", err)
+	}
+	return tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}), nil
+}
+
+// MirrorConfig returns the settings that make a client use this mirror alone.
+func MirrorConfig(client, base string) (string, error) {
+	base = strings.TrimRight(base, "/")
+	switch client {
+	case "pip":
+		return "[global]\nindex-url = " + base + "/pypi/simple/\n", nil
+	case "uv":
+		return "[[index]]\nurl = \"" + base + "/pypi/simple/\"\ndefault = true\n", nil
+	case "npm":
+		return "registry=" + base + "/npm/\n", nil
+	case "openai":
+		return "OPENAI_BASE_URL=" + base + "/v1\nOPENAI_API_KEY=none\n", nil
+	}
+	return "", fail.As(fail.Usage, "clients are pip, uv, npm and openai", fmt.Errorf("no settings for %q", client))
+}

@@ -1,0 +1,26 @@
+package cli
+
+import (
+	"maps"
+	"slices"
+
+	"github.com/spf13/cobra"
+)
+
+func (e *env) check() *cobra.Command {
+	var data bool
+	c := &cobra.Command{
+		Use: "check [--read-data]", Short: "Check the store; with --read-data every blob against its hash", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			out, err := e.app().Check(c.Context(), data, func(bad string) { e.print("%s", bad) })
+			if err != nil {
+				return err
+			}
+			return e.result(out, func() { e.print("good: %d blobs, %s", out.Blobs, size(out.Bytes)) })
+		},
+	}
+	c.Flags().BoolVar(&data, "read-data", false, "read and hash every blob")
+	return c
+}
+
+func sortedKeys(m map[string]string) []string { return slices.Sorted(maps.Keys(m)) }

@@ -1,0 +1,83 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"enisle/internal/crossing"
+	"enisle/internal/fail"
+	"enisle/internal/judge/inspect"
+	"enisle/internal/site/state"
+)
+
+func (e *env) inspect() *cobra.Command {
+	var all bool
+	c := &cobra.Command{
+		Use: "inspect [SHIPMENT|--all]", Short: "Run the scanners and print what they find; exit 3 if the policy would refuse", Args: cobra.MaximumNArgs(1),
+		Example: "  enisle -C high inspect outside-1-3f9a2c1b",
+		RunE: func(c *cobra.Command, args []string) error {
+			ids := args
+			if len(ids) == 0 {
+				waiting, err := e.waiting(c, all)
+				if err != nil {
+					return err
+				}
+				ids = waiting
+			}
+			var results []crossing.Judged
+			var refused error
+			for _, id := range ids {
+				j, err := e.app().Inspect(c.Context(), id)
+				if err != nil {
+					return err
+				}
+				results = append(results, j)
+				if !j.Decision.Allow {
+					refused = fail.Refuse("read the findings; bring another version, or change the policy by two admins",
+						fmt.Errorf("the policy would refuse shipment %s: %s", id, j.Decision.Reasons[0]))
+				}
+			}
+			err := e.result(results, func() {
+				for _, j := range results {
+					e.showReport(j)
+				}
+			})
+			return errors.Join(refused, err)
+		},
+	}
+	c.Flags().BoolVar(&all, "all", false, "everything at the island, not only what waits in quarantine")
+	return c
+}
+
+// waiting lists the shipments in quarantine, or all.
+func (e *env) waiting(c *cobra.Command, all bool) (ids []string, err error) {
+	rows, err := e.app().Shipments(c.Context())
+	if err != nil {
+		return nil, err
+	}
+	for _, row := range rows {
+		if all || row.Status == state.Quarantined {
+			ids = append(ids, row.ID)
+		}
+	}
+	if len(ids) == 0 {
+		return nil, fail.As(fail.Usage, "import a shipment first", errors.New("there is nothing to inspect"))
+	}
+	return ids, nil
+}
+
+func (e *env) showReport(j crossing.Judged) {
+	r := j.Report
+	for _, sev := range []inspect.Severity{inspect.Refuse, inspect.Warn, inspect.Info} {
+		for _, f := range r.Of(sev) {
+			e.print("%-7s %-18s %s  %s: %s", f.Severity, f.Rule, f.Artifact, f.File, f.Detail)
+		}
+	}
+	e.say("%s: %d artifacts, %d files and %d members inside, %s read by %d scanners", r.Shipment, r.Artifacts, r.Files, r.Members, size(r.Bytes), len(r.Scanners))
+	e.say("findings: %d refuse, %d warn, %d info", len(r.Of(inspect.Refuse)), len(r.Of(inspect.Warn)), len(r.Of(inspect.Info)))
+	if j.Decision.Allow {
+		e.say("the policy would let it pass; next: enisle review %s", r.Shipment)
+	}
+}

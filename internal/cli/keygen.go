@@ -1,0 +1,39 @@
+package cli
+
+import (
+	"errors"
+
+	"github.com/spf13/cobra"
+
+	"enisle/internal/app"
+	"enisle/internal/fail"
+)
+
+func (e *env) keygen() *cobra.Command {
+	var out string
+	var none bool
+	c := &cobra.Command{
+		Use: "keygen --out FILE", Short: "Make a signing key and its .pub", Args: cobra.NoArgs,
+		Example: "  enisle keygen --out alice.key",
+		RunE: func(*cobra.Command, []string) error {
+			if out == "" {
+				return fail.As(fail.Usage, "give --out FILE", errors.New("keygen: where to?"))
+			}
+			pass, err := e.newPassphrase(none, out)
+			if err != nil {
+				return err
+			}
+			id, err := app.Keygen(out, pass)
+			if err != nil {
+				return err
+			}
+			return e.result(map[string]string{"key": id, "private": out, "public": out + ".pub"}, func() {
+				e.say("key %s; the public half is in %s.pub", out, out)
+				e.print("%s", id)
+			})
+		},
+	}
+	c.Flags().StringVar(&out, "out", "", "file to write")
+	c.Flags().BoolVar(&none, "no-passphrase", false, "leave the key unprotected, for tests")
+	return c
+}

@@ -1,0 +1,68 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"enisle/internal/crossing"
+	"enisle/internal/fail"
+)
+
+func (e *env) pack() *cobra.Command {
+	var opt crossing.PackOptions
+	var media, bom string
+	c := &cobra.Command{
+		Use: "pack --to DIR [--media PROFILE|SIZE]", Short: "Seal what was collected into the next shipment", Args: cobra.NoArgs,
+		Example: "  id=$(enisle -C low pack --to /media/usb --media usb-fat32 --quiet)",
+		RunE: func(c *cobra.Command, _ []string) (err error) {
+			if opt.To == "" && !opt.DryRun {
+				return fail.As(fail.Usage, "give --to DIR", errors.New("pack: where to?"))
+			}
+			if opt.VolumeSize, err = parseMedia(media); err != nil {
+				return err
+			}
+			if bom != "" && bom != "clear" {
+				return fail.As(fail.Usage, "use --bom clear, or leave it out", fmt.Errorf("pack: --bom %s", bom))
+			}
+			opt.ClearBOM = bom == "clear"
+			out, err := e.app().Pack(c.Context(), opt)
+			if err != nil {
+				return err
+			}
+			e.warnSealed(c, out.Sequence)
+			return e.result(out, func() { e.showPacked(out, opt.DryRun) })
+		},
+	}
+	c.Flags().StringVar(&opt.To, "to", "", "directory to write to")
+	c.Flags().StringVar(&opt.Request, "request", "", "name of the request; default: the one collected last")
+	c.Flags().StringVar(&media, "media", "", "largest volume: cd, dvd, bd25, bd50, bd100, usb-fat32, usb, or a size")
+	c.Flags().StringVar(&bom, "bom", "", "'clear' writes names and versions into the clear-text bill")
+	c.Flags().BoolVar(&opt.DryRun, "dry-run", false, "print bytes and volumes and write nothing")
+	return c
+}
+
+func (e *env) warnSealed(c *cobra.Command, sequence uint64) {
+	if sequence != 1 {
+		return
+	}
+	if w := e.app().Unchangeable(c.Context()); w != "" {
+		e.say("warning: %s", w)
+	}
+}
+
+func (e *env) showPacked(out crossing.Packed, dry bool) {
+	if dry {
+		// Media write at very different speeds; these are a USB 2 stick and a USB 3 one.
+		slow, fast := float64(out.Bytes)/20e6/60, float64(out.Bytes)/200e6/60
+		e.print("%d volumes, %d bytes, %.1f to %.1f minutes at 200 to 20 MB/s", out.Volumes, out.Bytes, fast, slow)
+		return
+	}
+	word := "sealed"
+	if out.Already {
+		word = "stood there already"
+	}
+	e.say("%s: %d artifacts in %d volumes, %s", word, out.Artifacts, out.Volumes, size(out.Bytes))
+	e.print("%s", out.ID)
+}

@@ -1,0 +1,92 @@
+package cli
+
+import (
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"enisle/internal/artifact"
+	"enisle/internal/crossing"
+	"enisle/internal/judge/inspect"
+)
+
+func (e *env) review() *cobra.Command {
+	var channel string
+	c := &cobra.Command{
+		Use: "review [SHIPMENT]", Short: "Show what is coming in, what was found, and what an approver signs", Args: cobra.MaximumNArgs(1),
+		Example: "  enisle -C high review            # what is here\n  enisle -C high review outside-1-3f9a2c1b",
+		RunE: func(c *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return e.listShipments(c)
+			}
+			r, err := e.app().Review(c.Context(), args[0], channel)
+			if err != nil {
+				return err
+			}
+			return e.result(r, func() { e.showReview(r) })
+		},
+	}
+	c.Flags().StringVar(&channel, "channel", "stable", "the channel it is to go to")
+	return c
+}
+
+func (e *env) listShipments(c *cobra.Command) error {
+	rows, err := e.app().Shipments(c.Context())
+	if err != nil {
+		return err
+	}
+	type row struct{ ID, Request, Status, Imported string }
+	list := []row{}
+	for _, r := range rows {
+		list = append(list, row{r.ID, r.Request, r.Status, r.Imported})
+	}
+	return e.result(list, func() {
+		for _, r := range list {
+			e.print("%-32s %-20s %-12s imported %s", r.ID, r.Request, r.Status, r.Imported)
+		}
+		if len(list) == 0 {
+			e.say("no shipment is here")
+		}
+	})
+}
+
+func (e *env) showReview(r crossing.Review) {
+	e.print("shipment   %s, number %d from %s, sealed %s, expires %s", r.ID, r.Sequence, r.From, r.Sealed.Format("2006-01-02 15:04"), r.Expires.Format("2006-01-02"))
+	e.print("status     %s, imported by %s", r.Status, r.Importer)
+	for _, n := range r.Notes {
+		e.print("NOTE       %s", n)
+	}
+	list := func(word string, all []artifact.Artifact) {
+		for _, a := range all {
+			from := a.From
+			if from == "" && len(a.Files) > 0 {
+				from = a.Files[0].Origin
+			}
+			e.print("%-10s %-44s %10s  %s", word, a.Ref, size(a.Size()), from)
+		}
+	}
+	list("new", r.New)
+	list("changed", r.Changed)
+	if r.Same > 0 {
+		e.print("same       %d artifacts", r.Same)
+	}
+	for _, g := range r.Gone {
+		e.print("gone       %s", g)
+	}
+	rep := r.Judged.Report
+	e.print("report     %s of %s: %d refuse, %d warn, %d info", r.Judged.Digest.Short(), rep.Made.Format("2006-01-02 15:04"),
+		len(rep.Of(inspect.Refuse)), len(rep.Of(inspect.Warn)), len(rep.Of(inspect.Info)))
+	for _, sev := range []inspect.Severity{inspect.Refuse, inspect.Warn} {
+		for _, f := range rep.Of(sev) {
+			e.print("  %-8s %s %s: %s", f.Severity, f.Artifact, f.File, f.Detail)
+		}
+	}
+	if !r.Judged.Decision.Allow {
+		e.print("POLICY     refuses it: %s", strings.Join(r.Judged.Decision.Reasons, "; "))
+	}
+	if len(r.Approvals) > 0 {
+		e.print("approved   by %s", strings.Join(r.Approvals, ", "))
+	}
+	e.print("channel    %s, policy %s, root version %d", r.Subject.Channel, r.Subject.Policy.Short(), r.Subject.RootVersion)
+	e.print("you sign   %s", r.Sign)
+}

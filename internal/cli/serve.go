@@ -1,0 +1,47 @@
+package cli
+
+import (
+	"github.com/spf13/cobra"
+
+	"enisle/internal/app"
+	"enisle/internal/sandbox"
+)
+
+func (e *env) serve() *cobra.Command {
+	var opt app.ServeOptions
+	c := &cobra.Command{
+		Use: "serve [--listen 127.0.0.1:8440]", Short: "Serve what is released: mirrors, gateway, metrics on one address", Args: cobra.NoArgs,
+		Long:    "Serve what is released: mirrors, gateway and metrics on one address.\nThe listening socket is opened first; what serves runs in an empty network namespace and cannot dial.",
+		Example: "  enisle -C high serve --listen 127.0.0.1:8440",
+		RunE: func(c *cobra.Command, _ []string) error {
+			opt.Verbose = e.verbose
+			opt.Started = func(url string, level sandbox.Level) {
+				e.print("%s", url)
+				e.say("isolation: %s; stop with Ctrl-C", level)
+			}
+			return e.app().Serve(c.Context(), opt)
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&opt.Listen, "listen", "127.0.0.1:8440", "address; anything but loopback needs TLS")
+	f.StringVar(&opt.TLSCert, "tls-cert", "", "PEM certificate chain")
+	f.StringVar(&opt.TLSKey, "tls-key", "", "PEM key")
+	f.IntVar(&opt.Threads, "threads", 0, "threads of each engine; 0: one less than there are processors")
+	f.BoolVar(&opt.Strict, "strict", false, "refuse to run less isolated than described")
+	return c
+}
+
+// serveInside is the isolated half of serve; only serve starts it.
+func (e *env) serveInside() *cobra.Command {
+	var opt app.InsideOptions
+	c := &cobra.Command{
+		Use: app.ServeVerb, Hidden: true, Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return e.app().ServeInside(c.Context(), opt) },
+	}
+	f := c.Flags()
+	f.BoolVar(&opt.TLS, "tls", false, "descriptors 4 and 5 are certificate and key")
+	f.IntVar(&opt.Threads, "threads", 0, "threads of each engine")
+	f.StringVar(&opt.Temp, "temp", "", "directory for links")
+	f.BoolVar(&opt.Strict, "strict", false, "as for serve")
+	return c
+}

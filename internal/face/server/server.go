@@ -1,0 +1,185 @@
+// Package server is the one HTTP front of a site: it routes requests to the
+// mirrors and the gateway it is given, and says how the site is.
+//
+// It accepts connections and holds no dialler. What is behind a path, and of
+// which release, is decided by whoever gives it a Mirrors; it parses nothing of
+// what is served.
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"enisle/internal/fail"
+)
+
+// Mirrors gives the handler of a channel as it points now: the mirrors of one
+// immutable release, rooted at /. A request is served by one handler from its
+// first byte to its last, whatever happens to the channel meanwhile.
+type Mirrors interface {
+	Channel(ctx context.Context, name string) (http.Handler, error)
+}
+
+// Options say what is served; Mirrors is needed.
+type Options struct {
+	Mirrors Mirrors
+	Gateway http.Handler                    // below /v1/; nil: no inference here
+	Metrics http.Handler                    // /metrics; nil: none
+	Ready   func(ctx context.Context) error // nil error: all that should serve does
+	About   func() map[string]string        // facts for /healthz
+	Default string                          // channel without a prefix; "" means stable
+	Log     *slog.Logger                    // nil means discard
+	Count   func(path string, status int)   // told of every answer, path as its first element
+}
+
+// New returns the handler of the site.
+func New(opt Options) http.Handler {
+	if opt.Default == "" {
+		opt.Default = "stable"
+	}
+	if opt.Log == nil {
+		opt.Log = slog.New(slog.DiscardHandler)
+	}
+	s := &server{opt}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", s.healthz)
+	mux.HandleFunc("GET /readyz", s.readyz)
+	if opt.Metrics != nil {
+		mux.Handle("GET /metrics", opt.Metrics)
+	}
+	if opt.Gateway != nil {
+		mux.Handle("/v1/", opt.Gateway)
+	}
+	mux.HandleFunc("/c/{channel}/", func(w http.ResponseWriter, r *http.Request) {
+		name := r.PathValue("channel")
+		http.StripPrefix("/c/"+name, s.mirror(name)).ServeHTTP(w, r)
+	})
+	mux.Handle("/", s.mirror(opt.Default))
+	return s.observe(mux)
+}
+
+type server struct{ opt Options }
+
+func (s *server) mirror(channel string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h, err := s.opt.Mirrors.Channel(r.Context(), channel)
+		if err != nil {
+			s.fail(w, r, err)
+			return
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
+// fail answers an error; what is refused or missing says so and no more.
+func (s *server) fail(w http.ResponseWriter, r *http.Request, err error) {
+	status := fail.Status(err)
+	var nothing interface{ NotFound() bool }
+	if errors.As(err, &nothing) && nothing.NotFound() {
+		status = http.StatusNotFound
+	}
+	if status >= http.StatusInternalServerError {
+		s.opt.Log.ErrorContext(r.Context(), "request", "path", r.URL.Path, "err", err)
+	}
+	answer(w, status, map[string]string{"error": err.Error(), "hint": fail.HintOf(err)})
+}
+
+func answer(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(status)
+	// The client may be gone; there is nobody left to tell.
+	_ = json.NewEncoder(w).Encode(v)
+}
+
+// healthz says that the process lives and how it is isolated.
+func (s *server) healthz(w http.ResponseWriter, _ *http.Request) {
+	facts := map[string]string{"status": "ok"}
+	if s.opt.About != nil {
+		for k, v := range s.opt.About() {
+			facts[k] = v
+		}
+	}
+	answer(w, http.StatusOK, facts)
+}
+
+// readyz says whether what should be served is.
+func (s *server) readyz(w http.ResponseWriter, r *http.Request) {
+	if s.opt.Ready != nil {
+		if err := s.opt.Ready(r.Context()); err != nil {
+			answer(w, http.StatusServiceUnavailable, map[string]string{"status": "not ready", "why": err.Error()})
+			return
+		}
+	}
+	answer(w, http.StatusOK, map[string]string{"status": "ready"})
+}
+
+// observe counts and logs every answer.
+func (s *server) observe(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		rec := &recorder{ResponseWriter: w, status: http.StatusOK}
+		begin := time.Now()
+		next.ServeHTTP(rec, r)
+		first, _, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
+		if s.opt.Count != nil {
+			s.opt.Count(first, rec.status)
+		}
+		s.opt.Log.DebugContext(r.Context(), "served", "method", r.Method, "path", r.URL.Path, "status", rec.status, "took", time.Since(begin))
+	})
+}
+
+// recorder remembers the status of an answer.
+type recorder struct {
+	http.ResponseWriter
+	status int
+}
+
+func (r *recorder) WriteHeader(status int) {
+	r.status = status
+	r.ResponseWriter.WriteHeader(status)
+}
+
+// Unwrap lets http.ResponseController reach the real writer, to flush.
+func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
+
+// Flush sends what was written so far.
+func (r *recorder) Flush() { _ = http.NewResponseController(r.ResponseWriter).Flush() }
+
+// Serve answers connections from l until ctx ends, then lets running requests
+// finish for at most ten seconds. Anything but a loopback or Unix listener must
+// come with TLS; that is the caller's to see to: see CheckListener.
+func Serve(ctx context.Context, l net.Listener, h http.Handler) error {
+	srv := &http.Server{
+		Handler: h, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+		BaseContext: func(net.Listener) context.Context { return context.WithoutCancel(ctx) },
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- srv.Serve(l) }()
+	select {
+	case err := <-ended:
+		return fmt.Errorf("serve: %w", err)
+	case <-ctx.Done():
+	}
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	if err := srv.Shutdown(stop); err != nil {
+		return fmt.Errorf("serve: %w", errors.Join(err, srv.Close()))
+	}
+	return nil
+}
+
+// CheckListener refuses to serve without TLS on anything but loopback.
+func CheckListener(addr net.Addr, tls bool) error {
+	tcp, ok := addr.(*net.TCPAddr)
+	if !ok || tcp.IP.IsLoopback() || tls {
+		return nil
+	}
+	return fail.Refuse("give --tls-cert and --tls-key, or listen on 127.0.0.1", fmt.Errorf("%s is not loopback and has no TLS", addr))
+}
