@@ -36,6 +36,15 @@ type Want struct {
 	Work string
 	// Hidden are paths that no client started for this want may read.
 	Hidden []string
+	// Alone asks for the items without what they depend on.
+	Alone bool
+}
+
+// Runner runs a package client confined: with the network and the settings of
+// this machine, without sight of the hidden paths, able to write only dir, a
+// temporary directory of its own and the client's caches.
+type Runner interface {
+	Run(ctx context.Context, dir string, hidden []string, argv []string) (stdout, stderr []byte, err error)
 }
 
 // Ecosystem is one package world.

@@ -1,0 +1,304 @@
+package pypi
+
+import (
+	"archive/zip"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"html/template"
+	"io"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"enisle/internal/artifact"
+	"enisle/internal/ecosystem"
+)
+
+// The media types of the simple API (PEP 691).
+const (
+	jsonType = "application/vnd.pypi.simple.v1+json"
+	htmlType = "application/vnd.pypi.simple.v1+html"
+)
+
+// maxMetadata is the largest METADATA that is served, in bytes.
+const maxMetadata = 4 << 20
+
+// Handler returns the read-only index of one release:
+//
+//	/simple/                    all projects
+//	/simple/NAME/               the files of a project
+//	/files/SHA256/FILE          a file; FILE.metadata is its METADATA
+func (*Ecosystem) Handler(rel ecosystem.Release) (http.Handler, error) {
+	ix := &index{rel: rel, projects: map[string][]*dist{}, files: map[string]*dist{}}
+	for _, a := range rel.Artifacts(Kind) {
+		for _, f := range a.Files {
+			d := &dist{file: f, version: a.Ref.Version}
+			ix.projects[a.Ref.Name] = append(ix.projects[a.Ref.Name], d)
+			ix.files[f.Digest.Hex()+"/"+f.Path] = d
+		}
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("/simple/{$}", ix.list)
+	mux.HandleFunc("/simple/{name}/{$}", ix.project)
+	mux.HandleFunc("/simple/{name}", func(w http.ResponseWriter, r *http.Request) {
+		redirect(w, Normalise(r.PathValue("name"))+"/")
+	})
+	mux.HandleFunc("/files/{sum}/{file}", ix.download)
+	mux.HandleFunc("/{$}", func(w http.ResponseWriter, _ *http.Request) { redirect(w, "simple/") })
+	return readOnly(mux), nil
+}
+
+// redirect sends a relative location: the handler does not know its prefix.
+func redirect(w http.ResponseWriter, to string) {
+	w.Header().Set("Location", to)
+	w.WriteHeader(http.StatusMovedPermanently)
+}
+
+func readOnly(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodGet && r.Method != http.MethodHead {
+			w.Header().Set("Allow", "GET, HEAD")
+			http.Error(w, "this mirror is read only", http.StatusMethodNotAllowed)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// index is what one release offers; it does not change but for what it learns
+// from the wheels themselves.
+type index struct {
+	rel      ecosystem.Release
+	projects map[string][]*dist
+	files    map[string]*dist // by SHA256/FILE
+}
+
+type dist struct {
+	file    artifact.File
+	version string
+
+	once     sync.Once
+	metadata []byte // of a wheel; nil if it has none that can be served
+	python   string // Requires-Python
+}
+
+// learn reads METADATA out of the wheel, once.
+func (d *dist) learn(rel ecosystem.Release) {
+	d.once.Do(func() {
+		if !strings.HasSuffix(d.file.Path, ".whl") {
+			return
+		}
+		b, err := readMetadata(rel, d.file.Digest)
+		if err != nil {
+			return // served without; clients then read the wheel
+		}
+		d.metadata = b
+		for line := range strings.Lines(string(b)) {
+			if strings.TrimSpace(line) == "" {
+				break
+			}
+			if v, ok := strings.CutPrefix(line, "Requires-Python:"); ok {
+				d.python = strings.TrimSpace(v)
+			}
+		}
+	})
+}
+
+func readMetadata(rel ecosystem.Release, sum artifact.Digest) (_ []byte, err error) {
+	b, err := rel.Open(sum)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, b.Close()) }()
+	z, err := zip.NewReader(b, b.Size())
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range z.File {
+		dir, base, ok := strings.Cut(f.Name, "/")
+		if !ok || base != "METADATA" || !strings.HasSuffix(dir, ".dist-info") || f.UncompressedSize64 > maxMetadata {
+			continue
+		}
+		r, err := f.Open()
+		if err != nil {
+			return nil, err
+		}
+		out, err := io.ReadAll(io.LimitReader(r, maxMetadata+1))
+		if err == nil && len(out) > maxMetadata {
+			err = fmt.Errorf("METADATA is larger than %d bytes", maxMetadata)
+		}
+		return out, errors.Join(err, r.Close())
+	}
+	return nil, errors.New("no METADATA")
+}
+
+// accept chooses what a client gets: the best of the three types it takes, HTML
+// if it does not say. ok is false when it takes none.
+func accept(r *http.Request) (string, bool) {
+	header := strings.Join(r.Header.Values("Accept"), ",")
+	if header == "" {
+		return "text/html", true
+	}
+	best, bestQ := "", 0.0
+	for part := range strings.SplitSeq(header, ",") {
+		kind, params, _ := strings.Cut(strings.TrimSpace(part), ";")
+		q := 1.0
+		for p := range strings.SplitSeq(params, ";") {
+			if v, ok := strings.CutPrefix(strings.TrimSpace(p), "q="); ok {
+				if f, err := strconv.ParseFloat(v, 64); err == nil {
+					q = f
+				}
+			}
+		}
+		offered := map[string]string{
+			jsonType: jsonType, "application/vnd.pypi.simple.latest+json": jsonType, htmlType: htmlType,
+			"application/vnd.pypi.simple.latest+html": htmlType, "text/html": "text/html", "text/*": "text/html", "*/*": "text/html",
+		}[strings.TrimSpace(strings.ToLower(kind))]
+		if offered != "" && q > bestQ {
+			best, bestQ = offered, q
+		}
+	}
+	return best, best != ""
+}
+
+type jsonFile struct {
+	Filename  string            `json:"filename"`
+	URL       string            `json:"url"`
+	Hashes    map[string]string `json:"hashes"`
+	Python    string            `json:"requires-python,omitempty"`
+	Size      int64             `json:"size"`
+	Uploaded  string            `json:"upload-time,omitempty"`
+	Yanked    bool              `json:"yanked"`
+	Core      any               `json:"core-metadata"`
+	CoreAlias any               `json:"dist-info-metadata"`
+}
+
+type jsonMeta struct {
+	Version string `json:"api-version"`
+}
+
+func (ix *index) list(w http.ResponseWriter, r *http.Request) {
+	names := make([]string, 0, len(ix.projects))
+	for n := range ix.projects {
+		names = append(names, n)
+	}
+	slices.Sort(names)
+	type project struct {
+		Name string `json:"name"`
+	}
+	doc := struct {
+		Meta     jsonMeta  `json:"meta"`
+		Projects []project `json:"projects"`
+	}{jsonMeta{"1.1"}, []project{}}
+	for _, n := range names {
+		doc.Projects = append(doc.Projects, project{n})
+	}
+	answer(w, r, doc, listPage, doc.Projects)
+}
+
+func (ix *index) project(w http.ResponseWriter, r *http.Request) {
+	name := r.PathValue("name")
+	if norm := Normalise(name); norm != name {
+		redirect(w, "../"+norm+"/")
+		return
+	}
+	dists, ok := ix.projects[name]
+	if !ok {
+		http.NotFound(w, r)
+		return
+	}
+	doc := struct {
+		Meta     jsonMeta   `json:"meta"`
+		Name     string     `json:"name"`
+		Versions []string   `json:"versions"`
+		Files    []jsonFile `json:"files"`
+	}{Meta: jsonMeta{"1.1"}, Name: name, Versions: []string{}, Files: []jsonFile{}}
+	for _, d := range dists {
+		d.learn(ix.rel)
+		f := jsonFile{Filename: d.file.Path, URL: "../../files/" + d.file.Digest.Hex() + "/" + d.file.Path,
+			Hashes: map[string]string{"sha256": d.file.Digest.Hex()}, Python: d.python, Size: d.file.Size, Core: false, CoreAlias: false}
+		if d.metadata != nil {
+			f.Core = map[string]string{"sha256": artifact.Sum(d.metadata).Hex()}
+			f.CoreAlias = f.Core
+		}
+		if !d.file.Published.IsZero() {
+			f.Uploaded = d.file.Published.UTC().Format(time.RFC3339)
+		}
+		if !slices.Contains(doc.Versions, d.version) {
+			doc.Versions = append(doc.Versions, d.version)
+		}
+		doc.Files = append(doc.Files, f)
+	}
+	answer(w, r, doc, projectPage, doc)
+}
+
+func answer(w http.ResponseWriter, r *http.Request, doc any, page string, data any) {
+	kind, ok := accept(r)
+	w.Header().Set("Vary", "Accept")
+	w.Header().Set("Cache-Control", "no-cache") // a release may be followed by another at any time
+	if !ok {
+		http.Error(w, "offered: "+jsonType+", "+htmlType+", text/html", http.StatusNotAcceptable)
+		return
+	}
+	w.Header().Set("Content-Type", kind)
+	if kind == jsonType {
+		// The client may be gone; there is nobody left to tell.
+		_ = json.NewEncoder(w).Encode(doc)
+		return
+	}
+	_ = template.Must(template.New("").Funcs(template.FuncMap{"sum": func(v any) string {
+		if m, ok := v.(map[string]string); ok {
+			return "sha256=" + m["sha256"]
+		}
+		return ""
+	}}).Parse(page)).Execute(w, data)
+}
+
+const listPage = `<!DOCTYPE html>
+<html><head><meta name="pypi:repository-version" content="1.1"><title>index</title></head><body>
+{{range .}}<a href="{{.Name}}/">{{.Name}}</a><br>
+{{end}}</body></html>
+`
+
+const projectPage = `<!DOCTYPE html>
+<html><head><meta name="pypi:repository-version" content="1.1"><title>{{.Name}}</title></head><body>
+{{range .Files}}<a href="{{.URL}}#sha256={{index .Hashes "sha256"}}"{{if .Python}} data-requires-python="{{.Python}}"{{end}}{{with sum .Core}} data-core-metadata="{{.}}" data-dist-info-metadata="{{.}}"{{end}}>{{.Filename}}</a><br>
+{{end}}</body></html>
+`
+
+func (ix *index) download(w http.ResponseWriter, r *http.Request) {
+	key := r.PathValue("sum") + "/" + r.PathValue("file")
+	if wheel, ok := strings.CutSuffix(key, ".metadata"); ok {
+		if d, ok := ix.files[wheel]; ok {
+			if d.learn(ix.rel); d.metadata != nil {
+				content(w, r, artifact.Sum(d.metadata), "text/plain; charset=utf-8", strings.NewReader(string(d.metadata)))
+				return
+			}
+		}
+	}
+	d, ok := ix.files[key]
+	if !ok {
+		http.NotFound(w, r)
+		return
+	}
+	b, err := ix.rel.Open(d.file.Digest)
+	if err != nil {
+		http.Error(w, "not held", http.StatusInternalServerError)
+		return
+	}
+	content(w, r, d.file.Digest, "application/octet-stream", b)
+	_ = b.Close() // only read from
+}
+
+// content serves immutable bytes with ranges and an entity tag.
+func content(w http.ResponseWriter, r *http.Request, sum artifact.Digest, kind string, body io.ReadSeeker) {
+	w.Header().Set("Content-Type", kind)
+	w.Header().Set("ETag", `"`+sum.Hex()+`"`)
+	w.Header().Set("Cache-Control", "public, max-age=31536000, immutable")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	http.ServeContent(w, r, "", time.Time{}, body)
+}

@@ -1,0 +1,331 @@
+package pypi
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/pelletier/go-toml/v2"
+
+	"enisle/internal/artifact"
+	"enisle/internal/ecosystem"
+	"enisle/internal/ecosystem/fetch"
+	"enisle/internal/fail"
+)
+
+// wants is a Want sorted by what the clients take.
+type wants struct {
+	specs  []string // requirement specifiers
+	files  []string // requirements files, copied into the work directory
+	sdists []string // projects that may come as source
+}
+
+func readWants(want ecosystem.Want) (w wants, err error) {
+	const shape = `write "name>=1", {requirements: FILE} or {sdist: "name==1.0"}`
+	for _, it := range want.Items {
+		switch v := it.(type) {
+		case string:
+			if err := checkSpec(v); err != nil {
+				return w, err
+			}
+			w.specs = append(w.specs, v)
+		case map[string]any:
+			file, isFile := v["requirements"].(string)
+			sdist, isSdist := v["sdist"].(string)
+			switch {
+			case len(v) == 1 && isFile:
+				copied, err := copyRequirements(want, file, 0)
+				if err != nil {
+					return w, err
+				}
+				w.files = append(w.files, copied)
+			case len(v) == 1 && isSdist:
+				if err := checkSpec(sdist); err != nil {
+					return w, err
+				}
+				w.specs = append(w.specs, sdist)
+				w.sdists = append(w.sdists, specName(sdist))
+			default:
+				return w, fail.As(fail.Usage, shape, fmt.Errorf("unknown entry %v", v))
+			}
+		default:
+			return w, fail.As(fail.Usage, shape, fmt.Errorf("unknown entry %v", v))
+		}
+	}
+	return w, nil
+}
+
+// checkSpec refuses what is not a plain requirement: options, paths and
+// addresses would bring something that no index vouches for.
+func checkSpec(s string) error {
+	if s == "" || strings.HasPrefix(s, "-") || strings.HasPrefix(s, ".") || strings.ContainsAny(s, "/\\@\n\r") {
+		return fail.As(fail.Usage, `write a requirement such as "requests>=2"`, fmt.Errorf("%.80q is not one", s))
+	}
+	return nil
+}
+
+func specName(s string) string {
+	if i := strings.IndexAny(s, " <>=!~[;("); i > 0 {
+		s = s[:i]
+	}
+	return Normalise(s)
+}
+
+// copyRequirements copies a requirements file, and those it names, to where the
+// client may read them, and refuses lines that do not go through an index.
+func copyRequirements(want ecosystem.Want, file string, depth int) (string, error) {
+	if depth > 8 {
+		return "", fail.As(fail.Usage, "flatten them", fmt.Errorf("requirements files nest deeper than 8"))
+	}
+	b, err := os.ReadFile(filepath.Join(want.Dir, file))
+	if err != nil {
+		return "", err
+	}
+	var out bytes.Buffer
+	for s := bufio.NewScanner(bytes.NewReader(b)); s.Scan(); {
+		line := strings.TrimSpace(s.Text())
+		for _, opt := range []string{"-r", "--requirement", "-c", "--constraint"} {
+			name, ok := strings.CutPrefix(line, opt)
+			if !ok || name == "" || !strings.ContainsAny(name[:1], " =") {
+				continue
+			}
+			nested, err := copyRequirements(want, filepath.Join(filepath.Dir(file), strings.TrimSpace(strings.TrimLeft(name, " ="))), depth+1)
+			if err != nil {
+				return "", err
+			}
+			line = opt + " " + nested
+		}
+		req, _, _ := strings.Cut(line, " #")
+		if strings.HasPrefix(req, "-e") || strings.HasPrefix(req, "--editable") || strings.HasPrefix(req, ".") || strings.HasPrefix(req, "/") || strings.Contains(req, "://") && !strings.HasPrefix(req, "-") {
+			return "", fail.Refuse("name a version that an index offers", fmt.Errorf("%s: %.80q does not come from an index", file, line))
+		}
+		fmt.Fprintln(&out, line)
+	}
+	f, err := os.CreateTemp(want.Work, "requirements-*.txt")
+	if err != nil {
+		return "", err
+	}
+	_, err = f.Write(out.Bytes())
+	return f.Name(), errors.Join(err, f.Close())
+}
+
+// byPip resolves for this machine.
+func (p *Ecosystem) byPip(ctx context.Context, want ecosystem.Want, w wants, s settings) ([]artifact.Artifact, error) {
+	report := filepath.Join(want.Work, "report.json")
+	argv := append(pipCommand(s.Exe, "install"), "--dry-run", "--ignore-installed", "--report", report, "--only-binary", ":all:")
+	for _, name := range w.sdists {
+		argv = append(argv, "--no-binary", name)
+	}
+	if want.Alone {
+		argv = append(argv, "--no-deps")
+	}
+	for _, f := range w.files {
+		argv = append(argv, "--requirement", f)
+	}
+	if _, stderr, err := p.opt.Runner.Run(ctx, want.Work, want.Hidden, append(argv, w.specs...)); err != nil {
+		return nil, unresolved("pip", stderr, err)
+	}
+	b, err := os.ReadFile(report)
+	if err != nil {
+		return nil, err
+	}
+	return fromPip(b)
+}
+
+func unresolved(client string, stderr []byte, err error) error {
+	if l := lastLine(stderr); l != "" {
+		err = errors.New(l)
+	}
+	return fail.As(fail.Failed, "try the same with "+client+" itself; what only comes as source is named with {sdist: …}", fmt.Errorf("%s could not resolve it: %w", client, err))
+}
+
+// fromPip reads an installation report (pip documentation, "Installation
+// Report", version 1).
+func fromPip(b []byte) ([]artifact.Artifact, error) {
+	var r struct {
+		Version string `json:"version"`
+		Pip     string `json:"pip_version"`
+		Install []struct {
+			Download struct {
+				URL     string `json:"url"`
+				Archive *struct {
+					Hash   string            `json:"hash"`
+					Hashes map[string]string `json:"hashes"`
+				} `json:"archive_info"`
+			} `json:"download_info"`
+			Metadata struct {
+				Name    string `json:"name"`
+				Version string `json:"version"`
+			} `json:"metadata"`
+		} `json:"install"`
+	}
+	if err := json.Unmarshal(b, &r); err != nil {
+		return nil, fmt.Errorf("pip report: %w", err)
+	}
+	if r.Version != "1" {
+		return nil, fail.Refuse("use a pip that writes reports of version 1", fmt.Errorf("pip report: version %.20q", r.Version))
+	}
+	var out []artifact.Artifact
+	for _, in := range r.Install {
+		if in.Download.Archive == nil {
+			return nil, fail.Refuse("name a version that an index offers", fmt.Errorf("%s comes from a directory or a repository, not from an index", in.Metadata.Name))
+		}
+		sum := in.Download.Archive.Hashes["sha256"]
+		if sum == "" {
+			sum, _ = strings.CutPrefix(in.Download.Archive.Hash, "sha256=")
+		}
+		a, err := one(in.Metadata.Name, in.Metadata.Version, in.Download.URL, sum, -1, time.Time{}, "pip "+r.Pip)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, a)
+	}
+	return out, nil
+}
+
+// one makes the artifact of one file that a client chose.
+func one(name, version, rawURL, sha256 string, size int64, published time.Time, by string) (artifact.Artifact, error) {
+	ref := artifact.Ref{Kind: Kind, Name: Normalise(name), Version: version}
+	u, err := url.Parse(rawURL)
+	if err != nil || u.Path == "" {
+		return artifact.Artifact{}, fmt.Errorf("%s: %w", ref, errors.Join(errNoURL, err))
+	}
+	d, err := artifact.ParseDigest("sha256:" + sha256)
+	if err != nil {
+		return artifact.Artifact{}, fail.Refuse("bring it from an index that states SHA-256", fmt.Errorf("%s: %w", ref, err))
+	}
+	f := artifact.File{Path: path.Base(u.Path), Size: size, Digest: d, Origin: fetch.Public(rawURL), Published: published}
+	return artifact.Artifact{Ref: ref, Files: []artifact.File{f}, By: by}, nil
+}
+
+// byUV resolves for another machine.
+func (p *Ecosystem) byUV(ctx context.Context, want ecosystem.Want, w wants) ([]artifact.Artifact, error) {
+	uv, err := exec.LookPath("uv")
+	if err != nil {
+		return nil, fail.As(fail.Usage, "install uv, or leave the target out to collect for this machine", errors.New("the target is another machine: only uv resolves for it"))
+	}
+	platform, err := uvPlatform(want.Target)
+	if err != nil {
+		return nil, err
+	}
+	in := filepath.Join(want.Work, "request.in")
+	lines := append([]string{}, w.specs...)
+	for _, f := range w.files {
+		lines = append(lines, "-r "+f)
+	}
+	if err := os.WriteFile(in, []byte(strings.Join(lines, "\n")+"\n"), 0o600); err != nil {
+		return nil, err
+	}
+	argv := []string{uv, "pip", "compile", in, "--quiet", "--no-header", "--format", "pylock.toml", "--only-binary", ":all:", "--python-platform", platform}
+	if want.Target.Python != "" {
+		argv = append(argv, "--python-version", want.Target.Python)
+	}
+	for _, name := range w.sdists {
+		argv = append(argv, "--no-binary", name)
+	}
+	if want.Alone {
+		argv = append(argv, "--no-deps")
+	}
+	out, stderr, err := p.opt.Runner.Run(ctx, want.Work, want.Hidden, argv)
+	if err != nil {
+		return nil, unresolved("uv", stderr, err)
+	}
+	version, _, err := p.opt.Runner.Run(ctx, want.Work, want.Hidden, []string{uv, "--version"})
+	if err != nil {
+		return nil, err
+	}
+	by := strings.Join(strings.Fields(string(version))[:min(2, len(strings.Fields(string(version))))], " ")
+	return fromUV(out, by, w.sdists)
+}
+
+// uvPlatform is uv's name of a target; glibc 2.28 (2018) is what manylinux
+// wheels of today ask for.
+func uvPlatform(t ecosystem.Target) (string, error) {
+	osName, arch := t.OS, t.Arch
+	if osName == "" {
+		osName = "linux"
+	}
+	if arch == "" {
+		arch = "amd64"
+	}
+	known := map[string]string{
+		"linux/amd64": "x86_64-manylinux_2_28", "linux/arm64": "aarch64-manylinux_2_28",
+		"darwin/arm64": "aarch64-apple-darwin", "darwin/amd64": "x86_64-apple-darwin", "windows/amd64": "x86_64-pc-windows-msvc",
+	}
+	if p, ok := known[osName+"/"+arch]; ok {
+		return p, nil
+	}
+	return "", fail.As(fail.Usage, "use linux, darwin or windows with amd64 or arm64", fmt.Errorf("target %s/%s is not known", osName, arch))
+}
+
+type lockedFile struct {
+	URL      string            `toml:"url"`
+	Size     int64             `toml:"size"`
+	Uploaded time.Time         `toml:"upload-time"`
+	Hashes   map[string]string `toml:"hashes"`
+}
+
+// fromUV reads a pylock.toml (PEP 751) and takes, of the wheels that uv found
+// to fit the target, the most specific one.
+func fromUV(b []byte, by string, sdists []string) ([]artifact.Artifact, error) {
+	var lock struct {
+		Version  string `toml:"lock-version"`
+		Packages []struct {
+			Name    string       `toml:"name"`
+			Version string       `toml:"version"`
+			Wheels  []lockedFile `toml:"wheels"`
+			Sdist   *lockedFile  `toml:"sdist"`
+		} `toml:"packages"`
+	}
+	if err := toml.Unmarshal(b, &lock); err != nil {
+		return nil, fmt.Errorf("uv lock: %w", err)
+	}
+	var out []artifact.Artifact
+	for _, pkg := range lock.Packages {
+		var best *lockedFile
+		for i := range pkg.Wheels {
+			if best == nil || specific(pkg.Wheels[i].URL) > specific(best.URL) {
+				best = &pkg.Wheels[i]
+			}
+		}
+		for _, name := range sdists {
+			if name == Normalise(pkg.Name) && pkg.Sdist != nil {
+				best = pkg.Sdist
+			}
+		}
+		if best == nil {
+			return nil, fail.Refuse("name a version that an index offers as a wheel, or ask for its source with {sdist: …}", fmt.Errorf("%s has no wheel for the target", pkg.Name))
+		}
+		a, err := one(pkg.Name, pkg.Version, best.URL, best.Hashes["sha256"], best.Size, best.Uploaded.UTC().Truncate(time.Second), by)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, a)
+	}
+	return out, nil
+}
+
+// specific orders wheels that all fit: compiled for the very Python before
+// abi3 before pure.
+func specific(rawURL string) int {
+	name := path.Base(rawURL)
+	switch {
+	case strings.HasSuffix(name, "-none-any.whl"):
+		return 0
+	case strings.Contains(name, "-none-"):
+		return 1
+	case strings.Contains(name, "-abi3-"):
+		return 2
+	}
+	return 3
+}
