@@ -36,8 +36,10 @@ type Want struct {
 	Work string
 	// Hidden are paths that no client started for this want may read.
 	Hidden []string
-	// Alone asks for the items without what they depend on.
-	Alone bool
+	// Alone are packages wanted without what they depend on, in place of
+	// Items: sources of files that are taken out of them. A reference without
+	// a version means the newest.
+	Alone []artifact.Ref
 }
 
 // Runner runs a package client confined: with the network and the settings of

@@ -1,9 +1,10 @@
-// Package fetch is the outbound HTTP client, the only one there is. It exists
-// on low sites.
+// Package fetch is the one way out: the HTTP client that brings what resolvers
+// named into a connected site.
 //
-// It uses the proxies of the environment, the certificates and credentials it
-// is given, goes on where an earlier download stopped, and trusts nothing it
-// receives: hashes are for the caller to check.
+// It knows nothing of ecosystems, hashes or stores. It resumes by Range, takes
+// its proxies from the environment, and gives credentials to the host they are
+// for and to no other; neither they nor the query of a URL appear in an error.
+// Whoever reads a body checks what it says.
 package fetch
 
 import (
@@ -13,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
@@ -24,216 +26,199 @@ import (
 	"enisle/internal/fail"
 )
 
-// Login is a user and a password for one host.
-type Login struct{ User, Password string }
-
-// Options are the settings of this machine; the zero value uses the system's
-// certificates and no credentials.
+// Options say how; the zero value works.
 type Options struct {
-	CAFiles []string         // further PEM bundles; those that do not exist are an error
-	Logins  map[string]Login // by host, with its port if the URL has one
-	Retries int              // of one request; 0 means 4
-	Pause   time.Duration    // before the first retry, doubling; 0 means 500 ms
+	// CAFiles are PEM files with authorities trusted besides the system's.
+	CAFiles []string
+	// Credentials are asked for by host; the first that fits is used.
+	Credentials []Credential
+	// UserAgent is what the client calls itself; empty means "enisle".
+	UserAgent string
+	// Connect, Header and Idle bound connecting (TLS included), waiting for
+	// the answer to begin, and every pause in it; 0 means 30 s, 60 s, 60 s.
+	// The whole has no limit: what moves may take its time.
+	Connect, Header, Idle time.Duration
+	// Retries is how often a request is made again; 0 means 4, less than 0
+	// never. The pauses are Pause (0 means 500 ms), doubled each time.
+	Retries int
+	Pause   time.Duration
+	Log     *slog.Logger // nil means discard
 }
+
+// Credential is user and password for one host.
+type Credential struct {
+	Host     string // name with port ("a.example:443"), or without: any port
+	User     string
+	Password string
+	Plain    bool // may be sent unencrypted; to loopback addresses always
+}
+
+// String keeps the password out of logs.
+func (c Credential) String() string { return "credential for " + c.Host }
+
+// GoString is String, for %#v.
+func (c Credential) GoString() string { return c.String() }
 
 // Client fetches. It is safe for concurrent use.
 type Client struct {
-	http *http.Client
 	opt  Options
+	http *http.Client
 }
 
-// idle is how long a body may give nothing before the connection is dropped.
-const idle = 60 * time.Second
+// StatusError says that the origin answered with a status other than success.
+type StatusError struct {
+	URL    string // without userinfo and query
+	Status int
+}
 
-// New returns a client.
+func (e *StatusError) Error() string {
+	return fmt.Sprintf("%s: status %d %s", e.URL, e.Status, http.StatusText(e.Status))
+}
+
+// New returns a client. It fails when a CA file cannot be used.
 func New(opt Options) (*Client, error) {
+	set := func(d *time.Duration, standard time.Duration) {
+		if *d == 0 {
+			*d = standard
+		}
+	}
+	set(&opt.Connect, 30*time.Second)
+	set(&opt.Header, time.Minute)
+	set(&opt.Idle, time.Minute)
+	set(&opt.Pause, 500*time.Millisecond)
 	if opt.Retries == 0 {
 		opt.Retries = 4
 	}
-	if opt.Pause == 0 {
-		opt.Pause = 500 * time.Millisecond
+	if opt.UserAgent == "" {
+		opt.UserAgent = "enisle"
+	}
+	if opt.Log == nil {
+		opt.Log = slog.New(slog.DiscardHandler)
+	}
+	roots, err := authorities(opt.CAFiles)
+	if err != nil {
+		return nil, err
+	}
+	transport := &http.Transport{
+		Proxy:                  proxy,
+		DialContext:            (&net.Dialer{Timeout: opt.Connect, KeepAlive: 30 * time.Second}).DialContext,
+		TLSClientConfig:        &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
+		TLSHandshakeTimeout:    opt.Connect,
+		ResponseHeaderTimeout:  opt.Header,
+		IdleConnTimeout:        90 * time.Second,
+		MaxIdleConnsPerHost:    8,
+		MaxResponseHeaderBytes: 256 << 10,
+		ForceAttemptHTTP2:      true,
+	}
+	stay := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return &Client{opt, &http.Client{Transport: transport, CheckRedirect: stay}}, nil
+}
+
+// proxy is http.ProxyFromEnvironment without the proxy's password in errors.
+func proxy(req *http.Request) (*url.URL, error) {
+	u, err := http.ProxyFromEnvironment(req)
+	if err != nil {
+		return nil, errProxy
+	}
+	return u, nil
+}
+
+var errProxy = errors.New("the proxy named by the environment is not a URL")
+
+func authorities(files []string) (*x509.CertPool, error) {
+	if len(files) == 0 {
+		return nil, nil // the system's
 	}
 	pool, err := x509.SystemCertPool()
 	if err != nil {
 		pool = x509.NewCertPool()
 	}
-	for _, name := range opt.CAFiles {
+	for _, name := range files {
 		b, err := os.ReadFile(name)
 		if err != nil {
-			return nil, fail.As(fail.Usage, "mend the setting that names it", fmt.Errorf("certificates: %w", err))
+			return nil, fmt.Errorf("certificate authorities: %w", err)
 		}
-		pool.AppendCertsFromPEM(b)
-	}
-	c := &Client{opt: opt}
-	c.http = &http.Client{
-		Transport: &http.Transport{
-			Proxy: http.ProxyFromEnvironment, TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12},
-			DialContext:         (&net.Dialer{Timeout: 30 * time.Second}).DialContext,
-			TLSHandshakeTimeout: 30 * time.Second, ResponseHeaderTimeout: idle, ForceAttemptHTTP2: true,
-			DisableCompression: true, MaxIdleConnsPerHost: 4,
-		},
-		CheckRedirect: c.redirect,
-	}
-	return c, nil
-}
-
-// redirect follows at most ten redirects, never from HTTPS to HTTP, and gives
-// credentials only to the host they belong to.
-func (c *Client) redirect(req *http.Request, via []*http.Request) error {
-	if len(via) >= 10 {
-		return errors.New("more than ten redirects")
-	}
-	if via[0].URL.Scheme == "https" && req.URL.Scheme != "https" {
-		return errors.New("redirected away from HTTPS")
-	}
-	req.Header.Del("Authorization")
-	c.login(req)
-	return nil
-}
-
-func (c *Client) login(req *http.Request) {
-	if l, ok := c.opt.Logins[req.URL.Host]; ok {
-		req.SetBasicAuth(l.User, l.Password)
-	}
-}
-
-// StatusError is an answer other than the one asked for.
-type StatusError struct {
-	Code int
-	URL  string // without credentials and query
-}
-
-func (e *StatusError) Error() string {
-	return fmt.Sprintf("%s answered %d %s", e.URL, e.Code, http.StatusText(e.Code))
-}
-
-// Get gets the body of a URL from an offset. start is where the body begins: a
-// server that cannot resume begins at 0. total is the size of the whole, -1 if
-// the server does not say. The caller closes the body.
-func (c *Client) Get(ctx context.Context, rawURL string, offset int64) (body io.ReadCloser, start, total int64, err error) {
-	resp, err := c.request(ctx, rawURL, "*/*", offset)
-	var status *StatusError
-	if errors.As(err, &status) && status.Code == http.StatusRequestedRangeNotSatisfiable && offset > 0 {
-		resp, err = c.request(ctx, rawURL, "*/*", 0)
-	}
-	if err != nil {
-		return nil, 0, 0, err
-	}
-	start, total = 0, resp.ContentLength
-	if resp.StatusCode == http.StatusPartialContent {
-		start, total, err = contentRange(resp.Header.Get("Content-Range"))
-		if err != nil || start != offset {
-			return nil, 0, 0, errors.Join(fmt.Errorf("%s: answered another range than asked for", Public(rawURL)), err, resp.Body.Close())
+		if !pool.AppendCertsFromPEM(b) {
+			return nil, fail.As(fail.Usage, "name a file of PEM certificates", fmt.Errorf("certificate authorities: %s holds none", name))
 		}
 	}
-	return &idleBody{resp.Body, time.AfterFunc(idle, func() { _ = resp.Body.Close() })}, start, total, nil
+	return pool, nil
 }
 
-// idleBody drops a connection that gives nothing for too long.
-type idleBody struct {
-	io.ReadCloser
-	timer *time.Timer
-}
-
-func (b *idleBody) Read(p []byte) (int, error) {
-	b.timer.Reset(idle)
-	return b.ReadCloser.Read(p)
-}
-
-func (b *idleBody) Close() error {
-	b.timer.Stop()
-	return b.ReadCloser.Close()
-}
-
-// GetSmall returns a whole body of at most limit bytes and its content type.
-func (c *Client) GetSmall(ctx context.Context, rawURL, accept string, limit int64) ([]byte, string, error) {
-	resp, err := c.request(ctx, rawURL, accept, 0)
-	if err != nil {
-		return nil, "", err
-	}
-	b, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
-	if err == nil && int64(len(b)) > limit {
-		err = fmt.Errorf("%s: answer larger than %d bytes", Public(rawURL), limit)
-	}
-	return b, resp.Header.Get("Content-Type"), errors.Join(err, resp.Body.Close())
-}
-
-// request sends until it gets an answer that trying again would not change.
-func (c *Client) request(ctx context.Context, rawURL, accept string, offset int64) (*http.Response, error) {
-	pause := c.opt.Pause
-	for try := 1; ; try++ {
-		resp, err := c.once(ctx, rawURL, accept, offset)
-		var status *StatusError
-		final := errors.As(err, &status) && status.Code < 500 && status.Code != http.StatusTooManyRequests
-		if err == nil || final || try > c.opt.Retries || ctx.Err() != nil {
-			return resp, err
-		}
-		select {
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case <-time.After(pause):
-		}
-		pause *= 2
-	}
-}
-
-func (c *Client) once(ctx context.Context, rawURL, accept string, offset int64) (*http.Response, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, rawURL, nil)
-	if err != nil || req.URL.Scheme != "https" && req.URL.Scheme != "http" {
-		return nil, fail.As(fail.Usage, "only http and https are fetched", fmt.Errorf("%s: not a web address", Public(rawURL)))
-	}
-	if u := req.URL.User; u != nil {
-		req.URL.User = nil // net/http would repeat it to every host it is redirected to
-		p, _ := u.Password()
-		req.SetBasicAuth(u.Username(), p)
-	}
-	c.login(req)
-	req.Header.Set("Accept", accept)
-	req.Header.Set("Accept-Encoding", "identity")
-	req.Header.Set("User-Agent", "enisle")
+// Get returns the body of a URL from offset on. start is where the body
+// begins: offset, or 0 when the origin cannot resume or has less than offset
+// bytes. total is the size of the whole in bytes, -1 if the origin does not
+// say. The caller closes the body; reading it ends with an error when nothing
+// came for Options.Idle. Any status but 200 and 206 is a *StatusError.
+func (c *Client) Get(ctx context.Context, address string, offset int64) (body io.ReadCloser, start, total int64, err error) {
+	header := http.Header{"Accept": {"*/*"}, "Accept-Encoding": {"identity"}}
 	if offset > 0 {
-		req.Header.Set("Range", "bytes="+strconv.FormatInt(offset, 10)+"-")
+		header.Set("Range", "bytes="+strconv.FormatInt(offset, 10)+"-")
 	}
-	resp, err := c.http.Do(req)
+	res, err := c.request(ctx, address, header)
+	var status *StatusError
+	if offset > 0 && errors.As(err, &status) && status.Status == http.StatusRequestedRangeNotSatisfiable {
+		return c.Get(ctx, address, 0)
+	}
 	if err != nil {
-		var ue *url.Error
-		if errors.As(err, &ue) {
-			err = ue.Err // ue repeats the whole URL, query included
+		return nil, 0, -1, err
+	}
+	if res.StatusCode == http.StatusOK {
+		return res.Body, 0, res.ContentLength, nil
+	}
+	start, total, ok := contentRange(res.Header.Get("Content-Range"))
+	if offset > 0 && ok && start == offset {
+		return res.Body, start, total, nil
+	}
+	_ = res.Body.Close() // nothing of it is used
+	if offset > 0 {
+		return c.Get(ctx, address, 0)
+	}
+	return nil, 0, -1, fmt.Errorf("%s: answers with a part that was not asked for", Clean(address))
+}
+
+// contentRange reads "bytes 5-9/10" and "bytes 5-9/*"; total is -1 for the
+// latter.
+func contentRange(s string) (start, total int64, ok bool) {
+	s, ok = strings.CutPrefix(s, "bytes ")
+	span, whole, ok2 := strings.Cut(s, "/")
+	first, last, ok3 := strings.Cut(span, "-")
+	start, err := strconv.ParseInt(first, 10, 64)
+	end, err2 := strconv.ParseInt(last, 10, 64)
+	if !ok || !ok2 || !ok3 || err != nil || err2 != nil || start < 0 || end < start {
+		return 0, -1, false
+	}
+	if whole == "*" {
+		return start, -1, true
+	}
+	total, err = strconv.ParseInt(whole, 10, 64)
+	// A part that ends before the whole does would pass for the rest.
+	return start, total, err == nil && end == total-1
+}
+
+// GetJSON returns the body of a URL, at most limit bytes of it after
+// decompression; more is an error, and so is a body that stays away or breaks
+// off as often as Options.Retries allows. accept is the Accept header.
+func (c *Client) GetJSON(ctx context.Context, address, accept string, limit int64) ([]byte, error) {
+	for try := 0; ; try++ {
+		res, err := c.request(ctx, address, http.Header{"Accept": {accept}})
+		if err != nil {
+			return nil, err
 		}
-		return nil, fmt.Errorf("%s: %w", Public(rawURL), err)
+		b, err := io.ReadAll(io.LimitReader(res.Body, limit+1))
+		err = errors.Join(err, res.Body.Close())
+		switch {
+		case err == nil && int64(len(b)) > limit:
+			return nil, fmt.Errorf("%s: is longer than %d bytes", Clean(address), limit)
+		case err == nil && res.StatusCode == http.StatusPartialContent:
+			return nil, fmt.Errorf("%s: answers with a part that was not asked for", Clean(address))
+		case err == nil:
+			return b, nil
+		case try >= c.opt.Retries || !transient(ctx, err):
+			return nil, fmt.Errorf("%s: %w", Clean(address), err)
+		}
+		if err := c.pause(ctx, try, 0); err != nil {
+			return nil, err
+		}
 	}
-	if resp.StatusCode == http.StatusOK || offset > 0 && resp.StatusCode == http.StatusPartialContent {
-		return resp, nil
-	}
-	return nil, errors.Join(&StatusError{resp.StatusCode, Public(rawURL)}, resp.Body.Close())
-}
-
-// contentRange reads "bytes 5-9/10".
-func contentRange(s string) (start, total int64, err error) {
-	rest, ok := strings.CutPrefix(s, "bytes ")
-	span, size, ok2 := strings.Cut(rest, "/")
-	first, _, ok3 := strings.Cut(span, "-")
-	if !ok || !ok2 || !ok3 {
-		return 0, 0, fmt.Errorf("content range %.60q", s)
-	}
-	if start, err = strconv.ParseInt(first, 10, 64); err != nil || start < 0 {
-		return 0, 0, fmt.Errorf("content range %.60q", s)
-	}
-	if size == "*" {
-		return start, -1, nil
-	}
-	total, err = strconv.ParseInt(size, 10, 64)
-	return start, total, err
-}
-
-
-// Public strips user, query and fragment from a URL, so that it can be kept as
-// provenance and shown.
-func Public(rawURL string) string {
-	u, err := url.Parse(rawURL)
-	if err != nil {
-		return "an address that does not parse"
-	}
-	u.User, u.RawQuery, u.Fragment = nil, "", ""
-	return u.String()
 }

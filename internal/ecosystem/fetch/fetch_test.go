@@ -2,10 +2,14 @@ package fetch
 
 import (
 	"bytes"
+	"encoding/pem"
 	"errors"
 	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -56,14 +60,28 @@ func TestItGoesOnAtAnOffsetOrSaysThatItStartsOver(t *testing.T) {
 	}
 }
 
-func TestAnotherRangeThanAskedForIsAnError(t *testing.T) {
-	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Range", "bytes 2-9/10")
-		w.WriteHeader(http.StatusPartialContent)
-	}))
-	defer srv.Close()
-	if _, _, _, err := newClient(t, Options{}).Get(t.Context(), srv.URL, 4); err == nil {
-		t.Error("accepted")
+func TestAnotherRangeThanAskedForStartsOver(t *testing.T) {
+	for name, contentRange := range map[string]string{
+		"from elsewhere":        "bytes 2-9/10",
+		"ending before the end": "bytes 4-6/10",
+		"without any":           "",
+	} {
+		t.Run(name, func(t *testing.T) {
+			srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.Header.Get("Range") == "" {
+					_, _ = w.Write([]byte("0123456789"))
+					return
+				}
+				w.Header().Set("Content-Range", contentRange)
+				w.WriteHeader(http.StatusPartialContent)
+			}))
+			defer srv.Close()
+			body, start, total, err := newClient(t, Options{}).Get(t.Context(), srv.URL, 4)
+			if err != nil || start != 0 || total != 10 {
+				t.Fatalf("starts at %d of %d, %v", start, total, err)
+			}
+			_ = body.Close()
+		})
 	}
 }
 
@@ -75,7 +93,7 @@ func TestPassingFaultsAreTriedAgainAndFinalOnesAreNot(t *testing.T) {
 			defer srv.Close()
 			_, _, _, err := newClient(t, Options{}).Get(t.Context(), srv.URL, 0)
 			var status *StatusError
-			if !errors.As(err, &status) || status.Code != tc.status || int(n.Load()) != tc.want {
+			if !errors.As(err, &status) || status.Status != tc.status || int(n.Load()) != tc.want {
 				t.Errorf("%v after %d requests, want %d", err, n.Load(), tc.want)
 			}
 		})
@@ -94,7 +112,7 @@ func TestCredentialsGoOnlyToTheirHostAndAreNotShown(t *testing.T) {
 		http.Redirect(w, r, other.URL+"/x?token=abc", http.StatusFound)
 	}))
 	defer srv.Close()
-	c := newClient(t, Options{Logins: map[string]Login{strings.TrimPrefix(srv.URL, "http://"): {"u", "secret"}}})
+	c := newClient(t, Options{Credentials: []Credential{{Host: strings.TrimPrefix(srv.URL, "http://"), User: "u", Password: "secret"}}})
 	body, _, _, err := c.Get(t.Context(), srv.URL, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -106,5 +124,85 @@ func TestCredentialsGoOnlyToTheirHostAndAreNotShown(t *testing.T) {
 	_, _, _, err = newClient(t, Options{}).Get(t.Context(), strings.Replace(srv.URL, "http://", "http://u:wrong@", 1)+"/?token=abc", 0)
 	if err == nil || strings.Contains(err.Error(), "wrong") || strings.Contains(err.Error(), "abc") {
 		t.Errorf("the error shows a secret: %v", err)
+	}
+}
+
+func TestRedirectsAreBoundedAndStayOnHTTPS(t *testing.T) {
+	plain := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("x")) }))
+	defer plain.Close()
+	secure := httptest.NewTLSServer(http.RedirectHandler(plain.URL, http.StatusFound))
+	defer secure.Close()
+	ca := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: secure.Certificate().Raw}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	round := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, "/again", http.StatusFound)
+	}))
+	defer round.Close()
+	for name, tc := range map[string]struct{ url, want string }{
+		"from https to http": {secure.URL, "from https to http"},
+		"for ever":           {round.URL, "more than 10"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, _, _, err := newClient(t, Options{CAFiles: []string{ca}}).Get(t.Context(), tc.url, 0)
+			if err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("got %v, want %q", err, tc.want)
+			}
+		})
+	}
+}
+
+func TestAnUnknownAuthorityIsNotTriedAgain(t *testing.T) {
+	srv := httptest.NewTLSServer(http.NotFoundHandler())
+	defer srv.Close()
+	srv.Config.ErrorLog = log.New(io.Discard, "", 0)
+	begin := time.Now()
+	c, err := New(Options{Pause: 5 * time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, _, err = c.Get(t.Context(), srv.URL, 0); err == nil || time.Since(begin) > 4*time.Second {
+		t.Errorf("got %v after %s", err, time.Since(begin))
+	}
+}
+
+func TestABodyThatFallsSilentEnds(t *testing.T) {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = w.Write([]byte("begin"))
+		w.(http.Flusher).Flush()
+		<-r.Context().Done()
+	}))
+	defer srv.Close()
+	body, _, total, err := newClient(t, Options{Idle: 50 * time.Millisecond}).Get(t.Context(), srv.URL, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := io.ReadAll(body)
+	if string(b) != "begin" || total != -1 || err == nil || !strings.Contains(err.Error(), "silent") {
+		t.Errorf("got %q of %d, %v", b, total, err)
+	}
+	if err := body.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestSmallDocumentsAreBoundedAndReadAgainWhenTheyBreakOff(t *testing.T) {
+	var n atomic.Int32
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if n.Add(1) == 1 {
+			w.Header().Set("Content-Length", "100")
+			_, _ = w.Write([]byte("half"))
+			return
+		}
+		_, _ = io.WriteString(w, "whole "+r.Header.Get("Accept"))
+	}))
+	defer srv.Close()
+	b, err := newClient(t, Options{}).GetJSON(t.Context(), srv.URL, "a/b", 9)
+	if string(b) != "whole a/b" || err != nil {
+		t.Errorf("got %q, %v", b, err)
+	}
+	if _, err := newClient(t, Options{}).GetJSON(t.Context(), srv.URL, "a/b", 8); err == nil {
+		t.Error("a longer document than allowed was accepted")
 	}
 }

@@ -21,6 +21,7 @@ import (
 	"net/http"
 	"net/url"
 	"path"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -54,7 +55,11 @@ func (e *Ecosystem) Resolve(ctx context.Context, want ecosystem.Want) ([]artifac
 		return nil, fail.As(fail.Failed, "install npm", fmt.Errorf("npm: %w: %s", err, tail(stderr)))
 	}
 	var out []artifact.Artifact
-	for _, it := range want.Items {
+	items := slices.Clone(want.Items)
+	for _, ref := range want.Alone {
+		items = append(items, ref.Name+"@"+ref.Version)
+	}
+	for _, it := range items {
 		spec, ok := it.(string)
 		if !ok {
 			return nil, fail.Refuse(`write "NAME@VERSION"; dependency closures of npm are not resolved yet`, fmt.Errorf("unknown entry %v", it))
@@ -104,7 +109,7 @@ func (e *Ecosystem) view(ctx context.Context, want ecosystem.Want, spec string) 
 		published = time.Time{} // provenance only
 	}
 	a.Ref = artifact.Ref{Kind: Kind, Name: v.Name, Version: v.Version}
-	a.Files = []artifact.File{{Path: path.Base(v.Name) + "-" + v.Version + ".tgz", Size: -1, Origin: fetch.Public(v.Dist.Tarball),
+	a.Files = []artifact.File{{Path: path.Base(v.Name) + "-" + v.Version + ".tgz", Size: -1, Origin: fetch.Clean(v.Dist.Tarball),
 		Hashes: map[string]string{"sha512": hex.EncodeToString(sum)}, Published: published.UTC().Truncate(time.Second)}}
 	return a, a.Ref.Check()
 }

@@ -32,7 +32,7 @@ const Kind = "pypi"
 
 // Getter fetches small documents of an index.
 type Getter interface {
-	GetSmall(ctx context.Context, url, accept string, limit int64) (body []byte, contentType string, err error)
+	GetJSON(ctx context.Context, url, accept string, limit int64) ([]byte, error)
 }
 
 // Ecosystem is PyPI. A zero Options is enough for serving.
@@ -171,7 +171,7 @@ func (p *Ecosystem) python(ctx context.Context, want ecosystem.Want) (settings, 
 // Settings returns what fetching needs to reach where pip downloads from: its
 // certificates and credentials. Without python3 there are none.
 func (p *Ecosystem) Settings(ctx context.Context, want ecosystem.Want) fetch.Options {
-	opt := fetch.Options{Logins: map[string]fetch.Login{}}
+	var opt fetch.Options
 	s, err := p.python(ctx, want)
 	if err != nil {
 		p.opt.Log.DebugContext(ctx, "pip settings", "err", err)
@@ -187,7 +187,7 @@ func (p *Ecosystem) Settings(ctx context.Context, want ecosystem.Want) fetch.Opt
 			continue
 		}
 		pass, _ := u.User.Password()
-		opt.Logins[u.Host] = fetch.Login{User: u.User.Username(), Password: pass}
+		opt.Credentials = append(opt.Credentials, fetch.Credential{Host: u.Host, User: u.User.Username(), Password: pass, Plain: u.Scheme == "http"})
 	}
 	return opt
 }
@@ -208,7 +208,7 @@ func (p *Ecosystem) publish(ctx context.Context, index string, found []artifact.
 		if len(a.Files) == 0 || !a.Files[0].Published.IsZero() {
 			continue
 		}
-		body, ctype, err := p.opt.Index.GetSmall(ctx, strings.TrimRight(index, "/")+"/"+a.Ref.Name+"/", jsonType+", text/html;q=0.1", 64<<20)
+		body, err := p.opt.Index.GetJSON(ctx, strings.TrimRight(index, "/")+"/"+a.Ref.Name+"/", jsonType, 64<<20)
 		var page struct {
 			Files []struct {
 				Filename string    `json:"filename"`
@@ -216,7 +216,7 @@ func (p *Ecosystem) publish(ctx context.Context, index string, found []artifact.
 				Uploaded time.Time `json:"upload-time"`
 			} `json:"files"`
 		}
-		if err == nil && strings.HasPrefix(ctype, jsonType) {
+		if err == nil {
 			err = json.Unmarshal(body, &page)
 		}
 		if err != nil {

@@ -32,6 +32,16 @@ type wants struct {
 
 func readWants(want ecosystem.Want) (w wants, err error) {
 	const shape = `write "name>=1", {requirements: FILE} or {sdist: "name==1.0"}`
+	for _, ref := range want.Alone {
+		spec := ref.Name
+		if ref.Version != "" {
+			spec += "==" + ref.Version
+		}
+		if err := checkSpec(spec); err != nil {
+			return w, err
+		}
+		w.specs = append(w.specs, spec)
+	}
 	for _, it := range want.Items {
 		switch v := it.(type) {
 		case string:
@@ -126,7 +136,7 @@ func (p *Ecosystem) byPip(ctx context.Context, want ecosystem.Want, w wants, s s
 	for _, name := range w.sdists {
 		argv = append(argv, "--no-binary", name)
 	}
-	if want.Alone {
+	if len(want.Alone) > 0 {
 		argv = append(argv, "--no-deps")
 	}
 	for _, f := range w.files {
@@ -204,7 +214,7 @@ func one(name, version, rawURL, sha256 string, size int64, published time.Time, 
 	if err != nil {
 		return artifact.Artifact{}, fail.Refuse("bring it from an index that states SHA-256", fmt.Errorf("%s: %w", ref, err))
 	}
-	f := artifact.File{Path: path.Base(u.Path), Size: size, Digest: d, Origin: fetch.Public(rawURL), Published: published}
+	f := artifact.File{Path: path.Base(u.Path), Size: size, Digest: d, Origin: fetch.Clean(rawURL), Published: published}
 	return artifact.Artifact{Ref: ref, Files: []artifact.File{f}, By: by}, nil
 }
 
@@ -233,7 +243,7 @@ func (p *Ecosystem) byUV(ctx context.Context, want ecosystem.Want, w wants) ([]a
 	for _, name := range w.sdists {
 		argv = append(argv, "--no-binary", name)
 	}
-	if want.Alone {
+	if len(want.Alone) > 0 {
 		argv = append(argv, "--no-deps")
 	}
 	out, stderr, err := p.opt.Runner.Run(ctx, want.Work, want.Hidden, argv)
