@@ -197,7 +197,7 @@ func (a *App) ServeInside(ctx context.Context, opt InsideOptions) (err error) {
 	engines := newEngines(s, opt, a.log())
 	defer func() { err = errors.Join(err, engines.close()) }()
 	go engines.follow(ctx)
-	mirrors := newMirrors(s, a.ecosystems(nil))
+	mirrors := newMirrors(s, a.ecosystems(nil, nil))
 	h := server.New(server.Options{
 		Mirrors: mirrors, Metrics: m.handler(), Count: m.count, Ready: engines.ready, Log: a.log(),
 		Gateway: gateway.New(gateway.Options{Engines: engines.list, Metrics: m.registry, Log: a.log()}),

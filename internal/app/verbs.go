@@ -21,12 +21,12 @@ func (a *App) Collect(ctx context.Context, file string, opt crossing.CollectOpti
 		return out, err
 	}
 	err = a.change(ctx, func(s *site.Site, by site.Actor) error {
-		c, err := a.collector(ctx, s)
+		c, done, err := a.collector(ctx, s)
 		if err != nil {
 			return err
 		}
 		out, err = c.Collect(ctx, by, req, opt)
-		return err
+		return errors.Join(err, done())
 	})
 	return out, err
 }

@@ -4,10 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 
 	"enisle/internal/artifact"
 	"enisle/internal/crossing"
 	"enisle/internal/ecosystem"
+	"enisle/internal/ecosystem/fetch"
+	"enisle/internal/ecosystem/files"
+	"enisle/internal/ecosystem/members"
+	"enisle/internal/ecosystem/npm"
+	"enisle/internal/ecosystem/pypi"
 	"enisle/internal/infer/engine/llamacpp"
 	"enisle/internal/infer/engine/llamacpp/worker"
 	"enisle/internal/judge/inspect"
@@ -30,15 +36,35 @@ func Hidden(ctx context.Context, args []string) (done bool, err error) {
 	return false, nil
 }
 
-// ecosystems lists every package world. Serving needs none of the parts that
-// collecting needs.
-func (a *App) ecosystems(_ any) []ecosystem.Ecosystem {
-	return nil
+// ecosystems lists every package world. Serving needs no runner and no index.
+func (a *App) ecosystems(run ecosystem.Runner, index pypi.Getter) []ecosystem.Ecosystem {
+	return []ecosystem.Ecosystem{
+		pypi.New(pypi.Options{Runner: run, Index: index, Log: a.Log}),
+		&npm.Ecosystem{Runner: run},
+		files.Ecosystem{},
+	}
 }
 
-// collector builds what collecting needs.
-func (a *App) collector(_ context.Context, s *site.Site) (*crossing.Collector, error) {
-	return &crossing.Collector{Site: s, Ecosystems: a.ecosystems(nil), Progress: a.Progress, Hidden: []string{a.KeyFile}}, nil
+// collector builds what collecting needs: clients that run confined, and the
+// one HTTP client, with the settings pip has on this machine.
+func (a *App) collector(ctx context.Context, s *site.Site) (_ *crossing.Collector, done func() error, err error) {
+	work, err := os.MkdirTemp("", "enisle-settings-")
+	if err != nil {
+		return nil, nil, err
+	}
+	done = func() error { return os.RemoveAll(work) }
+	hidden := []string{s.Dir}
+	if a.KeyFile != "" {
+		hidden = append(hidden, a.KeyFile)
+	}
+	run := sandbox.Exec{}
+	settings := pypi.New(pypi.Options{Runner: run, Log: a.Log}).Settings(ctx, ecosystem.Want{Work: work, Hidden: hidden})
+	settings.Log = a.Log
+	client, err := fetch.New(settings)
+	if err != nil {
+		return nil, nil, errors.Join(err, done())
+	}
+	return &crossing.Collector{Site: s, Ecosystems: a.ecosystems(run, client), Fetch: client, Members: members.Reader{}, Progress: a.Progress, Hidden: hidden}, done, nil
 }
 
 type none struct{}

@@ -100,7 +100,7 @@ func (r Ref) Check() error {
 // File is one file of an artifact.
 type File struct {
 	Path      string            `json:"path"`             // relative, slash separated, clean
-	Size      int64             `json:"size"`             // bytes
+	Size      int64             `json:"size"`             // bytes; -1 until it is fetched, where the origin did not say
 	Digest    Digest            `json:"digest"`           // SHA-256 of the content
 	Hashes    map[string]string `json:"hashes,omitempty"` // further hashes the origin stated: algorithm → hex
 	Origin    string            `json:"origin,omitempty"` // where it was fetched from, without credentials
@@ -145,7 +145,7 @@ func (a Artifact) Check() error {
 			return fmt.Errorf("%s: files %q and %q are one name on some file systems", a.Ref, other, f.Path)
 		}
 		seen[fold] = f.Path
-		if f.Size < 0 {
+		if f.Size < -1 {
 			return fmt.Errorf("%s: file %q has a negative size", a.Ref, f.Path)
 		}
 	}

@@ -102,17 +102,20 @@ type collecting struct {
 	req  Request
 	work string
 	out  Collected
+	// sources are fetched like artifacts and not shipped.
+	sources []artifact.Artifact
 }
 
 func (c *collecting) dry(ctx context.Context, lock Lock) (Collected, error) {
 	artifacts := lock.Artifacts
+	c.sources = lock.Sources
 	if !c.out.FromLock {
 		err := c.withWork(func() (err error) { artifacts, err = c.resolve(ctx); return err })
 		if err != nil {
 			return c.out, err
 		}
 	}
-	for _, a := range artifacts {
+	for _, a := range slices.Concat(artifacts, c.sources) {
 		for _, f := range a.Files {
 			if f.Digest != "" && c.Site.Held.Has(f.Digest) {
 				c.out.Held++
@@ -137,6 +140,7 @@ func (c *collecting) withWork(do func() error) (err error) {
 func (c *collecting) all(ctx context.Context, lock Lock, d artifact.Digest) error {
 	return c.withWork(func() error {
 		artifacts := lock.Artifacts
+		c.sources = lock.Sources
 		if !c.out.FromLock {
 			done := c.Progress.start("resolving", -1)
 			var err error
@@ -145,7 +149,7 @@ func (c *collecting) all(ctx context.Context, lock Lock, d artifact.Digest) erro
 			}
 			done(0)
 		}
-		if err := c.fetchAll(ctx, artifacts); err != nil {
+		if err := c.fetchAll(ctx, artifacts, c.sourcesFor(artifacts)); err != nil {
 			return err
 		}
 		artifacts, err := c.files(ctx, artifacts)
@@ -164,7 +168,7 @@ func (c *collecting) all(ctx context.Context, lock Lock, d artifact.Digest) erro
 			}
 			return nil
 		}
-		c.out.Lock = Lock{LockFormat, c.req.Name, d, c.req.Target, content, c.Site.Now(), artifacts}
+		c.out.Lock = Lock{LockFormat, c.req.Name, d, c.req.Target, content, c.Site.Now(), artifacts, c.sources}
 		return nil
 	})
 }
@@ -176,8 +180,8 @@ func (c *collecting) resolve(ctx context.Context) ([]artifact.Artifact, error) {
 	for _, eco := range c.Ecosystems {
 		known[eco.Name()] = true
 		items := c.req.Bring[eco.Name()]
-		if len(items) == 0 {
-			continue
+		if len(items) == 0 || eco.Name() == "files" {
+			continue // files are taken from here, or out of what others bring
 		}
 		found, err := eco.Resolve(ctx, c.want(eco.Name(), items))
 		if err != nil {
@@ -185,19 +189,88 @@ func (c *collecting) resolve(ctx context.Context) ([]artifact.Artifact, error) {
 		}
 		all = append(all, found...)
 	}
+	sources, err := c.resolveSources(ctx, all)
+	if err != nil {
+		return nil, err
+	}
 	for name := range c.req.Bring {
 		if !known[name] {
 			return nil, fail.As(fail.Usage, "'enisle help collect' lists what can be brought", fmt.Errorf("%s asks for %q, which is not known", filepath.Base(c.req.File), name))
 		}
 	}
-	for i := range all {
-		all[i].Name = all[i].Ref.String()
-		slices.SortFunc(all[i].Files, func(a, b artifact.File) int { return compare(a.Path, b.Path) })
-		if err := all[i].Check(); err != nil {
-			return nil, fail.Refuse("the origin offers a name that cannot be kept; bring another version", err)
+	for _, list := range [][]artifact.Artifact{all, sources} {
+		for i := range list {
+			list[i].Name = list[i].Ref.String()
+			slices.SortFunc(list[i].Files, func(a, b artifact.File) int { return compare(a.Path, b.Path) })
+			if err := list[i].Check(); err != nil {
+				return nil, fail.Refuse("the origin offers a name that cannot be kept; bring another version", err)
+			}
 		}
 	}
-	return all, sortArtifacts(all)
+	c.sources = sources
+	return all, errors.Join(sortArtifacts(all), sortArtifacts(sources))
+}
+
+// resolveSources resolves the packages that files are taken out of and that the
+// request does not bring anyway, each alone.
+func (c *collecting) resolveSources(ctx context.Context, brought []artifact.Artifact) (out []artifact.Artifact, err error) {
+	alone := map[string][]artifact.Ref{}
+	for _, v := range c.req.Bring["files"] {
+		it, err := parseFileItem(v)
+		if err != nil {
+			return nil, err
+		}
+		if it.from == "" {
+			continue
+		}
+		ref, _, err := it.source()
+		if err != nil {
+			return nil, err
+		}
+		if find(brought, ref) < 0 && !slices.Contains(alone[ref.Kind], ref) {
+			alone[ref.Kind] = append(alone[ref.Kind], ref)
+		}
+	}
+	for _, eco := range c.Ecosystems {
+		refs := alone[eco.Name()]
+		delete(alone, eco.Name())
+		if len(refs) == 0 {
+			continue
+		}
+		want := c.want(eco.Name()+"-sources", nil)
+		want.Alone = refs
+		found, err := eco.Resolve(ctx, want)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", eco.Name(), err)
+		}
+		out = append(out, found...)
+	}
+	for kind := range alone {
+		return nil, fail.As(fail.Usage, "'enisle help collect' lists what can be brought", fmt.Errorf("files: from: no package world is called %q", kind))
+	}
+	return out, nil
+}
+
+// find returns the index of the artifact that a reference means, with any
+// version if it names none; -1 if there is none.
+func find(all []artifact.Artifact, ref artifact.Ref) int {
+	return slices.IndexFunc(all, func(a artifact.Artifact) bool {
+		return a.Ref.Kind == ref.Kind && a.Ref.Name == ref.Name && (ref.Version == "" || ref.Version == a.Ref.Version)
+	})
+}
+
+// sourcesFor returns the sources, or nothing when every file taken out of them
+// is held already.
+func (c *collecting) sourcesFor(artifacts []artifact.Artifact) []artifact.Artifact {
+	if !c.out.FromLock {
+		return c.sources
+	}
+	for _, a := range artifacts {
+		if a.From != "" && slices.ContainsFunc(a.Files, func(f artifact.File) bool { return !c.held(f) }) {
+			return c.sources
+		}
+	}
+	return nil
 }
 
 func (c *collecting) want(kind string, items []any) ecosystem.Want {
@@ -223,7 +296,8 @@ func compare(a, b string) int {
 
 // fetchAll brings every file of the artifacts into the store, a few at a time,
 // and fills in what only the content tells: size and digest.
-func (c *collecting) fetchAll(ctx context.Context, artifacts []artifact.Artifact) error {
+func (c *collecting) fetchAll(ctx context.Context, lists ...[]artifact.Artifact) error {
+	artifacts := slices.Concat(lists...) // shares the files, which are filled in
 	var total int64
 	for _, a := range artifacts {
 		for _, f := range a.Files {

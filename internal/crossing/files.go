@@ -63,6 +63,22 @@ func parseFileItem(v any) (it fileItem, err error) {
 	return it, nil
 }
 
+// source is the package an entry takes files out of, and the pattern of their
+// names.
+func (it fileItem) source() (ref artifact.Ref, pattern string, err error) {
+	name, pattern, ok := strings.Cut(it.from, "!")
+	if ok {
+		_, err = path.Match(pattern, "")
+	}
+	if err == nil && ok {
+		ref, err = artifact.ParseRef(name)
+	}
+	if !ok || err != nil {
+		err = fail.As(fail.Usage, "write KIND/NAME@VERSION!PATTERN", errors.Join(fmt.Errorf("from: %q", it.from), err))
+	}
+	return ref, pattern, err
+}
+
 // ref is the artifact an entry becomes. Its kind is what "as" begins with; a
 // plain file is named by its base name.
 func (it fileItem) ref() (artifact.Ref, error) {
@@ -146,17 +162,16 @@ func (c *collecting) local(ctx context.Context, a *artifact.Artifact, name strin
 
 // members takes the members that match out of the archives of an artifact.
 func (c *collecting) members(ctx context.Context, a *artifact.Artifact, from string, artifacts []artifact.Artifact) error {
-	name, pattern, ok := strings.Cut(from, "!")
-	if _, err := path.Match(pattern, ""); !ok || err != nil {
-		return fail.As(fail.Usage, "write KIND/NAME@VERSION!PATTERN", fmt.Errorf("from: %q", from))
+	ref, pattern, err := fileItem{from: from}.source()
+	if err != nil {
+		return err
 	}
-	i := slices.IndexFunc(artifacts, func(o artifact.Artifact) bool {
-		return o.Ref.String() == name || o.Ref.Version != "" && o.Ref.Kind+"/"+o.Ref.Name == name
-	})
+	all := slices.Concat(artifacts, c.sources)
+	i := find(all, ref)
 	if i < 0 {
-		return fail.As(fail.Usage, "bring the package too, in the same request", fmt.Errorf("%s is not in this request", name))
+		return fail.Refuse("run 'enisle collect --update'", fmt.Errorf("%s is not in the lock", ref))
 	}
-	src := artifacts[i]
+	src := all[i]
 	for _, f := range src.Files {
 		if err := c.membersOf(ctx, a, f, pattern); err != nil {
 			return err
@@ -180,7 +195,7 @@ func (c *collecting) membersOf(ctx context.Context, a *artifact.Artifact, f arti
 		if err != nil {
 			return err
 		}
-		got.Path, got.Origin = path.Base(name), f.Path+"!"+name
+		got.Path, got.Origin = path.Base(name), f.Origin+"#sha256="+f.Digest.Hex()+"!"+name
 		a.Files = append(a.Files, got)
 		return nil
 	})

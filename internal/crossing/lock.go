@@ -29,6 +29,9 @@ type Lock struct {
 	Content   artifact.Digest     `json:"content"` // content root
 	Collected time.Time           `json:"collected"`
 	Artifacts []artifact.Artifact `json:"artifacts"`
+	// Sources are packages that were fetched only for files taken out of them;
+	// they are not shipped.
+	Sources []artifact.Artifact `json:"sources,omitempty"`
 }
 
 // LockFile is the name of the lock beside a request: enisle.yaml → enisle.lock.
@@ -49,8 +52,8 @@ func ReadLock(file string) (Lock, error) {
 	if err == nil && l.Format != LockFormat {
 		err = fmt.Errorf("format %.40q is not known", l.Format)
 	}
-	for i := range l.Artifacts {
-		a := &l.Artifacts[i]
+	for i := range len(l.Artifacts) + len(l.Sources) {
+		a := l.at(i)
 		if err == nil {
 			a.Ref, err = artifact.ParseRef(a.Name)
 		}
@@ -67,6 +70,14 @@ func ReadLock(file string) (Lock, error) {
 		return l, fail.Refuse("put the lock back, or make it anew with 'enisle collect --update'", fmt.Errorf("%s: %w", filepath.Base(file), err))
 	}
 	return l, nil
+}
+
+// at returns artifact i, counting the sources after the others.
+func (l *Lock) at(i int) *artifact.Artifact {
+	if i < len(l.Artifacts) {
+		return &l.Artifacts[i]
+	}
+	return &l.Sources[i-len(l.Artifacts)]
 }
 
 // write replaces the lock at once.

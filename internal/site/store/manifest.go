@@ -52,6 +52,9 @@ func EncodeManifest(a artifact.Artifact) ([]byte, error) {
 	setNote(m.Annotations, noteBy, a.By)
 	setNote(m.Annotations, noteFrom, a.From)
 	for _, f := range a.Files {
+		if f.Size < 0 || f.Digest == "" {
+			return nil, fmt.Errorf("%s: file %s was not fetched", a.Ref, f.Path)
+		}
 		notes := map[string]string{ocispec.AnnotationTitle: f.Path}
 		setNote(notes, noteOrigin, f.Origin)
 		if !f.Published.IsZero() {
