@@ -188,7 +188,9 @@ func (a *App) ServeInside(ctx context.Context, opt InsideOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	s, err := site.Open(ctx, a.Dir, a.options(true))
+	how := a.options(true)
+	how.Released = true
+	s, err := site.Open(ctx, a.Dir, how)
 	if err != nil {
 		return err
 	}

@@ -100,7 +100,7 @@ Try it:   enisle demo`,
 	root.SetOut(e.stdout)
 	root.SetErr(e.stderr)
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(e.initSite(), e.identity(), e.pair(), e.keygen(), e.person(), e.trust(), e.policy(),
+	root.AddCommand(e.demo(), e.initSite(), e.identity(), e.pair(), e.keygen(), e.person(), e.trust(), e.policy(),
 		e.collect(), e.pack(), e.inspectMedia(), e.verify(),
 		e.importMedia(), e.inspect(), e.review(), e.approve(), e.reject(), e.release(), e.rollback(), e.channel(),
 		e.serve(), e.serveInside(), e.mirror(), e.chat(), e.ledger(), e.check())

@@ -77,6 +77,7 @@ type Site struct {
 // Options say how a site is opened; the zero value opens it for changes.
 type Options struct {
 	ReadOnly bool             // take no lock, load no key, change nothing
+	Released bool             // leave the quarantine closed: for serving
 	Now      func() time.Time // nil means time.Now
 	Log      *slog.Logger     // nil means discard
 	Wait     time.Duration    // how long to wait for another command; 0 means 10 s
@@ -209,7 +210,7 @@ func Open(ctx context.Context, dir string, opt Options) (_ *Site, err error) {
 			return nil, fail.Refuse("restore the site from its backup", errors.New("the site's key is not the one of its identity"))
 		}
 	}
-	if err := s.openRooms(ctx, opt.ReadOnly); err != nil {
+	if err := s.openRooms(ctx, opt); err != nil {
 		return nil, err
 	}
 	if err := s.checkRewind(ctx); err != nil {
@@ -259,7 +260,7 @@ func (s *Site) takeLock(ctx context.Context, wait time.Duration) error {
 	}
 }
 
-func (s *Site) openRooms(ctx context.Context, readOnly bool) (err error) {
+func (s *Site) openRooms(ctx context.Context, opt Options) (err error) {
 	if s.Roots, err = trust.OpenRoots(filepath.Join(s.Dir, trustDir), s.Identity.Key); err != nil {
 		return err
 	}
@@ -268,19 +269,19 @@ func (s *Site) openRooms(ctx context.Context, readOnly bool) (err error) {
 		return err
 	}
 	var private ed25519.PrivateKey
-	if !readOnly {
+	if !opt.ReadOnly {
 		private, _ = s.Key.Ed25519()
 	}
 	if s.Ledger, err = ledger.Open(filepath.Join(s.Dir, ledgerDir), origin(s.Identity.Name), public, private); err != nil {
 		return err
 	}
-	if s.State, err = state.Open(ctx, filepath.Join(s.Dir, stateFile), readOnly); err != nil {
+	if s.State, err = state.Open(ctx, filepath.Join(s.Dir, stateFile), opt.ReadOnly); err != nil {
 		return err
 	}
 	if s.Held, err = store.Open(filepath.Join(s.Dir, heldDir)); err != nil {
 		return err
 	}
-	if s.Identity.Side == trust.High {
+	if s.Identity.Side == trust.High && !opt.Released {
 		if s.Quarantine, err = store.Open(filepath.Join(s.Dir, quarantined)); err != nil {
 			return err
 		}
