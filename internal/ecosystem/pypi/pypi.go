@@ -14,17 +14,16 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"enisle/internal/artifact"
 	"enisle/internal/ecosystem"
-	"enisle/internal/ecosystem/fetch"
-	"enisle/internal/fail"
 )
 
 // Kind is the kind of Python packages.
@@ -61,19 +60,18 @@ func New(opt Options) *Ecosystem {
 // Name returns "pypi".
 func (*Ecosystem) Name() string { return Kind }
 
-var separators = regexp.MustCompile(`[-_.]+`)
-
-// Normalise returns a project name in the one form that indexes use (PEP 503).
-func Normalise(name string) string { return strings.ToLower(separators.ReplaceAllString(name, "-")) }
-
-// Resolve asks pip, or uv when the target is not this machine.
+// Resolve asks pip, or uv when the target is not this machine or there is no
+// pip.
 func (p *Ecosystem) Resolve(ctx context.Context, want ecosystem.Want) ([]artifact.Artifact, error) {
 	w, err := readWants(want)
 	if err != nil {
 		return nil, err
 	}
+	if len(w.specs)+len(w.files) == 0 {
+		return nil, nil
+	}
 	python, err := p.python(ctx, want)
-	if err != nil {
+	if _, missing := exec.LookPath("uv"); err != nil && missing != nil {
 		return nil, err
 	}
 	var found []artifact.Artifact
@@ -86,8 +84,8 @@ func (p *Ecosystem) Resolve(ctx context.Context, want ecosystem.Want) ([]artifac
 		return nil, err
 	}
 	for i := range found {
-		if err := checkNames(&found[i]); err != nil {
-			return nil, fail.Refuse("bring another version", err)
+		if err := w.check(&found[i]); err != nil {
+			return nil, err
 		}
 	}
 	if p.opt.Index != nil && python.Index != "" {
@@ -96,106 +94,10 @@ func (p *Ecosystem) Resolve(ctx context.Context, want ecosystem.Want) ([]artifac
 	return found, nil
 }
 
-// checkNames refuses a file whose name is not that of its project and version.
-func checkNames(a *artifact.Artifact) error {
-	for _, f := range a.Files {
-		name, version, err := parseFileName(f.Path)
-		if err != nil {
-			return err
-		}
-		if Normalise(name) != a.Ref.Name || !sameVersion(version, a.Ref.Version) {
-			return fmt.Errorf("%s: the file %s is of another project or version", a.Ref, f.Path)
-		}
-	}
-	return nil
-}
-
-func sameVersion(a, b string) bool {
-	norm := func(s string) string { return strings.ToLower(strings.NewReplacer("_", "+", "-", "+").Replace(s)) }
-	return norm(a) == norm(b)
-}
-
-// parseFileName splits the name of a wheel (PEP 427) or an sdist (PEP 625).
-func parseFileName(file string) (name, version string, err error) {
-	if base, ok := strings.CutSuffix(file, ".whl"); ok {
-		parts := strings.Split(base, "-")
-		if len(parts) == 5 || len(parts) == 6 {
-			return parts[0], parts[1], nil
-		}
-	}
-	if base, ok := strings.CutSuffix(file, ".tar.gz"); ok {
-		if i := strings.LastIndex(base, "-"); i > 0 {
-			return base[:i], base[i+1:], nil
-		}
-	}
-	return "", "", fmt.Errorf("%.80q is neither a wheel nor an sdist", file)
-}
-
-// settings are what pip itself would use, asked of pip.
-type settings struct {
-	Exe     string   `json:"exe"`
-	Version string   `json:"version"` // of Python, such as 3.11
-	Machine string   `json:"machine"` // as uname says
-	Pip     string   `json:"pip"`
-	Index   string   `json:"index"`
-	Extra   []string `json:"extra"`
-	Cert    string   `json:"cert"`
-}
-
-// askPip prints the settings; pip merges its files and environment by itself.
-const askPip = `
-import json, platform, sys
-out = {"exe": sys.executable, "version": "%d.%d" % sys.version_info[:2], "machine": platform.machine()}
-try:
-    import pip
-    from pip._internal.commands import create_command
-    o, _ = create_command("install").parser.parse_args([])
-    out.update(pip=pip.__version__, index=o.index_url, extra=o.extra_index_urls or [], cert=o.cert or "")
-except Exception as e:
-    sys.stderr.write("pip: %s\n" % e)
-print(json.dumps(out))
-`
-
-func (p *Ecosystem) python(ctx context.Context, want ecosystem.Want) (settings, error) {
-	var s settings
-	out, stderr, err := p.opt.Runner.Run(ctx, want.Work, want.Hidden, []string{"python3", "-c", askPip})
-	if err == nil {
-		err = json.Unmarshal(out, &s)
-	}
-	if err != nil {
-		return s, fail.As(fail.Failed, "install python3 with pip, or uv", fmt.Errorf("python3: %w: %s", err, lastLine(stderr)))
-	}
-	return s, nil
-}
-
-// Settings returns what fetching needs to reach where pip downloads from: its
-// certificates and credentials. Without python3 there are none.
-func (p *Ecosystem) Settings(ctx context.Context, want ecosystem.Want) fetch.Options {
-	var opt fetch.Options
-	s, err := p.python(ctx, want)
-	if err != nil {
-		p.opt.Log.DebugContext(ctx, "pip settings", "err", err)
-	}
-	for _, f := range []string{s.Cert, os.Getenv("SSL_CERT_FILE"), os.Getenv("REQUESTS_CA_BUNDLE")} {
-		if st, err := os.Stat(f); err == nil && st.Mode().IsRegular() {
-			opt.CAFiles = append(opt.CAFiles, f)
-		}
-	}
-	for _, raw := range append(s.Extra, s.Index) {
-		u, err := url.Parse(raw)
-		if err != nil || u.User == nil {
-			continue
-		}
-		pass, _ := u.User.Password()
-		opt.Credentials = append(opt.Credentials, fetch.Credential{Host: u.Host, User: u.User.Username(), Password: pass, Plain: u.Scheme == "http"})
-	}
-	return opt
-}
-
-// here reports whether the target is this machine.
+// here reports whether the target is this machine and pip is there to ask.
 func here(t ecosystem.Target, s settings) bool {
 	arch := map[string]string{"amd64": "x86_64", "arm64": "aarch64"}[t.Arch]
-	return (t.OS == "" || t.OS == "linux") && (t.Arch == "" || arch == s.Machine) && (t.Python == "" || t.Python == s.Version) && s.Pip != ""
+	return (t.OS == "" || t.OS == "linux") && (t.Arch == "" || arch == s.Machine) && (t.Python == "" || t.Python == s.Version || strings.HasPrefix(t.Python, s.Version+".")) && s.Pip != ""
 }
 
 // publish fills in sizes and publish times from the index (PEP 700), as far as
@@ -203,37 +105,56 @@ func here(t ecosystem.Target, s settings) bool {
 func (p *Ecosystem) publish(ctx context.Context, index string, found []artifact.Artifact) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
+	var g errgroup.Group
+	g.SetLimit(6)
 	for i := range found {
 		a := &found[i]
 		if len(a.Files) == 0 || !a.Files[0].Published.IsZero() {
 			continue
 		}
-		body, err := p.opt.Index.GetJSON(ctx, strings.TrimRight(index, "/")+"/"+a.Ref.Name+"/", jsonType, 64<<20)
-		var page struct {
-			Files []struct {
-				Filename string    `json:"filename"`
-				Size     int64     `json:"size"`
-				Uploaded time.Time `json:"upload-time"`
-			} `json:"files"`
-		}
-		if err == nil {
-			err = json.Unmarshal(body, &page)
-		}
-		if err != nil {
-			p.opt.Log.DebugContext(ctx, "publish time", "project", a.Ref.Name, "err", err)
-			continue
-		}
-		for j := range a.Files {
-			for _, f := range page.Files {
-				if f.Filename == a.Files[j].Path {
-					a.Files[j].Published = f.Uploaded.UTC().Truncate(time.Second)
-					if f.Size > 0 {
-						a.Files[j].Size = f.Size
-					}
-				}
+		g.Go(func() error {
+			if err := p.publishOne(ctx, index, a); err != nil {
+				p.opt.Log.DebugContext(ctx, "publish time", "project", a.Ref.Name, "err", err)
+			}
+			return nil
+		})
+	}
+	_ = g.Wait() // no function of the group fails
+}
+
+// maxPage is the largest project page that is read, in bytes; the largest seen
+// are near 10 MB.
+const maxPage = 64 << 20
+
+func (p *Ecosystem) publishOne(ctx context.Context, index string, a *artifact.Artifact) error {
+	body, err := p.opt.Index.GetJSON(ctx, strings.TrimRight(index, "/")+"/"+a.Ref.Name+"/", jsonType, maxPage)
+	if err != nil {
+		return err
+	}
+	var page struct {
+		Files []struct {
+			Filename string            `json:"filename"`
+			Hashes   map[string]string `json:"hashes"`
+			Size     int64             `json:"size"`
+			Uploaded time.Time         `json:"upload-time"`
+		} `json:"files"`
+	}
+	if err := json.Unmarshal(body, &page); err != nil {
+		return err
+	}
+	for j := range a.Files {
+		for _, f := range page.Files {
+			// Another index may have another file of this name.
+			if f.Filename != a.Files[j].Path || f.Hashes["sha256"] != a.Files[j].Digest.Hex() {
+				continue
+			}
+			a.Files[j].Published = f.Uploaded.UTC().Truncate(time.Second)
+			if f.Size > 0 {
+				a.Files[j].Size = f.Size
 			}
 		}
 	}
+	return nil
 }
 
 // Download lets pip fetch one file, with whatever credentials it has.
@@ -244,7 +165,7 @@ func (p *Ecosystem) Download(ctx context.Context, want ecosystem.Want, a artifac
 	}
 	argv := append(pipCommand(s.Exe, "download"), "--no-deps", "--dest", want.Work)
 	if strings.HasSuffix(f.Path, ".whl") {
-		argv = append(argv, "--only-binary", ":all:")
+		argv = append(append(argv, "--only-binary", ":all:"), tagOptions(f.Path)...)
 	} else {
 		argv = append(argv, "--no-binary", a.Ref.Name)
 	}
@@ -252,7 +173,31 @@ func (p *Ecosystem) Download(ctx context.Context, want ecosystem.Want, a artifac
 	if err != nil {
 		return "", fmt.Errorf("pip download: %w: %s", err, lastLine(stderr))
 	}
-	return filepath.Join(want.Work, f.Path), nil
+	out := filepath.Join(want.Work, f.Path)
+	if _, err := os.Stat(out); err != nil {
+		return "", fmt.Errorf("pip download: brought another file than %s", f.Path)
+	}
+	return out, nil
+}
+
+// tagOptions makes pip choose the wheel of this name wherever it runs.
+func tagOptions(file string) (argv []string) {
+	parts := strings.Split(strings.TrimSuffix(file, ".whl"), "-")
+	if len(parts) < 5 || parts[len(parts)-1] == "any" {
+		return nil
+	}
+	parts = parts[len(parts)-3:]
+	for platform := range strings.SplitSeq(parts[2], ".") {
+		argv = append(argv, "--platform", platform)
+	}
+	for abi := range strings.SplitSeq(parts[1], ".") {
+		argv = append(argv, "--abi", abi)
+	}
+	python, _, _ := strings.Cut(parts[0], ".")
+	if v, ok := strings.CutPrefix(python, "cp"); ok {
+		argv = append(argv, "--implementation", "cp", "--python-version", v)
+	}
+	return argv
 }
 
 func pipCommand(exe, verb string) []string {

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -78,8 +79,24 @@ func readWants(want ecosystem.Want) (w wants, err error) {
 // checkSpec refuses what is not a plain requirement: options, paths and
 // addresses would bring something that no index vouches for.
 func checkSpec(s string) error {
-	if s == "" || strings.HasPrefix(s, "-") || strings.HasPrefix(s, ".") || strings.ContainsAny(s, "/\\@\n\r") {
+	if s == "" || strings.HasPrefix(s, "-") || strings.HasPrefix(s, ".") || strings.ContainsAny(s, "/\\@\n\r") || strings.Contains(s, " -") {
 		return fail.As(fail.Usage, `write a requirement such as "requests>=2"`, fmt.Errorf("%.80q is not one", s))
+	}
+	return nil
+}
+
+// check refuses a file that was not asked for in this form, or whose name is
+// not that of its project and version. Requirements files can allow sources by
+// themselves; only the request may.
+func (w wants) check(a *artifact.Artifact) error {
+	for _, f := range a.Files {
+		if !strings.HasSuffix(f.Path, ".whl") && !slices.Contains(w.sdists, a.Ref.Name) {
+			return fail.Refuse(fmt.Sprintf("ask for it with {sdist: %q}, or bring a version that has a wheel", a.Ref.Name+"=="+a.Ref.Version),
+				fmt.Errorf("%s: %.100q is not a wheel", a.Ref, f.Path))
+		}
+	}
+	if err := checkNames(a); err != nil {
+		return fail.Refuse("bring another version", err)
 	}
 	return nil
 }
@@ -116,7 +133,7 @@ func copyRequirements(want ecosystem.Want, file string, depth int) (string, erro
 			line = opt + " " + nested
 		}
 		req, _, _ := strings.Cut(line, " #")
-		if strings.HasPrefix(req, "-e") || strings.HasPrefix(req, "--editable") || strings.HasPrefix(req, ".") || strings.HasPrefix(req, "/") || strings.Contains(req, "://") && !strings.HasPrefix(req, "-") {
+		if strings.HasPrefix(req, "-e") || strings.HasPrefix(req, "--editable") || strings.HasPrefix(req, ".") || strings.HasPrefix(req, "/") || !strings.HasPrefix(req, "-") && (strings.Contains(req, "://") || strings.Contains(req, "@")) {
 			return "", fail.Refuse("name a version that an index offers", fmt.Errorf("%s: %.80q does not come from an index", file, line))
 		}
 		fmt.Fprintln(&out, line)
@@ -166,6 +183,7 @@ func fromPip(b []byte) ([]artifact.Artifact, error) {
 		Version string `json:"version"`
 		Pip     string `json:"pip_version"`
 		Install []struct {
+			Direct   bool `json:"is_direct"`
 			Download struct {
 				URL     string `json:"url"`
 				Archive *struct {
@@ -187,8 +205,8 @@ func fromPip(b []byte) ([]artifact.Artifact, error) {
 	}
 	var out []artifact.Artifact
 	for _, in := range r.Install {
-		if in.Download.Archive == nil {
-			return nil, fail.Refuse("name a version that an index offers", fmt.Errorf("%s comes from a directory or a repository, not from an index", in.Metadata.Name))
+		if in.Direct || in.Download.Archive == nil {
+			return nil, fail.Refuse("name a version that an index offers", fmt.Errorf("%s is named by path, address or repository, not by an index", in.Metadata.Name))
 		}
 		sum := in.Download.Archive.Hashes["sha256"]
 		if sum == "" {
@@ -209,6 +227,9 @@ func one(name, version, rawURL, sha256 string, size int64, published time.Time, 
 	u, err := url.Parse(rawURL)
 	if err != nil || u.Path == "" {
 		return artifact.Artifact{}, fmt.Errorf("%s: %w", ref, errors.Join(errNoURL, err))
+	}
+	if u.Scheme != "https" && u.Scheme != "http" {
+		return artifact.Artifact{}, fail.Refuse("bring it from an index; files of this machine are brought under 'files:'", fmt.Errorf("%s: its file is local", ref))
 	}
 	d, err := artifact.ParseDigest("sha256:" + sha256)
 	if err != nil {
@@ -255,7 +276,7 @@ func (p *Ecosystem) byUV(ctx context.Context, want ecosystem.Want, w wants) ([]a
 		return nil, err
 	}
 	by := strings.Join(strings.Fields(string(version))[:min(2, len(strings.Fields(string(version))))], " ")
-	return fromUV(out, by, w.sdists)
+	return fromUV(out, by, want.Target.Python, w.sdists)
 }
 
 // uvPlatform is uv's name of a target; glibc 2.28 (2018) is what manylinux
@@ -285,38 +306,62 @@ type lockedFile struct {
 	Hashes   map[string]string `toml:"hashes"`
 }
 
-// fromUV reads a pylock.toml (PEP 751) and takes, of the wheels that uv found
-// to fit the target, the most specific one.
-func fromUV(b []byte, by string, sdists []string) ([]artifact.Artifact, error) {
+// lockedPackage is one package of a pylock.toml (PEP 751).
+type lockedPackage struct {
+	Name      string         `toml:"name"`
+	Version   string         `toml:"version"`
+	Wheels    []lockedFile   `toml:"wheels"`
+	Sdist     *lockedFile    `toml:"sdist"`
+	VCS       map[string]any `toml:"vcs"`
+	Directory map[string]any `toml:"directory"`
+	Archive   map[string]any `toml:"archive"`
+}
+
+// choose returns the file to bring: of the wheels that uv found to fit, the one
+// that fits best, or the sdist where that was asked for and no wheel is there.
+func (pkg lockedPackage) choose(python string, sdist bool) *lockedFile {
+	best, bestRank := (*lockedFile)(nil), -1
+	for i := range pkg.Wheels {
+		if r := rank(pkg.Wheels[i].name(), python); r > bestRank {
+			best, bestRank = &pkg.Wheels[i], r
+		}
+	}
+	if sdist && pkg.Sdist != nil {
+		return pkg.Sdist
+	}
+	return best
+}
+
+func (f lockedFile) name() string {
+	u, err := url.Parse(f.URL)
+	if err != nil {
+		return ""
+	}
+	return path.Base(u.Path)
+}
+
+// fromUV reads a pylock.toml. python is the target's version, or empty.
+func fromUV(b []byte, by, python string, sdists []string) ([]artifact.Artifact, error) {
 	var lock struct {
-		Version  string `toml:"lock-version"`
-		Packages []struct {
-			Name    string       `toml:"name"`
-			Version string       `toml:"version"`
-			Wheels  []lockedFile `toml:"wheels"`
-			Sdist   *lockedFile  `toml:"sdist"`
-		} `toml:"packages"`
+		Version  string          `toml:"lock-version"`
+		Packages []lockedPackage `toml:"packages"`
 	}
 	if err := toml.Unmarshal(b, &lock); err != nil {
 		return nil, fmt.Errorf("uv lock: %w", err)
 	}
+	if !strings.HasPrefix(lock.Version, "1.") {
+		return nil, fail.Refuse("use a uv that writes pylock.toml of version 1", fmt.Errorf("uv lock: version %.20q", lock.Version))
+	}
 	var out []artifact.Artifact
 	for _, pkg := range lock.Packages {
-		var best *lockedFile
-		for i := range pkg.Wheels {
-			if best == nil || specific(pkg.Wheels[i].URL) > specific(best.URL) {
-				best = &pkg.Wheels[i]
-			}
+		if pkg.VCS != nil || pkg.Directory != nil || pkg.Archive != nil {
+			return nil, fail.Refuse("name a version that an index offers", fmt.Errorf("%s is named by path, address or repository, not by an index", pkg.Name))
 		}
-		for _, name := range sdists {
-			if name == Normalise(pkg.Name) && pkg.Sdist != nil {
-				best = pkg.Sdist
-			}
-		}
+		best := pkg.choose(python, slices.Contains(sdists, Normalise(pkg.Name)))
 		if best == nil {
 			return nil, fail.Refuse("name a version that an index offers as a wheel, or ask for its source with {sdist: …}", fmt.Errorf("%s has no wheel for the target", pkg.Name))
 		}
-		a, err := one(pkg.Name, pkg.Version, best.URL, best.Hashes["sha256"], best.Size, best.Uploaded.UTC().Truncate(time.Second), by)
+		a, err := one(pkg.Name, pkg.Version, best.URL, best.Hashes["sha256"], best.size(), best.Uploaded.UTC().Truncate(time.Second), by)
 		if err != nil {
 			return nil, err
 		}
@@ -325,17 +370,10 @@ func fromUV(b []byte, by string, sdists []string) ([]artifact.Artifact, error) {
 	return out, nil
 }
 
-// specific orders wheels that all fit: compiled for the very Python before
-// abi3 before pure.
-func specific(rawURL string) int {
-	name := path.Base(rawURL)
-	switch {
-	case strings.HasSuffix(name, "-none-any.whl"):
-		return 0
-	case strings.Contains(name, "-none-"):
-		return 1
-	case strings.Contains(name, "-abi3-"):
-		return 2
+// size is -1 when the index did not tell.
+func (f lockedFile) size() int64 {
+	if f.Size <= 0 {
+		return -1
 	}
-	return 3
+	return f.Size
 }
