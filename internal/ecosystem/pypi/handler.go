@@ -44,9 +44,8 @@ func (*Ecosystem) Handler(rel ecosystem.Release) (http.Handler, error) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/simple/{$}", ix.list)
 	mux.HandleFunc("/simple/{name}/{$}", ix.project)
-	mux.HandleFunc("/simple/{name}", func(w http.ResponseWriter, r *http.Request) {
-		redirect(w, Normalise(r.PathValue("name"))+"/")
-	})
+	mux.HandleFunc("/simple/{name}", func(w http.ResponseWriter, r *http.Request) { ix.point(w, r, "") })
+	mux.HandleFunc("/simple", func(w http.ResponseWriter, _ *http.Request) { redirect(w, "simple/") })
 	mux.HandleFunc("/files/{sum}/{file}", ix.download)
 	mux.HandleFunc("/{$}", func(w http.ResponseWriter, _ *http.Request) { redirect(w, "simple/") })
 	return readOnly(mux), nil
@@ -101,13 +100,15 @@ func (d *dist) learn(rel ecosystem.Release) {
 			if strings.TrimSpace(line) == "" {
 				break
 			}
-			if v, ok := strings.CutPrefix(line, "Requires-Python:"); ok {
+			if k, v, _ := strings.Cut(line, ":"); strings.EqualFold(k, "Requires-Python") {
 				d.python = strings.TrimSpace(v)
 			}
 		}
 	})
 }
 
+// readMetadata returns the one METADATA of a wheel. A wheel with two is one that
+// clients may read differently: it is served without.
 func readMetadata(rel ecosystem.Release, sum artifact.Digest) (_ []byte, err error) {
 	b, err := rel.Open(sum)
 	if err != nil {
@@ -118,22 +119,29 @@ func readMetadata(rel ecosystem.Release, sum artifact.Digest) (_ []byte, err err
 	if err != nil {
 		return nil, err
 	}
+	var found *zip.File
 	for _, f := range z.File {
 		dir, base, ok := strings.Cut(f.Name, "/")
-		if !ok || base != "METADATA" || !strings.HasSuffix(dir, ".dist-info") || f.UncompressedSize64 > maxMetadata {
+		if !ok || base != "METADATA" || !strings.HasSuffix(dir, ".dist-info") {
 			continue
 		}
-		r, err := f.Open()
-		if err != nil {
-			return nil, err
+		if found != nil {
+			return nil, errors.New("more than one METADATA")
 		}
-		out, err := io.ReadAll(io.LimitReader(r, maxMetadata+1))
-		if err == nil && len(out) > maxMetadata {
-			err = fmt.Errorf("METADATA is larger than %d bytes", maxMetadata)
-		}
-		return out, errors.Join(err, r.Close())
+		found = f
 	}
-	return nil, errors.New("no METADATA")
+	if found == nil {
+		return nil, errors.New("no METADATA")
+	}
+	r, err := found.Open()
+	if err != nil {
+		return nil, err
+	}
+	out, err := io.ReadAll(io.LimitReader(r, maxMetadata+1))
+	if err == nil && len(out) > maxMetadata {
+		err = fmt.Errorf("METADATA is larger than %d bytes", maxMetadata)
+	}
+	return out, errors.Join(err, r.Close())
 }
 
 // accept chooses what a client gets: the best of the three types it takes, HTML
@@ -149,14 +157,14 @@ func accept(r *http.Request) (string, bool) {
 		q := 1.0
 		for p := range strings.SplitSeq(params, ";") {
 			if v, ok := strings.CutPrefix(strings.TrimSpace(p), "q="); ok {
-				if f, err := strconv.ParseFloat(v, 64); err == nil {
+				if f, err := strconv.ParseFloat(v, 64); err == nil && f >= 0 && f <= 1 {
 					q = f
 				}
 			}
 		}
 		offered := map[string]string{
 			jsonType: jsonType, "application/vnd.pypi.simple.latest+json": jsonType, htmlType: htmlType,
-			"application/vnd.pypi.simple.latest+html": htmlType, "text/html": "text/html", "text/*": "text/html", "*/*": "text/html",
+			"application/vnd.pypi.simple.latest+html": htmlType, "text/html": "text/html", "text/*": "text/html", "application/*": jsonType, "*/*": "text/html",
 		}[strings.TrimSpace(strings.ToLower(kind))]
 		if offered != "" && q > bestQ {
 			best, bestQ = offered, q
@@ -200,10 +208,21 @@ func (ix *index) list(w http.ResponseWriter, r *http.Request) {
 	answer(w, r, doc, listPage, doc.Projects)
 }
 
+// point redirects to the project that the path names in another form, and to
+// no other place: what is not a project is not found.
+func (ix *index) point(w http.ResponseWriter, r *http.Request, up string) {
+	name := Normalise(r.PathValue("name"))
+	if _, ok := ix.projects[name]; !ok {
+		http.NotFound(w, r)
+		return
+	}
+	redirect(w, up+name+"/")
+}
+
 func (ix *index) project(w http.ResponseWriter, r *http.Request) {
 	name := r.PathValue("name")
-	if norm := Normalise(name); norm != name {
-		redirect(w, "../"+norm+"/")
+	if Normalise(name) != name {
+		ix.point(w, r, "../")
 		return
 	}
 	dists, ok := ix.projects[name]
@@ -245,6 +264,8 @@ func answer(w http.ResponseWriter, r *http.Request, doc any, page string, data a
 		return
 	}
 	w.Header().Set("Content-Type", kind)
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.Header().Set("Content-Security-Policy", "default-src 'none'")
 	if kind == jsonType {
 		// The client may be gone; there is nobody left to tell.
 		_ = json.NewEncoder(w).Encode(doc)
