@@ -7,23 +7,18 @@
 package npm
 
 import (
-	"archive/tar"
-	"compress/gzip"
 	"context"
-	"crypto/sha1" //nolint:gosec // the protocol's shasum; clients verify integrity (sha512)
 	"crypto/sha512"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
 	"net/url"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"enisle/internal/artifact"
@@ -35,15 +30,15 @@ import (
 // Kind is the kind of npm packages.
 const Kind = "npm"
 
-// maxManifest is the largest package.json that is served, in bytes.
-const maxManifest = 4 << 20
-
 // Ecosystem is npm. The zero value serves.
 type Ecosystem struct {
 	Runner ecosystem.Runner // runs npm; needed for collecting
 }
 
-var _ ecosystem.Ecosystem = (*Ecosystem)(nil)
+var (
+	_ ecosystem.Ecosystem  = (*Ecosystem)(nil)
+	_ ecosystem.Downloader = (*Ecosystem)(nil)
+)
 
 // Name returns "npm".
 func (*Ecosystem) Name() string { return Kind }
@@ -57,7 +52,11 @@ func (e *Ecosystem) Resolve(ctx context.Context, want ecosystem.Want) ([]artifac
 	var out []artifact.Artifact
 	items := slices.Clone(want.Items)
 	for _, ref := range want.Alone {
-		items = append(items, ref.Name+"@"+ref.Version)
+		version := ref.Version
+		if version == "" {
+			version = "latest"
+		}
+		items = append(items, ref.Name+"@"+version)
 	}
 	for _, it := range items {
 		spec, ok := it.(string)
@@ -65,7 +64,7 @@ func (e *Ecosystem) Resolve(ctx context.Context, want ecosystem.Want) ([]artifac
 			return nil, fail.Refuse(`write "NAME@VERSION"; dependency closures of npm are not resolved yet`, fmt.Errorf("unknown entry %v", it))
 		}
 		i := strings.LastIndex(spec, "@")
-		if i < 1 || strings.HasPrefix(spec, "-") || strings.ContainsAny(spec, " \\\n") || strings.Count(spec, "/") > 1 || strings.Contains(spec, "/") && spec[0] != '@' {
+		if i < 1 || strings.HasPrefix(spec, "-") || strings.ContainsAny(spec, " :\\\n") || strings.Count(spec, "/") > 1 || strings.Contains(spec, "/") && spec[0] != '@' {
 			return nil, fail.As(fail.Usage, `write "NAME@VERSION"`, fmt.Errorf("%.80q names no version of a package", spec))
 		}
 		a, err := e.view(ctx, want, spec)
@@ -96,6 +95,9 @@ func (e *Ecosystem) view(ctx context.Context, want ecosystem.Want, spec string) 
 	if err := json.Unmarshal(stdout, &v); err != nil {
 		return a, fail.As(fail.Usage, "name one exact version", fmt.Errorf("npm answered with something else than one version: %w", err))
 	}
+	if asked := spec[:strings.LastIndex(spec, "@")]; v.Name != asked {
+		return a, fail.Refuse("do not use this registry", fmt.Errorf("the registry answered with the package %.80q", v.Name))
+	}
 	b64, ok := strings.CutPrefix(v.Dist.Integrity, "sha512-")
 	sum, err := base64.StdEncoding.DecodeString(b64)
 	if !ok || err != nil || len(sum) != sha512.Size {
@@ -114,159 +116,26 @@ func (e *Ecosystem) view(ctx context.Context, want ecosystem.Want, spec string) 
 	return a, a.Ref.Check()
 }
 
+// Download lets npm fetch one tarball, with whatever credentials it has.
+func (e *Ecosystem) Download(ctx context.Context, want ecosystem.Want, a artifact.Artifact, f artifact.File) (string, error) {
+	spec := a.Ref.Name + "@" + a.Ref.Version
+	stdout, stderr, err := e.Runner.Run(ctx, want.Work, want.Hidden, []string{"npm", "pack", spec, "--pack-destination", want.Work, "--ignore-scripts", "--json"})
+	if err != nil {
+		return "", fmt.Errorf("npm pack: %w: %s", err, tail(stderr))
+	}
+	var packed []struct {
+		Filename string `json:"filename"`
+	}
+	if err := json.Unmarshal(stdout, &packed); err != nil || len(packed) != 1 {
+		return "", fmt.Errorf("npm pack: answered with something else than one file for %s", f.Path)
+	}
+	return filepath.Join(want.Work, path.Base(packed[0].Filename)), nil
+}
+
 func tail(b []byte) string {
 	s := strings.TrimSpace(string(b))
 	if len(s) > 300 {
 		s = s[len(s)-300:]
 	}
 	return strings.ReplaceAll(s, "\n", "; ")
-}
-
-// Handler returns the read-only registry of one release: package documents and
-// tarballs.
-func (*Ecosystem) Handler(rel ecosystem.Release) (http.Handler, error) {
-	reg := &registry{rel: rel, packages: map[string][]*version{}}
-	for _, a := range rel.Artifacts(Kind) {
-		for _, f := range a.Files {
-			reg.packages[a.Ref.Name] = append(reg.packages[a.Ref.Name], &version{number: a.Ref.Version, file: f})
-		}
-	}
-	return reg, nil
-}
-
-type registry struct {
-	rel      ecosystem.Release
-	packages map[string][]*version // in order of references
-}
-
-type version struct {
-	number string
-	file   artifact.File
-
-	once     sync.Once
-	manifest map[string]any // of package.json, with dist but for its tarball
-	err      error
-}
-
-// ServeHTTP answers /NAME, /@SCOPE/NAME (also with %2f) and NAME/-/FILE.tgz.
-func (reg *registry) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		w.Header().Set("Allow", "GET, HEAD")
-		http.Error(w, "this mirror is read only", http.StatusMethodNotAllowed)
-		return
-	}
-	name, file, isFile := strings.Cut(strings.Trim(r.URL.Path, "/"), "/-/")
-	if isFile {
-		reg.tarball(w, r, name, file)
-		return
-	}
-	versions, ok := reg.packages[name]
-	if !ok {
-		http.NotFound(w, r)
-		return
-	}
-	doc := map[string]any{"name": name, "dist-tags": map[string]string{"latest": versions[len(versions)-1].number}}
-	all := map[string]any{}
-	for _, v := range versions {
-		v.once.Do(func() { v.manifest, v.err = describe(reg.rel, v.file) })
-		if v.err != nil {
-			continue // what cannot be described is not offered
-		}
-		m := map[string]any{}
-		for k, val := range v.manifest {
-			m[k] = val
-		}
-		dist := map[string]any{"tarball": base(r) + name + "/-/" + v.file.Path}
-		for k, val := range m["dist"].(map[string]string) { //nolint:forcetypeassert // describe made it
-			dist[k] = val
-		}
-		m["dist"], m["name"], m["version"] = dist, name, v.number
-		all[v.number] = m
-	}
-	doc["versions"] = all
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Cache-Control", "no-cache")
-	// The client may be gone; there is nobody left to tell.
-	_ = json.NewEncoder(w).Encode(doc)
-}
-
-// base is the address the client used for this registry, with its prefix.
-func base(r *http.Request) string {
-	scheme := "http://"
-	if r.TLS != nil {
-		scheme = "https://"
-	}
-	raw, _, _ := strings.Cut(r.RequestURI, "?")
-	prefix := "/"
-	if i := strings.Index(raw, "/"+Kind+"/"); i >= 0 {
-		prefix = raw[:i+len(Kind)+2]
-	}
-	return scheme + r.Host + prefix
-}
-
-func (reg *registry) tarball(w http.ResponseWriter, r *http.Request, name, file string) {
-	for _, v := range reg.packages[name] {
-		if v.file.Path != file {
-			continue
-		}
-		b, err := reg.rel.Open(v.file.Digest)
-		if err != nil {
-			http.Error(w, "not held", http.StatusInternalServerError)
-			return
-		}
-		w.Header().Set("Content-Type", "application/octet-stream")
-		w.Header().Set("ETag", `"`+v.file.Digest.Hex()+`"`)
-		w.Header().Set("Cache-Control", "public, max-age=31536000, immutable")
-		http.ServeContent(w, r, "", time.Time{}, b)
-		_ = b.Close() // only read from
-		return
-	}
-	http.NotFound(w, r)
-}
-
-// describe reads package.json and computes the hashes of a tarball.
-func describe(rel ecosystem.Release, f artifact.File) (_ map[string]any, err error) {
-	b, err := rel.Open(f.Digest)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, b.Close()) }()
-	long, short := sha512.New(), sha1.New() //nolint:gosec // see the import
-	if _, err := io.Copy(io.MultiWriter(long, short), io.NewSectionReader(b, 0, b.Size())); err != nil {
-		return nil, err
-	}
-	m, err := manifest(io.NewSectionReader(b, 0, b.Size()))
-	if err != nil {
-		return nil, err
-	}
-	m["dist"] = map[string]string{"integrity": "sha512-" + base64.StdEncoding.EncodeToString(long.Sum(nil)), "shasum": hex.EncodeToString(short.Sum(nil))}
-	return m, nil
-}
-
-func manifest(r io.Reader) (map[string]any, error) {
-	z, err := gzip.NewReader(r)
-	if err != nil {
-		return nil, err
-	}
-	t := tar.NewReader(z)
-	for n := 0; n < 100_000; n++ {
-		h, err := t.Next()
-		if err != nil {
-			return nil, fmt.Errorf("package.json: %w", err)
-		}
-		if _, rest, _ := strings.Cut(path.Clean(h.Name), "/"); rest != "package.json" {
-			continue
-		}
-		b, err := io.ReadAll(io.LimitReader(t, maxManifest+1))
-		if err == nil && len(b) > maxManifest {
-			err = fmt.Errorf("package.json: larger than %d bytes", maxManifest)
-		}
-		if err != nil {
-			return nil, err
-		}
-		var m map[string]any
-		err = json.Unmarshal(b, &m)
-		return m, err
-	}
-	return nil, errors.New("no package.json")
 }

@@ -1,0 +1,207 @@
+package npm
+
+import (
+	"archive/tar"
+	"compress/gzip"
+	"crypto/sha1" //nolint:gosec // the protocol's shasum; clients verify integrity (sha512)
+	"crypto/sha512"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/url"
+	"path"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/mod/semver"
+
+	"enisle/internal/artifact"
+	"enisle/internal/ecosystem"
+)
+
+// Limits of one tarball, in bytes.
+const (
+	maxManifest = 4 << 20 // of the package.json that is served
+	maxTarball  = 4 << 30 // unpacked, up to package.json
+)
+
+// Handler returns the read-only registry of one release: package documents and
+// tarballs.
+func (*Ecosystem) Handler(rel ecosystem.Release) (http.Handler, error) {
+	reg := &registry{rel: rel, packages: map[string][]*version{}}
+	for _, a := range rel.Artifacts(Kind) {
+		for _, f := range a.Files {
+			reg.packages[a.Ref.Name] = append(reg.packages[a.Ref.Name], &version{number: a.Ref.Version, file: f})
+		}
+	}
+	for _, versions := range reg.packages {
+		slices.SortFunc(versions, func(a, b *version) int { return semver.Compare("v"+a.number, "v"+b.number) })
+	}
+	return reg, nil
+}
+
+type registry struct {
+	rel      ecosystem.Release
+	packages map[string][]*version // oldest first
+}
+
+type version struct {
+	number string
+	file   artifact.File
+
+	once     sync.Once
+	manifest map[string]any    // of package.json
+	dist     map[string]string // but for the tarball, which depends on the request
+	err      error
+}
+
+// ServeHTTP answers /NAME, /@SCOPE/NAME (also with %2f) and NAME/-/FILE.tgz.
+func (reg *registry) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		w.Header().Set("Allow", "GET, HEAD")
+		http.Error(w, "this mirror is read only", http.StatusMethodNotAllowed)
+		return
+	}
+	name, file, isFile := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/-/")
+	if isFile {
+		reg.tarball(w, r, name, file)
+		return
+	}
+	doc := reg.document(strings.TrimSuffix(name, "/"), base(r))
+	if doc == nil {
+		http.NotFound(w, r)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-cache")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	// The client may be gone; there is nobody left to tell.
+	_ = json.NewEncoder(w).Encode(doc)
+}
+
+// document describes a package, nil if none of its versions is here and
+// readable. at is where the registry is for the client.
+func (reg *registry) document(name, at string) map[string]any {
+	all, published, latest, newest := map[string]any{}, map[string]string{}, "", time.Time{}
+	for _, v := range reg.packages[name] {
+		v.once.Do(func() { v.manifest, v.dist, v.err = describe(reg.rel, v.file) })
+		if v.err != nil {
+			continue // what cannot be described is not offered
+		}
+		m, dist := maps.Clone(v.manifest), maps.Clone(v.dist)
+		dist["tarball"] = at + name + "/-/" + v.file.Path
+		m["dist"], m["name"], m["version"], m["_id"] = dist, name, v.number, name+"@"+v.number
+		all[v.number] = m
+		if semver.Prerelease("v"+latest) != "" || latest == "" || semver.Prerelease("v"+v.number) == "" {
+			latest = v.number
+		}
+		if t := v.file.Published; !t.IsZero() {
+			published[v.number] = t.UTC().Format("2006-01-02T15:04:05.000Z")
+			if t.After(newest) {
+				newest = t
+			}
+		}
+	}
+	if latest == "" {
+		return nil
+	}
+	doc := map[string]any{"_id": name, "name": name, "dist-tags": map[string]string{"latest": latest}, "versions": all}
+	if len(published) > 0 {
+		published["modified"] = newest.UTC().Format("2006-01-02T15:04:05.000Z")
+		doc["time"], doc["modified"] = published, published["modified"]
+	}
+	return doc
+}
+
+// base is the address the client used for this registry: its host, and what
+// was taken off the path before it came here.
+func base(r *http.Request) string {
+	scheme := "http"
+	if r.TLS != nil {
+		scheme = "https"
+	}
+	prefix := ""
+	if asked, err := url.ParseRequestURI(r.RequestURI); err == nil {
+		prefix = strings.TrimSuffix(asked.EscapedPath(), r.URL.EscapedPath())
+	}
+	return scheme + "://" + r.Host + prefix + "/"
+}
+
+func (reg *registry) tarball(w http.ResponseWriter, r *http.Request, name, file string) {
+	for _, v := range reg.packages[name] {
+		if v.file.Path != file {
+			continue
+		}
+		b, err := reg.rel.Open(v.file.Digest)
+		if err != nil {
+			http.Error(w, "not held", http.StatusInternalServerError)
+			return
+		}
+		w.Header().Set("Content-Type", "application/octet-stream")
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		w.Header().Set("ETag", `"`+v.file.Digest.Hex()+`"`)
+		w.Header().Set("Cache-Control", "public, max-age=31536000, immutable")
+		http.ServeContent(w, r, "", time.Time{}, b)
+		_ = b.Close() // only read from
+		return
+	}
+	http.NotFound(w, r)
+}
+
+// describe reads package.json and computes the hashes of a tarball.
+func describe(rel ecosystem.Release, f artifact.File) (m map[string]any, dist map[string]string, err error) {
+	b, err := rel.Open(f.Digest)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() { err = errors.Join(err, b.Close()) }()
+	long, short := sha512.New(), sha1.New() //nolint:gosec // see the import
+	if _, err := io.Copy(io.MultiWriter(long, short), io.NewSectionReader(b, 0, b.Size())); err != nil {
+		return nil, nil, err
+	}
+	m, err = manifest(io.NewSectionReader(b, 0, b.Size()))
+	return m, map[string]string{
+		"integrity": "sha512-" + base64.StdEncoding.EncodeToString(long.Sum(nil)),
+		"shasum":    hex.EncodeToString(short.Sum(nil)),
+	}, err
+}
+
+// manifest reads package.json, which lies in the one directory that every
+// tarball has, whatever its name. Keys that only registries may set are left
+// out.
+func manifest(r io.Reader) (map[string]any, error) {
+	z, err := gzip.NewReader(r)
+	if err != nil {
+		return nil, err
+	}
+	t := tar.NewReader(io.LimitReader(z, maxTarball))
+	for {
+		h, err := t.Next()
+		if err != nil {
+			return nil, fmt.Errorf("package.json: %w", err)
+		}
+		if _, rest, _ := strings.Cut(path.Clean(h.Name), "/"); rest != "package.json" {
+			continue
+		}
+		b, err := io.ReadAll(io.LimitReader(t, maxManifest+1))
+		if err == nil && len(b) > maxManifest {
+			err = fmt.Errorf("package.json: larger than %d bytes", maxManifest)
+		}
+		if err != nil {
+			return nil, err
+		}
+		m := map[string]any{}
+		if err := json.Unmarshal(b, &m); err != nil || m == nil {
+			return nil, errors.Join(errors.New("package.json: no object"), err)
+		}
+		maps.DeleteFunc(m, func(k string, _ any) bool { return strings.HasPrefix(k, "_") || k == "dist" || k == "deprecated" })
+		return m, nil
+	}
+}
