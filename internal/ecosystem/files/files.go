@@ -5,8 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"mime"
 	"net/http"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -31,41 +34,74 @@ func (Ecosystem) Resolve(context.Context, ecosystem.Want) ([]artifact.Artifact, 
 	return nil, errors.New("files are collected by path or from other packages")
 }
 
-// Handler serves /NAME of every file artifact of the release; one with several
-// files serves /NAME/FILE.
+// Handler serves /NAME of every file artifact of the release, and a listing at
+// /; an artifact with several files serves /NAME/FILE.
 func (Ecosystem) Handler(rel ecosystem.Release) (http.Handler, error) {
-	names := map[string]artifact.File{}
+	m := mirror{rel, map[string]artifact.File{}}
 	for _, a := range rel.Artifacts(Kind) {
 		for _, f := range a.Files {
 			name := a.Ref.Name
 			if len(a.Files) > 1 {
 				name += "/" + f.Path
 			}
-			names[name] = f
+			m.files[name] = f
 		}
 	}
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method != http.MethodGet && r.Method != http.MethodHead {
-			w.Header().Set("Allow", "GET, HEAD")
-			http.Error(w, "this mirror is read only", http.StatusMethodNotAllowed)
-			return
-		}
-		f, ok := names[strings.TrimPrefix(r.URL.Path, "/")]
-		if !ok {
-			http.NotFound(w, r)
-			return
-		}
-		b, err := rel.Open(f.Digest)
-		if err != nil {
-			http.Error(w, "not held", http.StatusInternalServerError)
-			return
-		}
-		// A stranger's file is never rendered by a browser.
-		w.Header().Set("Content-Type", "application/octet-stream")
-		w.Header().Set("Content-Disposition", fmt.Sprintf("attachment; filename=%q", path.Base(f.Path)))
-		w.Header().Set("X-Content-Type-Options", "nosniff")
-		w.Header().Set("ETag", `"`+f.Digest.Hex()+`"`)
-		http.ServeContent(w, r, "", time.Time{}, b)
-		_ = b.Close() // only read from
-	}), nil
+	return m, nil
+}
+
+type mirror struct {
+	rel   ecosystem.Release
+	files map[string]artifact.File // by path
+}
+
+// ServeHTTP answers / and the paths of the release.
+func (m mirror) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		w.Header().Set("Allow", "GET, HEAD")
+		http.Error(w, "this mirror is read only", http.StatusMethodNotAllowed)
+		return
+	}
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.Header().Set("Cache-Control", "no-cache") // another release may have another file of this name
+	name := strings.TrimPrefix(r.URL.Path, "/")
+	if name == "" {
+		m.list(w)
+		return
+	}
+	f, ok := m.files[name]
+	if !ok {
+		http.NotFound(w, r)
+		return
+	}
+	b, err := m.rel.Open(f.Digest)
+	if err != nil {
+		http.Error(w, "not held", http.StatusInternalServerError)
+		return
+	}
+	// A stranger's file is never rendered by a browser.
+	w.Header().Set("Content-Type", "application/octet-stream")
+	w.Header().Set("Content-Disposition", attachment(path.Base(f.Path)))
+	w.Header().Set("ETag", `"`+f.Digest.Hex()+`"`)
+	http.ServeContent(w, r, "", time.Time{}, b)
+	_ = b.Close() // only read from
+}
+
+// attachment names the file to be saved, also when it is not ASCII.
+func attachment(name string) string {
+	if v := mime.FormatMediaType("attachment", map[string]string{"filename": name}); v != "" {
+		return v
+	}
+	return "attachment"
+}
+
+// list writes one line a file: SHA-256, size in bytes, name. sha256sum -c reads
+// what is left without the second column.
+func (m mirror) list(w http.ResponseWriter) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	for _, name := range slices.Sorted(maps.Keys(m.files)) {
+		f := m.files[name]
+		// The client may be gone; there is nobody left to tell.
+		_, _ = fmt.Fprintf(w, "%s %12d  %s\n", f.Digest.Hex(), f.Size, name)
+	}
 }
