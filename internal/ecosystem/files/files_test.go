@@ -12,7 +12,9 @@ import (
 
 func TestTheMirrorConforms(t *testing.T) {
 	rel, content := &ecosystemtest.Release{}, []byte("<script>alert(1)</script>")
-	add := func(kind, name, file string) { rel.Add(artifact.Ref{Kind: kind, Name: name}, artifact.File{Path: file}, content) }
+	add := func(kind, name, file string) {
+		rel.Add(artifact.Ref{Kind: kind, Name: name}, artifact.File{Path: file}, content)
+	}
 	add(Kind, "page.html", "page.html")
 	add(Kind, "Übersicht.pdf", "Übersicht.pdf")
 	add("kb", "handbook", "handbook.pdf")
