@@ -8,6 +8,7 @@ import (
 	"log"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -205,4 +206,40 @@ func TestSmallDocumentsAreBoundedAndReadAgainWhenTheyBreakOff(t *testing.T) {
 	if _, err := newClient(t, Options{}).GetJSON(t.Context(), srv.URL, "a/b", 8); err == nil {
 		t.Error("a longer document than allowed was accepted")
 	}
+}
+
+func TestCredentialsAreForOneHostAndNotSentInTheClear(t *testing.T) {
+	for name, tc := range map[string]struct {
+		cred Credential
+		url  string
+		want bool
+	}{
+		"the host":                     {Credential{Host: "a.example:443"}, "https://a.example/x", true},
+		"any port":                     {Credential{Host: "a.example"}, "https://a.example:8443/x", true},
+		"another port":                 {Credential{Host: "a.example:443"}, "https://a.example:8443/x", false},
+		"a host below":                 {Credential{Host: "a.example"}, "https://b.a.example/x", false},
+		"in the clear":                 {Credential{Host: "a.example"}, "http://a.example/x", false},
+		"in the clear where told so":   {Credential{Host: "a.example:80", Plain: true}, "http://a.example/x", true},
+		"in the clear on this machine": {Credential{Host: "127.0.0.1"}, "http://127.0.0.1:8000/x", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			u, err := url.Parse(tc.url)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c := newClient(t, Options{Credentials: []Credential{tc.cred}})
+			if _, got := c.credential(u); got != tc.want {
+				t.Errorf("sent: %t, want %t", got, tc.want)
+			}
+		})
+	}
+}
+
+func FuzzContentRange(f *testing.F) {
+	f.Add("bytes 5-9/10")
+	f.Fuzz(func(t *testing.T, s string) {
+		if start, total, ok := contentRange(s); ok && (start < 0 || total >= 0 && total <= start) {
+			t.Errorf("%q: %d of %d", s, start, total)
+		}
+	})
 }

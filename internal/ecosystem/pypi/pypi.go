@@ -204,14 +204,14 @@ func pipCommand(exe, verb string) []string {
 	return []string{exe, "-m", "pip", verb, "--quiet", "--no-input", "--disable-pip-version-check", "--no-color"}
 }
 
+// lastLine returns what a client said last that was an error, with the lines
+// that explain it, at most 400 bytes.
 func lastLine(stderr []byte) string {
 	lines := strings.Split(strings.TrimSpace(string(stderr)), "\n")
 	for i := len(lines) - 1; i >= 0; i-- {
-		if l := strings.TrimSpace(lines[i]); strings.HasPrefix(l, "ERROR") || strings.HasPrefix(l, "error") || i == 0 {
-			if len(l) > 400 {
-				l = l[:400]
-			}
-			return l
+		if l := strings.TrimSpace(lines[i]); strings.HasPrefix(l, "ERROR") || strings.HasPrefix(l, "error") || strings.HasPrefix(l, "×") || i == 0 {
+			l = strings.Join(strings.Fields(strings.Join(lines[i:], " ")), " ")
+			return strings.ToValidUTF8(l[:min(len(l), 400)], "")
 		}
 	}
 	return ""

@@ -243,7 +243,7 @@ func one(name, version, rawURL, sha256 string, size int64, published time.Time, 
 func (p *Ecosystem) byUV(ctx context.Context, want ecosystem.Want, w wants) ([]artifact.Artifact, error) {
 	uv, err := exec.LookPath("uv")
 	if err != nil {
-		return nil, fail.As(fail.Usage, "install uv, or leave the target out to collect for this machine", errors.New("the target is another machine: only uv resolves for it"))
+		return nil, fail.As(fail.Usage, "install uv, or leave the target out to collect with pip for this machine", errors.New("uv is not installed, and pip resolves only for the machine it is installed on"))
 	}
 	platform, err := uvPlatform(want.Target)
 	if err != nil {
