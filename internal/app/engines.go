@@ -171,8 +171,10 @@ func (e *engines) start(ctx context.Context, v *crossing.Served, p pair) (_ *run
 		return nil, err
 	}
 	began := time.Now()
-	r.engine, err = llamacpp.Start(ctx, llamacpp.Options{Name: p.model.Ref.Name, Library: library, Model: model,
-		Threads: e.opt.Threads, TempDir: e.opt.Temp, Strict: e.opt.Strict, Log: e.log})
+	r.engine, err = llamacpp.Start(ctx, llamacpp.Options{
+		Name: p.model.Ref.Name, Library: library, Model: model,
+		Threads: e.opt.Threads, TempDir: e.opt.Temp, Strict: e.opt.Strict, Log: e.log,
+	})
 	if err == nil {
 		e.log.InfoContext(ctx, "engine started", "model", p.model.Ref.Name, "took", time.Since(began))
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 
-	"enisle/internal/artifact"
 	"enisle/internal/crossing"
 	"enisle/internal/ecosystem"
 	"enisle/internal/ecosystem/fetch"
@@ -17,6 +16,10 @@ import (
 	"enisle/internal/infer/engine/llamacpp"
 	"enisle/internal/infer/engine/llamacpp/worker"
 	"enisle/internal/judge/inspect"
+	"enisle/internal/judge/inspect/archive"
+	"enisle/internal/judge/inspect/gguf"
+	"enisle/internal/judge/inspect/pickle"
+	"enisle/internal/judge/inspect/wheel"
 	"enisle/internal/sandbox"
 	"enisle/internal/site"
 )
@@ -67,11 +70,7 @@ func (a *App) collector(ctx context.Context, s *site.Site) (_ *crossing.Collecto
 	return &crossing.Collector{Site: s, Ecosystems: a.ecosystems(run, client), Fetch: client, Members: members.Reader{}, Progress: a.Progress, Hidden: hidden}, done, nil
 }
 
-type none struct{}
-
-func (none) Inspect(context.Context, []artifact.Artifact, inspect.Open, func(int64)) (inspect.Report, error) {
-	return inspect.Report{Scanners: []inspect.ScannerInfo{{Name: "x"}}, Findings: []inspect.Finding{}}, nil
+// inspector builds the scanners, in the order in which findings are made.
+func (a *App) inspector() crossing.Inspector {
+	return &inspect.Runner{Scanners: []inspect.Scanner{archive.New(), wheel.New(), pickle.New(), gguf.New()}}
 }
-
-// inspector builds the scanners.
-func (a *App) inspector() crossing.Inspector { return none{} }

@@ -114,8 +114,10 @@ func sign(ctx context.Context, s *site.Site, by site.Actor, r Review, decision, 
 		return err
 	}
 	now := s.Now()
-	payload, err := json.Marshal(Approval{Decision: decision, Subject: r.Subject, Reason: reason, Checkpoint: s.Ledger.Head().Note,
-		Made: now, Expires: now.AddDate(0, 0, pol.ApprovalDays)})
+	payload, err := json.Marshal(Approval{
+		Decision: decision, Subject: r.Subject, Reason: reason, Checkpoint: s.Ledger.Head().Note,
+		Made: now, Expires: now.AddDate(0, 0, pol.ApprovalDays),
+	})
 	if err != nil {
 		return err
 	}

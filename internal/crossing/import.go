@@ -60,8 +60,10 @@ func Import(ctx context.Context, s *site.Site, by site.Actor, opt ImportOptions)
 		return Imported{}, err
 	}
 	im := &importing{site: s, media: m, verified: v, opt: opt, by: by}
-	im.out = Imported{ID: v.Header.ID, Sequence: v.Header.Sequence, Content: string(v.Header.Content),
-		Artifacts: v.Header.Artifacts, Bytes: v.Header.Bytes, Ignored: m.Ignored}
+	im.out = Imported{
+		ID: v.Header.ID, Sequence: v.Header.Sequence, Content: string(v.Header.Content),
+		Artifacts: v.Header.Artifacts, Bytes: v.Header.Bytes, Ignored: m.Ignored,
+	}
 	if done, err := im.admit(ctx); done || err != nil {
 		return im.out, err
 	}

@@ -182,8 +182,10 @@ type Approval struct {
 }
 
 func subjectOf(s *site.Site, row state.Shipment, report artifact.Digest, channel string) Subject {
-	return Subject{Site: shipment.Party{Name: s.Identity.Name, Fingerprint: s.Identity.Key.ID()}, Shipment: row.ID, Header: row.Header, Content: row.Content,
-		Report: report, Policy: artifact.Sum(s.Policy), Waivers: []string{}, RootVersion: s.Roots.Root().Version, Channel: channel}
+	return Subject{
+		Site: shipment.Party{Name: s.Identity.Name, Fingerprint: s.Identity.Key.ID()}, Shipment: row.ID, Header: row.Header, Content: row.Content,
+		Report: report, Policy: artifact.Sum(s.Policy), Waivers: []string{}, RootVersion: s.Roots.Root().Version, Channel: channel,
+	}
 }
 
 // Review is everything an approver should read before signing.
@@ -218,8 +220,10 @@ func ReviewShipment(ctx context.Context, s *site.Site, id, channel string) (Revi
 	if err != nil {
 		return Review{}, err
 	}
-	out := Review{Shipment: row, ID: row.ID, From: h.From.Name, Sequence: row.Sequence, Status: row.Status, Sealed: h.Created, Expires: h.Expires,
-		Importer: importerName(s, row), Notes: row.Notes}
+	out := Review{
+		Shipment: row, ID: row.ID, From: h.From.Name, Sequence: row.Sequence, Status: row.Status, Sealed: h.Created, Expires: h.Expires,
+		Importer: importerName(s, row), Notes: row.Notes,
+	}
 	if err := out.compare(ctx, s, row, channel); err != nil {
 		return out, err
 	}

@@ -115,8 +115,7 @@ func (r Request) dir() string { return filepath.Dir(r.File) }
 // changed requirements.txt is a changed request.
 func (r Request) digest() (artifact.Digest, error) {
 	named := map[string]artifact.Digest{}
-	var walk func(v any) error
-	walk = func(v any) error {
+	add := func(v any) error {
 		m, ok := v.(map[string]any)
 		if !ok {
 			return nil
@@ -139,7 +138,7 @@ func (r Request) digest() (artifact.Digest, error) {
 	}
 	for _, items := range r.Bring {
 		for _, it := range items {
-			if err := walk(it); err != nil {
+			if err := add(it); err != nil {
 				return "", err
 			}
 		}

@@ -342,4 +342,3 @@ func (d *demo) next() {
 		d.tell("%s", line)
 	}
 }
-

@@ -45,15 +45,17 @@ const (
 	abiScope    = 6
 )
 
-// devices may be used by every confined program.
+// devices may be used by every confined program; constant.
 var devices = [...]string{"/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/dev/pts", "/dev/ptmx"}
 
 // SystemLibraries returns the paths, of those that exist here, that a program
 // linked against the system's libraries must be able to read to start.
 func SystemLibraries() []string {
 	var found []string
-	for _, p := range []string{"/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/etc/ld.so.cache",
-		"/etc/localtime", "/proc/cpuinfo", "/proc/meminfo", "/sys/devices/system/cpu", "/sys/devices/system/node"} {
+	for _, p := range []string{
+		"/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/etc/ld.so.cache",
+		"/etc/localtime", "/proc/cpuinfo", "/proc/meminfo", "/sys/devices/system/cpu", "/sys/devices/system/node",
+	} {
 		if _, err := os.Stat(p); err == nil {
 			found = append(found, p)
 		}

@@ -121,7 +121,7 @@ func (s Spec) absolute() (Spec, error) {
 // parseOrder reads the arguments of the hidden verb: the order, "--", argv.
 func parseOrder(args []string) (o order, argv []string, err error) {
 	if len(args) < 3 || args[1] != "--" {
-		return o, nil, fmt.Errorf("%s: want ORDER -- PROGRAM ARGUMENT...", Verb)
+		return o, nil, fmt.Errorf("%s: want ORDER -- PROGRAM and its arguments", Verb)
 	}
 	if err := json.Unmarshal([]byte(args[0]), &o); err != nil {
 		return o, nil, fmt.Errorf("%s: order: %w", Verb, err)

@@ -19,7 +19,9 @@ func packages(t *testing.T) *ecosystemtest.Release {
 	rel := &ecosystemtest.Release{}
 	for _, p := range []struct{ name, version, file, more string }{
 		{"island-top", "1.0.0", "island-top-1.0.0.tgz", `,"dependencies":{"@island/dep":"^9"},"bin":"index.js"`},
-		{"@island/dep", "9.0.0", "dep-9.0.0.tgz", ""}, {"@island/dep", "9.10.0", "dep-9.10.0.tgz", ""}, {"@island/dep", "9.11.0-rc.1", "dep-9.11.0-rc.1.tgz", ""},
+		{"@island/dep", "9.0.0", "dep-9.0.0.tgz", ""},
+		{"@island/dep", "9.10.0", "dep-9.10.0.tgz", ""},
+		{"@island/dep", "9.11.0-rc.1", "dep-9.11.0-rc.1.tgz", ""},
 	} {
 		b, err := ecosystemtest.Tarball(
 			ecosystemtest.Member{Name: "package/package.json", Content: `{"name":"` + p.name + `","version":"` + p.version + `"` + p.more + `}`},

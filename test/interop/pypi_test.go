@@ -103,7 +103,9 @@ func wheels(t *testing.T) *ecosystemtest.Release {
 	rel := &ecosystemtest.Release{}
 	for _, w := range []struct{ name, version, headers string }{
 		{"island_top", "1.0", "Requires-Dist: Island.Dep >=1\nRequires-Python: >=3.8\n"},
-		{"island_dep", "1.0", ""}, {"island_dep", "1.1", "Requires-Python: >=3.8,<4\n"}, {"island_dep", "2.0", "Requires-Python: >=99\n"},
+		{"island_dep", "1.0", ""},
+		{"island_dep", "1.1", "Requires-Python: >=3.8,<4\n"},
+		{"island_dep", "2.0", "Requires-Python: >=99\n"},
 	} {
 		file, content, err := ecosystemtest.Wheel(w.name, w.version, w.headers)
 		if err != nil {

@@ -193,8 +193,9 @@ func TestABlobSmallerThanAVolumeIsNotCut(t *testing.T) {
 	}
 	defer func() { _ = m.Close() }()
 	var here []artifact.Digest
-	err = m.Read(context.Background(), p.header, ReadOptions{Identities: []age.Identity{p.identity},
-		Chunk: func(c Chunk) error { here = append(here, c.Blob.Digest); return nil },
+	err = m.Read(context.Background(), p.header, ReadOptions{
+		Identities: []age.Identity{p.identity},
+		Chunk:      func(c Chunk) error { here = append(here, c.Blob.Digest); return nil },
 		Mark: func(v, _ int) error {
 			for _, d := range here {
 				if w, ok := where[d]; ok && w != v {
@@ -204,7 +205,8 @@ func TestABlobSmallerThanAVolumeIsNotCut(t *testing.T) {
 			}
 			here = nil
 			return nil
-		}})
+		},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -281,8 +283,10 @@ func TestHostileMediaIsRefused(t *testing.T) {
 		"a missing bill":   {func(d string) error { return os.Remove(filepath.Join(d, BillName)) }, "BILL.txt is missing"},
 		"an unknown file":  {func(d string) error { return os.WriteFile(filepath.Join(d, "autorun.inf"), nil, 0o600) }, "does not belong"},
 		"a directory":      {func(d string) error { return os.Mkdir(filepath.Join(d, VolumeName(8)), 0o700) }, "not a regular file"},
-		"names differing in case": {func(d string) error { return os.WriteFile(filepath.Join(d, "Header.json"), nil, 0o600) },
-			"differ only in case"},
+		"names differing in case": {
+			func(d string) error { return os.WriteFile(filepath.Join(d, "Header.json"), nil, 0o600) },
+			"differ only in case",
+		},
 		"a link in place of a volume": {func(d string) error {
 			v := filepath.Join(d, VolumeName(1))
 			return errors.Join(os.Rename(v, d+".v"), os.Symlink(d+".v", v))
@@ -374,8 +378,10 @@ func TestWritingIsTakenUpWhereItStopped(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		vols, err := Write(context.Background(), root, blobs, WriteOptions{Set: [16]byte{1}, VolumeSize: 160 << 10,
-			Recipients: []age.Recipient{p.identity.(*age.HybridIdentity).Recipient()}, Open: opener(held)})
+		vols, err := Write(context.Background(), root, blobs, WriteOptions{
+			Set: [16]byte{1}, VolumeSize: 160 << 10,
+			Recipients: []age.Recipient{p.identity.(*age.HybridIdentity).Recipient()}, Open: opener(held),
+		})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -101,8 +101,10 @@ func wholeFrames(ctx context.Context, r io.ReaderAt, p place) ([]entry, error) {
 // Litter is what operating systems leave on media by themselves; it is ignored
 // by name and reported.
 func litter(name string) bool {
-	return slices.Contains([]string{"lost+found", ".Trashes", ".fseventsd", ".Spotlight-V100",
-		"System Volume Information", ".DS_Store"}, name) || strings.HasPrefix(name, ".Trash-")
+	return slices.Contains([]string{
+		"lost+found", ".Trashes", ".fseventsd", ".Spotlight-V100",
+		"System Volume Information", ".DS_Store",
+	}, name) || strings.HasPrefix(name, ".Trash-")
 }
 
 // Prepare readies dir for writing: it must be empty, hold only what an

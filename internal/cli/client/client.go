@@ -103,8 +103,10 @@ func (c *Client) Models(ctx context.Context) ([]string, error) {
 // Chat asks one question, calls piece for each part of the answer as it comes,
 // and returns the whole.
 func (c *Client) Chat(ctx context.Context, model, question string, piece func(string)) (string, error) {
-	body, err := json.Marshal(map[string]any{"model": model, "stream": true, "max_tokens": 200, "temperature": 0,
-		"messages": []map[string]string{{"role": "user", "content": question}}})
+	body, err := json.Marshal(map[string]any{
+		"model": model, "stream": true, "max_tokens": 200, "temperature": 0,
+		"messages": []map[string]string{{"role": "user", "content": question}},
+	})
 	if err != nil {
 		return "", err
 	}

@@ -111,8 +111,10 @@ func (e *Ecosystem) view(ctx context.Context, want ecosystem.Want, spec string) 
 		published = time.Time{} // provenance only
 	}
 	a.Ref = artifact.Ref{Kind: Kind, Name: v.Name, Version: v.Version}
-	a.Files = []artifact.File{{Path: path.Base(v.Name) + "-" + v.Version + ".tgz", Size: -1, Origin: fetch.Clean(v.Dist.Tarball),
-		Hashes: map[string]string{"sha512": hex.EncodeToString(sum)}, Published: published.UTC().Truncate(time.Second)}}
+	a.Files = []artifact.File{{
+		Path: path.Base(v.Name) + "-" + v.Version + ".tgz", Size: -1, Origin: fetch.Clean(v.Dist.Tarball),
+		Hashes: map[string]string{"sha512": hex.EncodeToString(sum)}, Published: published.UTC().Truncate(time.Second),
+	}}
 	return a, a.Ref.Check()
 }
 

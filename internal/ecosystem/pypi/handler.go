@@ -238,8 +238,10 @@ func (ix *index) project(w http.ResponseWriter, r *http.Request) {
 	}{Meta: jsonMeta{"1.1"}, Name: name, Versions: []string{}, Files: []jsonFile{}}
 	for _, d := range dists {
 		d.learn(ix.rel)
-		f := jsonFile{Filename: d.file.Path, URL: "../../files/" + d.file.Digest.Hex() + "/" + d.file.Path,
-			Hashes: map[string]string{"sha256": d.file.Digest.Hex()}, Python: d.python, Size: d.file.Size, Core: false, CoreAlias: false}
+		f := jsonFile{
+			Filename: d.file.Path, URL: "../../files/" + d.file.Digest.Hex() + "/" + d.file.Path,
+			Hashes: map[string]string{"sha256": d.file.Digest.Hex()}, Python: d.python, Size: d.file.Size, Core: false, CoreAlias: false,
+		}
 		if d.metadata != nil {
 			f.Core = map[string]string{"sha256": artifact.Sum(d.metadata).Hex()}
 			f.CoreAlias = f.Core

@@ -52,10 +52,16 @@ func TestPipsReportBecomesArtifactsOrIsRefused(t *testing.T) {
 		refuse string // part of the error; empty means accepted
 		origin string
 	}{
-		"a wheel": {report("A_b.C", "1.0", "https://u:p@files.example/x/a_b_c-1.0-py3-none-any.whl?sig=1#f", ""),
-			[]any{"A_b.C"}, "", "https://files.example/x/a_b_c-1.0-py3-none-any.whl"},
-		"a source that was asked for": {report("a", "1.0", "https://files.example/a-1.0.tar.gz", ""),
-			[]any{map[string]any{"sdist": "a==1.0"}}, "", "https://files.example/a-1.0.tar.gz"},
+		"a wheel": {
+			report("A_b.C", "1.0", "https://u:p@files.example/x/a_b_c-1.0-py3-none-any.whl?sig=1#f", ""),
+			[]any{"A_b.C"},
+			"", "https://files.example/x/a_b_c-1.0-py3-none-any.whl",
+		},
+		"a source that was asked for": {
+			report("a", "1.0", "https://files.example/a-1.0.tar.gz", ""),
+			[]any{map[string]any{"sdist": "a==1.0"}},
+			"", "https://files.example/a-1.0.tar.gz",
+		},
 		"a source that was not":      {report("a", "1.0", "https://files.example/a-1.0.tar.gz", ""), []any{"a"}, "not a wheel", ""},
 		"a local file":               {report("a", "1.0", "file:///w/a-1.0-py3-none-any.whl", ""), []any{"a"}, "local", ""},
 		"a file named by address":    {report("a", "1.0", "https://files.example/a-1.0-py3-none-any.whl", `"is_direct":true,`), []any{"a"}, "not by an index", ""},

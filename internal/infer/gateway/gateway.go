@@ -66,10 +66,12 @@ type Options struct {
 }
 
 // forwarded are the top-level fields that engines are given. The rest of what
-// clients send (user names, metadata, cache keys) stays here.
-var forwarded = [...]string{"messages", "temperature", "top_p", "seed", "max_tokens", "max_completion_tokens", "stop", "n",
+// clients send (user names, metadata, cache keys) stays here. Constant.
+var forwarded = [...]string{
+	"messages", "temperature", "top_p", "seed", "max_tokens", "max_completion_tokens", "stop", "n",
 	"presence_penalty", "frequency_penalty", "logprobs", "top_logprobs", "logit_bias", "response_format",
-	"tools", "tool_choice", "parallel_tool_calls"}
+	"tools", "tool_choice", "parallel_tool_calls",
+}
 
 type gateway struct {
 	opt     Options

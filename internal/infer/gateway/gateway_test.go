@@ -216,9 +216,11 @@ func TestOnlyKnownFieldsGoOn(t *testing.T) {
 		events(piece, counts, last)(w, r)
 	}, "m"))
 	post(t, s, hello+`,"stream":true,"temperature":0.5,"top_k":3,"user":"me","cache_salt":"theirs","stop":null}`)
-	want := map[string]any{"model": "m", "stream": true, "temperature": 0.5, "top_k": 3.0,
+	want := map[string]any{
+		"model": "m", "stream": true, "temperature": 0.5, "top_k": 3.0,
 		"messages":       []any{map[string]any{"role": "user", "content": "hello"}},
-		"stream_options": map[string]any{"include_usage": true}}
+		"stream_options": map[string]any{"include_usage": true},
+	}
 	if fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("got %v, want %v", got, want)
 	}

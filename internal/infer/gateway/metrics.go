@@ -18,14 +18,22 @@ type metrics struct {
 
 func newMetrics(reg prometheus.Registerer, log *slog.Logger) metrics {
 	m := metrics{
-		calls: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "enisle_chat_calls_total",
-			Help: "Chat calls that ended, by model, status and outcome."}, []string{"model", "status", "outcome"}),
-		tokens: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "enisle_chat_tokens_total",
-			Help: "Tokens read (prompt) and written (completion), by model."}, []string{"model", "kind"}),
-		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "enisle_chat_seconds",
-			Help: "Duration of chat calls in seconds, by model.", Buckets: prometheus.ExponentialBuckets(0.05, 2.5, 10)}, []string{"model"}),
-		underWay: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "enisle_chat_under_way",
-			Help: "Chat calls under way, by model."}, []string{"model"}),
+		calls: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "enisle_chat_calls_total",
+			Help: "Chat calls that ended, by model, status and outcome.",
+		}, []string{"model", "status", "outcome"}),
+		tokens: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "enisle_chat_tokens_total",
+			Help: "Tokens read (prompt) and written (completion), by model.",
+		}, []string{"model", "kind"}),
+		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "enisle_chat_seconds",
+			Help: "Duration of chat calls in seconds, by model.", Buckets: prometheus.ExponentialBuckets(0.05, 2.5, 10),
+		}, []string{"model"}),
+		underWay: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "enisle_chat_under_way",
+			Help: "Chat calls under way, by model.",
+		}, []string{"model"}),
 	}
 	if reg == nil {
 		return m

@@ -47,8 +47,10 @@ type Policy struct {
 // Standard is the policy a site begins with: findings of severity refuse stop a
 // release, two people approve, unproven actors are shown.
 func Standard() Policy {
-	return Policy{Format: Format, Name: "standard", Refuse: []inspect.Severity{inspect.Refuse}, Approvals: 2,
-		ReportDays: 30, ApprovalDays: 30, ShipmentDays: 90}
+	return Policy{
+		Format: Format, Name: "standard", Refuse: []inspect.Severity{inspect.Refuse}, Approvals: 2,
+		ReportDays: 30, ApprovalDays: 30, ShipmentDays: 90,
+	}
 }
 
 // Strict is Standard with everything that Standard only shows refused.

@@ -71,8 +71,10 @@ type Root struct {
 
 // NewRoot returns the draft of a site's first root.
 func NewRoot(site Identity, policy artifact.Digest) Root {
-	return Root{Format: rootFormat, Version: 1, Site: site, People: []Person{}, Revoked: []string{}, Peers: []Peer{},
-		Thresholds: Thresholds{Collectors: 1, Approvers: 2, Admins: 2}, Policy: policy}
+	return Root{
+		Format: rootFormat, Version: 1, Site: site, People: []Person{}, Revoked: []string{}, Peers: []Peer{},
+		Thresholds: Thresholds{Collectors: 1, Approvers: 2, Admins: 2}, Policy: policy,
+	}
 }
 
 func (r Root) check() error {

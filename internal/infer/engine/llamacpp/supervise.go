@@ -78,8 +78,10 @@ func (e *Engine) launch(ctx, life context.Context) (*process, error) {
 }
 
 func (e *Engine) start(life context.Context) (*process, error) {
-	order, err := json.Marshal(Order{Name: e.opt.Name, Control: controlFile, Dir: e.dir, Models: e.files.models,
-		Threads: e.opt.Threads, Context: e.opt.Context, Queue: e.opt.Queue, Release: release})
+	order, err := json.Marshal(Order{
+		Name: e.opt.Name, Control: controlFile, Dir: e.dir, Models: e.files.models,
+		Threads: e.opt.Threads, Context: e.opt.Context, Queue: e.opt.Queue, Release: release,
+	})
 	if err != nil {
 		return nil, fmt.Errorf("order: %w", err)
 	}

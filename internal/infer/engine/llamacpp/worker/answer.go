@@ -79,8 +79,10 @@ func (a *answer) data(b []byte) error {
 // finish writes what comes after the text.
 func (a *answer) finish(reason string, usage openai.Usage) error {
 	if !a.req.Stream {
-		c := a.completion("chat.completion", openai.Choice{Finish: &reason,
-			Message: &openai.Message{Role: "assistant", Content: openai.Content(a.text.String())}})
+		c := a.completion("chat.completion", openai.Choice{
+			Finish:  &reason,
+			Message: &openai.Message{Role: "assistant", Content: openai.Content(a.text.String())},
+		})
 		c.Usage = &usage
 		a.w.Header().Set("Content-Type", "application/json")
 		return json.NewEncoder(a.w).Encode(c)

@@ -83,8 +83,10 @@ func FuzzText(f *testing.F) {
 }
 
 func FuzzReadRequest(f *testing.F) {
-	for _, s := range []string{`{"messages":[{"role":"user","content":"x"}]}`, `{"messages":[{"role":"user","content":[{"type":"text","text":"x"}]}],"stop":"a"}`,
-		`{"messages":null,"stop":["a"],"seed":-1}`, `{`} {
+	for _, s := range []string{
+		`{"messages":[{"role":"user","content":"x"}]}`, `{"messages":[{"role":"user","content":[{"type":"text","text":"x"}]}],"stop":"a"}`,
+		`{"messages":null,"stop":["a"],"seed":-1}`, `{`,
+	} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {

@@ -78,8 +78,10 @@ type handler struct {
 }
 
 func newHandler(m *model, o llamacpp.Order, report llamacpp.Report) *handler {
-	h := &handler{mux: http.NewServeMux(), model: m, name: o.Name, release: o.Release, report: report,
-		seats: make(chan struct{}, 1+o.Queue), turn: make(chan struct{}, 1)}
+	h := &handler{
+		mux: http.NewServeMux(), model: m, name: o.Name, release: o.Release, report: report,
+		seats: make(chan struct{}, 1+o.Queue), turn: make(chan struct{}, 1),
+	}
 	h.mux.HandleFunc("GET /health", h.health)
 	h.mux.HandleFunc("POST /v1/chat/completions", h.chat)
 	return h

@@ -1,0 +1,111 @@
+// Package archive inspects zip and tar containers: names that leave their
+// directory, links and devices, bombs, and the tricks by which two readers see
+// two different contents.
+//
+// Every member goes back to the runner, whatever its name, so that a pickle in
+// a zip in a wheel is judged as a pickle. It writes nothing but unnamed
+// temporary files.
+package archive
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"path"
+	"slices"
+	"strings"
+
+	"enisle/internal/artifact"
+	"enisle/internal/judge/inspect"
+)
+
+// Scanner inspects archives; the zero value works.
+type Scanner struct{}
+
+var _ inspect.Scanner = Scanner{}
+
+// New returns the scanner.
+func New() Scanner { return Scanner{} }
+
+// Name returns "archive".
+func (Scanner) Name() string { return "archive" }
+
+// Version changes when verdicts may.
+func (Scanner) Version() string { return "1" }
+
+// closed are containers that are recognised and not read; constant.
+var closed = []struct{ name, magic string }{
+	{"7z", "7z\xbc\xaf\x27\x1c"},
+	{"rar", "Rar!\x1a\x07"},
+	{"xz", "\xfd7zXZ\x00"},
+	{"bzip2", "BZh"},
+	{"zstd", "\x28\xb5\x2f\xfd"},
+	{"lz4", "\x04\x22\x4d\x18"},
+	{"cab", "MSCF"},
+	{"lzma", "\x5d\x00\x00\x80\x00"},
+}
+
+func isZip(s inspect.Subject) bool {
+	return bytes.HasPrefix(s.Head, []byte("PK\x03\x04")) || bytes.HasPrefix(s.Head, []byte("PK\x05\x06")) ||
+		slices.Contains([]string{".whl", ".zip", ".npz", ".keras"}, path.Ext(s.Path))
+}
+
+func isGzip(s inspect.Subject) bool { return bytes.HasPrefix(s.Head, []byte("\x1f\x8b")) }
+
+func isTar(s inspect.Subject) bool {
+	return len(s.Head) > 262 && string(s.Head[257:262]) == "ustar" || path.Ext(s.Path) == ".tar"
+}
+
+func closedKind(s inspect.Subject) string {
+	for _, c := range closed {
+		if bytes.HasPrefix(s.Head, []byte(c.magic)) {
+			return c.name
+		}
+	}
+	return ""
+}
+
+// Wants takes containers by their bytes, and files whose name says that they
+// should be one.
+func (Scanner) Wants(s inspect.Subject) bool {
+	return isZip(s) || isGzip(s) || isTar(s) || closedKind(s) != ""
+}
+
+// Scan reads the container.
+func (Scanner) Scan(ctx context.Context, s inspect.Subject, run inspect.Run) error {
+	switch {
+	case isZip(s):
+		return scanZip(ctx, s, run)
+	case isGzip(s):
+		return scanGzip(ctx, s, run)
+	case isTar(s):
+		return scanTar(ctx, io.NewSectionReader(s, 0, s.Size), run)
+	}
+	run.Report("closed-container", inspect.Refuse, "a "+closedKind(s)+" container, which is not read")
+	return nil
+}
+
+// names checks the names of one archive's members.
+type names struct {
+	run   inspect.Run
+	exact map[string]bool
+	fold  map[string]string
+}
+
+func newNames(run inspect.Run) *names { return &names{run, map[string]bool{}, map[string]string{}} }
+
+func (n *names) check(name string) {
+	clean := strings.TrimSuffix(name, "/")
+	if err := artifact.CheckPath(strings.TrimPrefix(clean, "./")); err != nil && clean != "." {
+		n.run.Report("name", inspect.Refuse, err.Error())
+	}
+	fold := strings.ToLower(clean)
+	switch other, ok := n.fold[fold]; {
+	case n.exact[clean] && !strings.HasSuffix(name, "/"):
+		n.run.Report("duplicate", inspect.Refuse, fmt.Sprintf("member %q stands twice", clean))
+	case ok && other != clean:
+		n.run.Report("case", inspect.Refuse, fmt.Sprintf("members %q and %q differ only in case", other, clean))
+	}
+	n.exact[clean], n.fold[fold] = true, clean
+}

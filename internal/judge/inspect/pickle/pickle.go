@@ -1,0 +1,170 @@
+// Package pickle judges Python pickles without running them.
+//
+// A symbolic machine reads every opcode of every stream and keeps track of what
+// would be imported and called. Only an exact, short list of names that rebuild
+// tensors and plain containers passes; whatever is on no list, cannot be read to
+// the end, or would be read differently by two readers, is refused. Opcodes:
+// CPython, Lib/pickletools.py, protocols 0 to 5.
+package pickle
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"slices"
+	"strings"
+
+	"enisle/internal/judge/inspect"
+)
+
+// Scanner judges pickles and object arrays of numpy; the zero value works.
+type Scanner struct{}
+
+var _ inspect.Scanner = Scanner{}
+
+// New returns the scanner.
+func New() Scanner { return Scanner{} }
+
+// Name returns "pickle".
+func (Scanner) Name() string { return "pickle" }
+
+// Version changes when verdicts may.
+func (Scanner) Version() string { return "1" }
+
+const (
+	maxStreams  = 10_000   // pickles one after the other in one file
+	maxGuess    = 16 << 20 // bytes of a file whose name says nothing that is tried as a text pickle
+	numpyMagic  = "\x93NUMPY"
+	torchStream = 5 // pickles at the start of a legacy torch file, before the raw storages
+)
+
+// named reports whether the name alone says pickle.
+func named(s inspect.Subject) bool {
+	ext := strings.ToLower(path.Ext(s.Path))
+	if slices.Contains([]string{".pkl", ".pickle", ".pk", ".p", ".joblib", ".dill", ".pt", ".pth", ".ckpt"}, ext) {
+		return true
+	}
+	return s.Ref.Kind == "model" && slices.Contains([]string{".bin", ".dat", ".data", ".model"}, ext)
+}
+
+// other reports whether the bytes are those of another format that a pickle's
+// name is used for as well, and that another scanner reads.
+func other(s inspect.Subject) bool {
+	for _, m := range []string{"PK\x03\x04", "PK\x05\x06", "GGUF", "\x1f\x8b", numpyMagic} {
+		if bytes.HasPrefix(s.Head, []byte(m)) {
+			return true
+		}
+	}
+	return len(s.Head) > 262 && string(s.Head[257:262]) == "ustar"
+}
+
+func binaryStart(b []byte) bool { return len(b) >= 2 && b[0] == 0x80 && b[1] <= 5 }
+
+// Wants takes pickles by name and by bytes, wherever they stand.
+func (Scanner) Wants(s inspect.Subject) bool {
+	switch {
+	case bytes.HasPrefix(s.Head, []byte(numpyMagic)):
+		return true
+	case other(s):
+		return false
+	case named(s):
+		return true
+	case binaryStart(s.Head):
+		m := machine{src: newSource(s, 0), persistent: persistent(s)}
+		return m.run() == nil || len(m.globals) > 0
+	case len(s.Head) == 0 || s.Size > maxGuess || !bytes.ContainsAny(s.Head[:1], "(c]}idl"):
+		return false
+	}
+	// A text pickle under another name: anything that would import and call.
+	m := machine{src: newSource(s, 0), guess: true}
+	err := m.run()
+	return len(m.globals) > 0 && (err == nil || m.calls > 0)
+}
+
+// persistent reports whether the subject may refer to storages by persistent
+// ids: the pickle of a torch archive, or a legacy torch file.
+func persistent(s inspect.Subject) bool {
+	base := s.Path[strings.LastIndexAny(s.Path, "/!")+1:]
+	return s.Depth > 0 && base == "data.pkl"
+}
+
+// Scan judges every stream of the subject.
+func (Scanner) Scan(ctx context.Context, s inspect.Subject, run inspect.Run) error {
+	at := int64(0)
+	if bytes.HasPrefix(s.Head, []byte(numpyMagic)) {
+		start, objects, err := numpyHeader(s)
+		if err != nil {
+			run.Report("numpy", inspect.Refuse, err.Error())
+			return nil
+		}
+		if !objects {
+			return nil // plain numbers: nothing is unpickled
+		}
+		at = start
+	}
+	legacy := false
+	for n := 0; at < s.Size || n == 0; n++ {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if n == maxStreams {
+			run.Report("streams", inspect.Refuse, fmt.Sprintf("more than %d pickles in one file", maxStreams))
+			return nil
+		}
+		if legacy && n == torchStream {
+			return nil // raw storages follow, which torch reads as numbers
+		}
+		m := machine{src: newSource(s, at), ctx: ctx, persistent: persistent(s) || legacy}
+		err := m.run()
+		m.report(run)
+		if err != nil {
+			run.Report("broken", inspect.Refuse, fmt.Sprintf("stream %d, byte %d: %v", n+1, m.src.at, err))
+			return nil
+		}
+		legacy = legacy || n == 0 && m.torchMagic
+		at = m.src.at
+	}
+	return nil
+}
+
+// report turns what a stream would do into findings.
+func (m *machine) report(run inspect.Run) {
+	for _, g := range m.globals {
+		if !allowed(g.module, g.name) {
+			run.Report("global", inspect.Refuse, fmt.Sprintf("it would import %.80s.%.80s", g.module, g.name))
+		}
+	}
+	for _, r := range m.refusals {
+		run.Report("opcode", inspect.Refuse, r)
+	}
+}
+
+// numpyHeader returns where the data of a .npy begin and whether they are
+// pickled objects (numpy, "NEP 1", format versions 1 to 3).
+func numpyHeader(s inspect.Subject) (start int64, objects bool, err error) {
+	if len(s.Head) < 12 {
+		return 0, false, errors.New("the header is cut short")
+	}
+	size := int64(binary.LittleEndian.Uint16(s.Head[8:]))
+	start = 10
+	if s.Head[6] > 1 {
+		size, start = int64(binary.LittleEndian.Uint32(s.Head[8:])), 12
+	}
+	if s.Head[6] < 1 || s.Head[6] > 3 || size > 1<<20 || start+size > s.Size {
+		return 0, false, errors.New("the header is of an unknown version or too long")
+	}
+	head := make([]byte, size)
+	if _, err := s.ReadAt(head, start); err != nil && !errors.Is(err, io.EOF) {
+		return 0, false, err
+	}
+	_, descr, ok := strings.Cut(string(head), "descr")
+	if !ok {
+		return 0, false, errors.New("the header has no descr")
+	}
+	descr, _, _ = strings.Cut(descr, "fortran_order")
+	return start + size, strings.ContainsAny(descr, "O"), nil
+}

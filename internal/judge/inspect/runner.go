@@ -1,0 +1,296 @@
+package inspect
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strconv"
+	"time"
+
+	"enisle/internal/artifact"
+)
+
+// Limits bound what one file of an artifact may come to.
+type Limits struct {
+	Depth   int           // containers inside containers; 0 means 8
+	Members int           // of one file, at all depths; 0 means 200,000
+	Ratio   int64         // bytes looked at may be so many times the file, beyond MinTotal; 0 means 200
+	Total   int64         // bytes always allowed; 0 means 2 GiB
+	Time    time.Duration // for one file; 0 means ten minutes
+}
+
+func (l Limits) filled() Limits {
+	set := func(n *int, to int) {
+		if *n == 0 {
+			*n = to
+		}
+	}
+	set(&l.Depth, 8)
+	set(&l.Members, 200_000)
+	if l.Ratio == 0 {
+		l.Ratio = 200
+	}
+	if l.Total == 0 {
+		l.Total = 2 << 30
+	}
+	if l.Time == 0 {
+		l.Time = 10 * time.Minute
+	}
+	return l
+}
+
+// Runner runs every scanner over every file, and over the members that scanners
+// hand back.
+type Runner struct {
+	Scanners []Scanner
+	Limits   Limits
+}
+
+// headSize is how much of a file's beginning a scanner is shown, in bytes.
+const headSize = 4096
+
+// Inspect reads every file of the artifacts once to compare it with its digest
+// and runs the scanners. done is told of every n bytes. It returns findings in
+// a fixed order; a scanner that fails, panics or runs out of time becomes a
+// finding that refuses. An error means that nothing could be inspected.
+func (r *Runner) Inspect(ctx context.Context, artifacts []artifact.Artifact, open Open, done func(n int64)) (Report, error) {
+	rep := Report{Findings: []Finding{}, Artifacts: len(artifacts), Scanners: []ScannerInfo{{"digest", "1"}, {"kind", "1"}}}
+	if len(r.Scanners) == 0 {
+		return rep, errors.New("inspect: no scanner is installed")
+	}
+	for _, s := range r.Scanners {
+		rep.Scanners = append(rep.Scanners, ScannerInfo{s.Name(), s.Version()})
+	}
+	for _, a := range artifacts {
+		for _, f := range a.Files {
+			if err := r.file(ctx, &rep, a, f, open, done); err != nil {
+				return rep, fmt.Errorf("inspect %s: %s: %w", a.Ref, f.Path, err)
+			}
+		}
+	}
+	slices.SortStableFunc(rep.Findings, func(a, b Finding) int {
+		return cmp.Or(cmp.Compare(a.Artifact, b.Artifact), cmp.Compare(a.File, b.File), cmp.Compare(a.Scanner, b.Scanner), cmp.Compare(a.Rule, b.Rule), cmp.Compare(a.Detail, b.Detail))
+	})
+	return rep, nil
+}
+
+func (r *Runner) file(ctx context.Context, rep *Report, a artifact.Artifact, f artifact.File, open Open, done func(int64)) (err error) {
+	b, err := open(f.Digest)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, b.Close()) }()
+	rep.Files++
+	w := &walk{runner: r, report: rep, artifact: a, limits: r.Limits.filled()}
+	w.budget = max(w.limits.Total, f.Size*w.limits.Ratio)
+	s := Subject{Ref: a.Ref, Path: f.Path, Size: b.Size(), ReaderAt: b}
+	if err := w.digest(ctx, s, f, done); err != nil {
+		return err
+	}
+	limited, cancel := context.WithTimeout(ctx, w.limits.Time)
+	defer cancel()
+	wanted := w.scan(limited, s)
+	w.expected(s, wanted)
+	return ctx.Err()
+}
+
+// walk is the inspection of one file and of all its members.
+type walk struct {
+	runner   *Runner
+	report   *Report
+	artifact artifact.Artifact
+	limits   Limits
+	budget   int64 // bytes of members that may still be looked at
+	members  int
+}
+
+func (w *walk) add(scanner, rule string, sev Severity, file, detail string) {
+	if len(detail) > 300 {
+		detail = detail[:300] + "…"
+	}
+	quoted := strconv.Quote(detail) // a stranger's names may hold control characters
+	w.report.Findings = append(w.report.Findings, Finding{scanner, rule, sev, w.artifact.Ref.String(), file, quoted[1 : len(quoted)-1]})
+}
+
+// digest reads the whole file and compares it with its name.
+func (w *walk) digest(ctx context.Context, s Subject, f artifact.File, done func(int64)) error {
+	h := sha256.New()
+	buf := make([]byte, 1<<20)
+	for at := int64(0); at < s.Size; {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		n, err := s.ReadAt(buf[:min(int64(len(buf)), s.Size-at)], at)
+		if err != nil && !errors.Is(err, io.EOF) || n == 0 {
+			return fmt.Errorf("read at %d: %w", at, err)
+		}
+		h.Write(buf[:n])
+		at += int64(n)
+		done(int64(n))
+	}
+	w.report.Bytes += s.Size
+	if got := artifact.FromSum([32]byte(h.Sum(nil))); got != f.Digest || s.Size != f.Size {
+		w.add("digest", "digest", Refuse, s.Path, "the content is not what its digest says")
+	}
+	return nil
+}
+
+// scan runs every scanner that wants the subject and reports how many did.
+func (w *walk) scan(ctx context.Context, s Subject) (wanted int) {
+	if s.Head == nil {
+		head := make([]byte, min(headSize, s.Size))
+		n, err := s.ReadAt(head, 0)
+		if err != nil && !errors.Is(err, io.EOF) {
+			w.add("digest", "unread", Refuse, s.Path, "could not be read: "+err.Error())
+			return 0
+		}
+		s.Head = head[:n]
+	}
+	for _, sc := range w.runner.Scanners {
+		if !sc.Wants(s) {
+			continue
+		}
+		wanted++
+		if err := w.one(ctx, sc, s); err != nil {
+			w.add(sc.Name(), "unread", Refuse, s.Path, "could not be judged: "+err.Error())
+		}
+	}
+	return wanted
+}
+
+// one runs one scanner; a panic is an error like any other.
+func (w *walk) one(ctx context.Context, sc Scanner, s Subject) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("the scanner broke: %v", p)
+		}
+	}()
+	if err := sc.Scan(ctx, s, &run{w, sc, s}); err != nil {
+		return err
+	}
+	return ctx.Err()
+}
+
+// expected refuses what nobody could read in a place where a package or a model
+// is expected.
+func (w *walk) expected(s Subject, wanted int) {
+	if wanted > 0 {
+		return
+	}
+	switch w.artifact.Ref.Kind {
+	case "pypi", "npm":
+		w.add("kind", "unknown-package", Refuse, s.Path, "no scanner knows this kind of package")
+	case "model":
+		if !plainText(s) {
+			w.add("kind", "unknown-model", Refuse, s.Path, "no scanner knows this kind of model file")
+		}
+	case "engine":
+		w.add("kind", "executable", Info, s.Path, "runs as a confined engine; its code is not judged")
+	}
+}
+
+// plainText reports whether a small file is text, such as a model's card.
+func plainText(s Subject) bool {
+	if s.Size > 16<<20 {
+		return false
+	}
+	buf := make([]byte, s.Size)
+	if _, err := s.ReadAt(buf, 0); err != nil && !errors.Is(err, io.EOF) {
+		return false
+	}
+	return !slices.Contains(buf, 0)
+}
+
+// run is what one scanner answers with about one subject.
+type run struct {
+	w       *walk
+	scanner Scanner
+	subject Subject
+}
+
+func (r *run) Report(rule string, sev Severity, detail string) {
+	r.w.add(r.scanner.Name(), rule, sev, r.subject.Path, detail)
+}
+
+var errLimit = errors.New("a limit was reached")
+
+func (r *run) Descend(ctx context.Context, name string, content io.ReaderAt, size int64) error {
+	w, s := r.w, r.subject
+	over := func(what string) error {
+		r.Report("limit", Refuse, what)
+		return errLimit
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if s.Depth+1 > w.limits.Depth {
+		return over(fmt.Sprintf("containers nest deeper than %d", w.limits.Depth))
+	}
+	if w.members++; w.members > w.limits.Members {
+		return over(fmt.Sprintf("more than %d members", w.limits.Members))
+	}
+	if w.budget -= size; w.budget < 0 {
+		return over("the members come to too many bytes: an archive bomb")
+	}
+	w.report.Members++
+	w.report.Bytes += size
+	w.scan(ctx, Subject{Ref: s.Ref, Path: s.Path + "!" + name, Size: size, ReaderAt: content, Depth: s.Depth + 1})
+	return nil
+}
+
+// spoolLimit is how much of a member is kept in memory, in bytes; more goes to
+// a file that has no name.
+const spoolLimit = 8 << 20
+
+// Spool reads exactly size bytes of a member and makes them readable at any
+// offset. More or fewer bytes are an error. The caller calls release.
+func Spool(r io.Reader, size int64) (at io.ReaderAt, release func() error, err error) {
+	none := func() error { return nil }
+	limited := io.LimitReader(r, size+1)
+	if size <= spoolLimit {
+		buf := make([]byte, size+1)
+		n, err := io.ReadFull(limited, buf)
+		if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
+			return nil, none, err
+		}
+		if int64(n) != size {
+			return nil, none, fmt.Errorf("%d bytes where %d were promised", n, size)
+		}
+		return readerAt(buf[:n]), none, nil
+	}
+	f, err := os.CreateTemp("", "enisle-inspect-")
+	if err != nil {
+		return nil, none, err
+	}
+	release = f.Close
+	if err := os.Remove(f.Name()); err != nil {
+		return nil, none, errors.Join(err, f.Close())
+	}
+	n, err := io.Copy(f, limited)
+	if err == nil && n != size {
+		err = fmt.Errorf("%d bytes or more where %d were promised", n, size)
+	}
+	if err != nil {
+		return nil, none, errors.Join(err, f.Close())
+	}
+	return f, release, nil
+}
+
+// readerAt reads from memory.
+type readerAt []byte
+
+func (b readerAt) ReadAt(p []byte, off int64) (int, error) {
+	if off < 0 || off >= int64(len(b)) {
+		return 0, io.EOF
+	}
+	n := copy(p, b[off:])
+	if n < len(p) {
+		return n, io.EOF
+	}
+	return n, nil
+}
