@@ -21,7 +21,7 @@ func (a *App) Collect(ctx context.Context, file string, opt crossing.CollectOpti
 		return out, err
 	}
 	err = a.change(ctx, func(s *site.Site, by site.Actor) error {
-		c, done, err := a.collector(ctx, s)
+		c, done, err := a.collector(ctx, s, req)
 		if err != nil {
 			return err
 		}

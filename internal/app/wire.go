@@ -50,7 +50,7 @@ func (a *App) ecosystems(run ecosystem.Runner, index pypi.Getter) []ecosystem.Ec
 
 // collector builds what collecting needs: clients that run confined, and the
 // one HTTP client, with the settings pip has on this machine.
-func (a *App) collector(ctx context.Context, s *site.Site) (_ *crossing.Collector, done func() error, err error) {
+func (a *App) collector(ctx context.Context, s *site.Site, req crossing.Request) (_ *crossing.Collector, done func() error, err error) {
 	work, err := os.MkdirTemp("", "enisle-settings-")
 	if err != nil {
 		return nil, nil, err
@@ -61,7 +61,10 @@ func (a *App) collector(ctx context.Context, s *site.Site) (_ *crossing.Collecto
 		hidden = append(hidden, a.KeyFile)
 	}
 	run := sandbox.Exec{}
-	settings := pypi.New(pypi.Options{Runner: run, Log: a.Log}).Settings(ctx, ecosystem.Want{Work: work, Hidden: hidden})
+	var settings fetch.Options
+	if req.Outside() {
+		settings = pypi.New(pypi.Options{Runner: run, Log: a.Log}).Settings(ctx, ecosystem.Want{Work: work, Hidden: hidden})
+	}
 	settings.Log = a.Log
 	client, err := fetch.New(settings)
 	if err != nil {

@@ -109,6 +109,21 @@ type Request struct {
 	File   string           // path of enisle.yaml
 }
 
+// Outside reports whether anything in the request comes over the network.
+func (r Request) Outside() bool {
+	for kind, items := range r.Bring {
+		if kind != "files" && len(items) > 0 {
+			return true
+		}
+		for _, v := range items {
+			if it, err := parseFileItem(v); err == nil && it.from != "" {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 func (r Request) dir() string { return filepath.Dir(r.File) }
 
 // digest covers the request and the content of every file it names, so that a
@@ -136,8 +151,11 @@ func (r Request) digest() (artifact.Digest, error) {
 		}
 		return nil
 	}
-	for _, items := range r.Bring {
+	for kind, items := range r.Bring {
 		for _, it := range items {
+			if name, ok := it.(string); ok && kind == "files" {
+				it = map[string]any{"path": name}
+			}
 			if err := add(it); err != nil {
 				return "", err
 			}

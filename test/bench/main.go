@@ -1,0 +1,197 @@
+// Command bench measures enisle beside what the machine can do, in one run, and
+// prints ratios: machines differ and are noisy, ratios less so.
+package main
+
+import (
+	"crypto/rand"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+func main() {
+	bin := flag.String("enisle", "bin/enisle", "the program to measure")
+	size := flag.Int64("size", 4<<30, "bytes of the large file")
+	rounds := flag.Int("rounds", 3, "rounds; medians are printed")
+	dir := flag.String("dir", "", "where to work; default: a temporary directory")
+	flag.Parse()
+	if err := run(*bin, *dir, *size, *rounds); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+// measure is what one command took.
+type measure struct {
+	wall    time.Duration
+	rss     int64 // bytes, at most
+	written int64 // bytes that reached the block layer
+}
+
+func run(bin, dir string, size int64, rounds int) (err error) {
+	if bin, err = filepath.Abs(bin); err != nil {
+		return err
+	}
+	if dir, err = os.MkdirTemp(dir, "enisle-bench-"); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	b := &bench{bin: bin, dir: dir, size: size}
+	if err := b.setUp(); err != nil {
+		return err
+	}
+	all := map[string][]measure{}
+	for n := range rounds {
+		if err := b.round(n, all); err != nil {
+			return err
+		}
+	}
+	b.print(all, rounds)
+	return nil
+}
+
+type bench struct {
+	bin, dir string
+	size     int64
+}
+
+func (b *bench) path(name string) string { return filepath.Join(b.dir, name) }
+
+func (b *bench) cmd(args ...string) *exec.Cmd {
+	c := exec.Command(b.bin, args...)
+	c.Dir = b.dir
+	return c
+}
+
+func (b *bench) must(args ...string) error {
+	if out, err := b.cmd(args...).CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w: %s", strings.Join(args, " "), err, out)
+	}
+	return nil
+}
+
+// setUp makes the payload and a low site that holds it.
+func (b *bench) setUp() error {
+	f, err := os.Create(b.path("payload"))
+	if err != nil {
+		return err
+	}
+	_, err = io.CopyN(f, rand.Reader, b.size)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	const request = "name: bench\nbring:\n  files: [ {path: payload, as: model/payload} ]\n"
+	if err := os.WriteFile(b.path("enisle.yaml"), []byte(request), 0o600); err != nil {
+		return err
+	}
+	if err := b.must("-C", "low", "init", "--side", "low"); err != nil {
+		return err
+	}
+	if err := b.must("-C", "high", "init", "--side", "high"); err != nil {
+		return err
+	}
+	for _, p := range [][2]string{{"high", "low"}, {"low", "high"}} {
+		out, err := b.cmd("-C", p[0], "identity", "-q").Output()
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(b.path("id"), out, 0o600); err != nil {
+			return err
+		}
+		if err := b.must("-C", p[1], "pair", "id"); err != nil {
+			return err
+		}
+	}
+	return b.must("-C", "low", "collect", "-q")
+}
+
+// time runs a command from cold caches, as far as that can be had.
+func (b *bench) time(c *exec.Cmd) (measure, error) {
+	settle()
+	began := time.Now()
+	out, err := c.CombinedOutput()
+	if err != nil {
+		return measure{}, fmt.Errorf("%v: %w: %s", c.Args, err, out)
+	}
+	u := c.ProcessState.SysUsage().(*syscall.Rusage)
+	return measure{time.Since(began), u.Maxrss << 10, u.Oublock * 512}, nil
+}
+
+// settle writes everything back first, and drops caches where that is allowed,
+// so that every command begins alike.
+func settle() {
+	syscall.Sync()
+	// Not allowed to everybody; then all commands run warm, which is fair too.
+	_ = os.WriteFile("/proc/sys/vm/drop_caches", []byte("3"), 0o200)
+}
+
+func (b *bench) round(n int, all map[string][]measure) error {
+	media := fmt.Sprintf("media-%d", n)
+	steps := []struct {
+		name string
+		cmd  *exec.Cmd
+	}{
+		{"cp + fsync", exec.Command("sh", "-c", "cp payload copy && sync copy")},
+		{"pack", b.cmd("-C", "low", "pack", "--to", media, "-q")},
+		{"sha256sum", exec.Command("sh", "-c", "sha256sum "+media+"/volume-*")},
+		{"verify", b.cmd("verify", media, "--site", "high", "-q")},
+		{"cp + fsync 2", exec.Command("sh", "-c", "cp "+media+"/volume-* copies/ && sync copies/*")},
+		{"import", b.cmd("-C", "high", "import", media, "-q")},
+	}
+	if err := os.MkdirAll(b.path("copies"), 0o755); err != nil {
+		return err
+	}
+	for _, s := range steps {
+		s.cmd.Dir = b.dir
+		m, err := b.time(s.cmd)
+		if err != nil {
+			return err
+		}
+		all[s.name] = append(all[s.name], m)
+	}
+	// The next round imports the same content again: let it begin empty.
+	blobs, err := filepath.Glob(b.path("high/quarantine/sha256/*"))
+	if err != nil {
+		return err
+	}
+	for _, f := range append(blobs, b.path(media), b.path("copies"), b.path("copy")) {
+		if err := os.RemoveAll(f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func median(all []measure, of func(measure) float64) float64 {
+	v := make([]float64, 0, len(all))
+	for _, m := range all {
+		v = append(v, of(m))
+	}
+	slices.Sort(v)
+	return v[len(v)/2]
+}
+
+func (b *bench) print(all map[string][]measure, rounds int) {
+	wall := func(name string) float64 {
+		return median(all[name], func(m measure) float64 { return m.wall.Seconds() })
+	}
+	fmt.Printf("%d bytes, medians of %d rounds\n\n%-14s %8s %9s %9s %9s  %s\n", b.size, rounds, "", "seconds", "MB/s", "RSS MiB", "written", "ratio of speed")
+	for _, row := range []struct{ name, peer string }{{"cp + fsync", ""}, {"pack", "cp + fsync"}, {"cp + fsync 2", ""}, {"import", "cp + fsync 2"}, {"sha256sum", ""}, {"verify", "sha256sum"}} {
+		s := wall(row.name)
+		rss := median(all[row.name], func(m measure) float64 { return float64(m.rss) }) / (1 << 20)
+		written := median(all[row.name], func(m measure) float64 { return float64(m.written) }) / float64(b.size)
+		ratio := ""
+		if row.peer != "" {
+			ratio = fmt.Sprintf("%.2f of %s", wall(row.peer)/s, row.peer)
+		}
+		fmt.Printf("%-14s %8.2f %9.0f %9.0f %8.3fx  %s\n", row.name, s, float64(b.size)/1e6/s, rss, written, ratio)
+	}
+}
