@@ -52,10 +52,6 @@ func report(w io.Writer, err error) int {
 	if err == nil {
 		return 0
 	}
-	var usage usageError
-	if errors.As(err, &usage) && fail.HintOf(err) == "" {
-		err = fail.As(fail.Usage, "'enisle help' lists the verbs", err)
-	}
 	if errors.Is(err, context.Canceled) && fail.KindOf(err) == fail.Failed {
 		err = fail.As(fail.Partial, "run the same command again", errors.New("interrupted"))
 	}
@@ -65,11 +61,6 @@ func report(w io.Writer, err error) int {
 	}
 	return fail.ExitCode(err)
 }
-
-// usageError is an error of the command line itself.
-type usageError struct{ error }
-
-func (e usageError) Unwrap() error { return e.error }
 
 func (e *env) root() *cobra.Command {
 	dir := os.Getenv("ENISLE_SITE")
@@ -84,7 +75,13 @@ func (e *env) root() *cobra.Command {
 Outside:  init · collect · pack          Inside:  init · import · inspect · review
                                                   approve · release · serve
 Try it:   enisle demo`,
-		SilenceErrors: true, SilenceUsage: true,
+		SilenceErrors: true, SilenceUsage: true, Args: cobra.ArbitraryArgs,
+		RunE: func(c *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return c.Help()
+			}
+			return fail.As(fail.Usage, "'enisle help' lists the verbs", fmt.Errorf("unknown command %q", args[0]))
+		},
 	}
 	f := root.PersistentFlags()
 	f.StringVarP(&e.dir, "site", "C", dir, "directory of the site (ENISLE_SITE)")
@@ -120,7 +117,7 @@ func strictArgs(c *cobra.Command) {
 			return nil
 		}
 	}
-	if c.HasSubCommands() && c.RunE == nil && c.HasParent() {
+	if c.HasSubCommands() && c.RunE == nil {
 		c.RunE = func(c *cobra.Command, args []string) error {
 			return fail.As(fail.Usage, "'enisle help "+c.Name()+"' lists what it does", fmt.Errorf("%s: unknown or missing verb %q", c.CommandPath(), strings.Join(args, " ")))
 		}
