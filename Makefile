@@ -16,10 +16,10 @@ demo: setup-demo build
 	./bin/enisle demo $(DEMO_FLAGS) demo
 
 test: setup-test
-	go test -timeout 15m ./...
+	@./scripts/test.sh test $$(go list ./... | grep -v /test/interop)
 
 interop: setup-test
-	go test -count=1 -timeout 20m -tags interop ./test/...
+	@./scripts/test.sh interop -count=1 ./test/interop/... ./internal/infer/engine/llamacpp/...
 
 lint: setup-lint
 	./scripts/lint.sh
@@ -28,7 +28,7 @@ bench: build
 	./scripts/bench.sh
 
 soak: setup-test
-	ENISLE_SOAK=1 go test -count=1 -timeout 60m ./internal/... ./test/...
+	ENISLE_SOAK=1 ./scripts/test.sh soak -count=1 ./test/crossing/...
 
 setup-%:
 	@./scripts/setup.sh $*

@@ -40,7 +40,21 @@ func TestScripts(t *testing.T) {
 // The shortest complete crossing of the contract, word for word, and what it
 // serves in the end.
 func TestTheShortestCrossing(t *testing.T) {
-	dir := t.TempDir()
+	dir, bin := shortest(t)
+	url := serve(t, dir, bin)
+	for path, want := range map[string]string{"/files/hello.txt": "hello from outside", "/healthz": `"status":"ok"`, "/metrics": "enisle_http_answers_total",
+		"/": "files/hello.txt", "/v1/models": `"object":"list"`, "/pypi/simple/": "<html>"} {
+		if got := get(t, url+path); !strings.Contains(got, want) {
+			t.Errorf("%s: %.200q, want %q", path, got, want)
+		}
+	}
+}
+
+// shortest runs the script of the contract in a new directory with a built
+// program, and returns both.
+func shortest(t *testing.T) (dir, program string) {
+	t.Helper()
+	dir = t.TempDir()
 	bin := filepath.Join(dir, "bin")
 	if err := os.Mkdir(bin, 0o755); err != nil {
 		t.Fatal(err)
@@ -63,13 +77,7 @@ func TestTheShortestCrossing(t *testing.T) {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	url := serve(t, dir, filepath.Join(bin, "enisle"))
-	for path, want := range map[string]string{"/files/hello.txt": "hello from outside", "/healthz": `"status":"ok"`, "/metrics": "enisle_http_answers_total",
-		"/": "files/hello.txt", "/v1/models": `"object":"list"`, "/pypi/simple/": "<html>"} {
-		if got := get(t, url+path); !strings.Contains(got, want) {
-			t.Errorf("%s: %.200q, want %q", path, got, want)
-		}
-	}
+	return dir, filepath.Join(bin, "enisle")
 }
 
 // serve starts the site and returns its address; it is stopped with the test.
