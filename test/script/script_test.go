@@ -42,8 +42,10 @@ func TestScripts(t *testing.T) {
 func TestTheShortestCrossing(t *testing.T) {
 	dir, bin := shortest(t)
 	url := serve(t, dir, bin)
-	for path, want := range map[string]string{"/files/hello.txt": "hello from outside", "/healthz": `"status":"ok"`, "/metrics": "enisle_http_answers_total",
-		"/": "files/hello.txt", "/v1/models": `"object":"list"`, "/pypi/simple/": "<html>"} {
+	for path, want := range map[string]string{
+		"/files/hello.txt": "hello from outside", "/healthz": `"status":"ok"`, "/metrics": "enisle_http_answers_total",
+		"/": "files/hello.txt", "/v1/models": `"object":"list"`, "/pypi/simple/": "<html>",
+	} {
 		if got := get(t, url+path); !strings.Contains(got, want) {
 			t.Errorf("%s: %.200q, want %q", path, got, want)
 		}
