@@ -173,16 +173,17 @@ func accept(r *http.Request) (string, bool) {
 	return best, best != ""
 }
 
+// jsonFile has core-metadata and not its older name: pip before 23.2 breaks on
+// the older one in JSON (PEP 714); in HTML both are understood.
 type jsonFile struct {
-	Filename  string            `json:"filename"`
-	URL       string            `json:"url"`
-	Hashes    map[string]string `json:"hashes"`
-	Python    string            `json:"requires-python,omitempty"`
-	Size      int64             `json:"size"`
-	Uploaded  string            `json:"upload-time,omitempty"`
-	Yanked    bool              `json:"yanked"`
-	Core      any               `json:"core-metadata"`
-	CoreAlias any               `json:"dist-info-metadata"`
+	Filename string            `json:"filename"`
+	URL      string            `json:"url"`
+	Hashes   map[string]string `json:"hashes"`
+	Python   string            `json:"requires-python,omitempty"`
+	Size     int64             `json:"size"`
+	Uploaded string            `json:"upload-time,omitempty"`
+	Yanked   bool              `json:"yanked"`
+	Core     any               `json:"core-metadata"`
 }
 
 type jsonMeta struct {
@@ -240,11 +241,10 @@ func (ix *index) project(w http.ResponseWriter, r *http.Request) {
 		d.learn(ix.rel)
 		f := jsonFile{
 			Filename: d.file.Path, URL: "../../files/" + d.file.Digest.Hex() + "/" + d.file.Path,
-			Hashes: map[string]string{"sha256": d.file.Digest.Hex()}, Python: d.python, Size: d.file.Size, Core: false, CoreAlias: false,
+			Hashes: map[string]string{"sha256": d.file.Digest.Hex()}, Python: d.python, Size: d.file.Size, Core: false,
 		}
 		if d.metadata != nil {
 			f.Core = map[string]string{"sha256": artifact.Sum(d.metadata).Hex()}
-			f.CoreAlias = f.Core
 		}
 		if !d.file.Published.IsZero() {
 			f.Uploaded = d.file.Published.UTC().Format(time.RFC3339)
