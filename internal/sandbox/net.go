@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"runtime"
 	"strings"
 	"syscall"
 
@@ -47,9 +46,9 @@ func (p Protection) missing(s Spec, level Level) (names []string) {
 // program without network.
 func ProbeNet() Level {
 	switch {
-	case canUnshare():
+	case canClone(LevelNamespace):
 		return LevelNamespace
-	case canCloneUser():
+	case canClone(LevelUserNamespace):
 		return LevelUserNamespace
 	case onlyLoopback() == nil:
 		return LevelInherited
@@ -57,20 +56,12 @@ func ProbeNet() Level {
 	return LevelSeccomp
 }
 
-// canUnshare tries it on a thread that is thrown away afterwards.
-func canUnshare() bool {
-	result := make(chan error)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
-		result <- unix.Unshare(unix.CLONE_NEWNET)
-	}()
-	return <-result == nil
-}
-
-// canCloneUser starts a program that can not exist in new namespaces. When
-// that is all that fails, the namespaces and the mapping of users were made.
-func canCloneUser() bool {
-	_, err := syscall.ForkExec("/dev/null/none", []string{"none"}, &syscall.ProcAttr{Sys: attributes(LevelUserNamespace)})
+// canClone starts a program that can not exist in new namespaces. When that is
+// all that fails, the namespaces were made. It is not tried on a thread that is
+// then thrown away: children die with the thread that started them (Pdeathsig),
+// and that thread may be any.
+func canClone(level Level) bool {
+	_, err := syscall.ForkExec("/dev/null/none", []string{"none"}, &syscall.ProcAttr{Sys: attributes(level)})
 	return errors.Is(err, syscall.ENOTDIR)
 }
 
