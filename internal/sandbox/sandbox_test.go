@@ -344,7 +344,7 @@ func TestWithoutRoot(t *testing.T) {
 	if err != nil || !strings.Contains(string(out), "dial: true refused") || !strings.Contains(string(out), "unreachable: true") {
 		t.Errorf("%v", err)
 	}
-	if canCloneUser() && !strings.Contains(string(out), "unreachable: true "+string(LevelUserNamespace)) {
+	if canClone(LevelUserNamespace) && !strings.Contains(string(out), "unreachable: true "+string(LevelUserNamespace)) {
 		t.Errorf("user namespaces exist here and were not used")
 	}
 }
