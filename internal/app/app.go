@@ -58,8 +58,13 @@ func (a *App) read(ctx context.Context, do func(*site.Site) error) (err error) {
 	return do(s)
 }
 
-// change runs do with the site open for changes and the actor proven.
-func (a *App) change(ctx context.Context, do func(*site.Site, site.Actor) error) (err error) {
+// maxJump is how far ahead of the newest record the clock may stand for an
+// attempt that was refused to be recorded.
+const maxJump = 31 * 24 * time.Hour
+
+// change runs do with the site open for changes and the actor proven. A refusal
+// that came before the act itself was recorded is recorded as well.
+func (a *App) change(ctx context.Context, act string, do func(*site.Site, site.Actor) error) (err error) {
 	var key *trust.Key
 	if a.KeyFile != "" {
 		if key, err = trust.LoadKey(a.KeyFile, a.ask(a.KeyFile)); err != nil {
@@ -75,7 +80,22 @@ func (a *App) change(ctx context.Context, do func(*site.Site, site.Actor) error)
 	if err != nil {
 		return err
 	}
-	return do(s, by)
+	before := s.Ledger.Head()
+	err = do(s, by)
+	// A clock that jumped is likely the reason of the refusal: its time must not
+	// become the newest in the ledger.
+	jumped := s.Now().Sub(before.Last) > maxJump
+	if !fail.IsRefused(err) || s.Ledger.Head().Size != before.Size || jumped {
+		return err
+	}
+	refusal := err
+	recorded := s.Act(ctx, act, by, map[string]string{"attempt": "refused before it began"},
+		func(context.Context, int64) (map[string]string, error) { return nil, refusal })
+	if !errors.Is(recorded, refusal) {
+		// Nothing was done that would need a record: the refusal stands.
+		a.log().WarnContext(ctx, "a refused attempt could not be recorded", "act", act, "err", recorded)
+	}
+	return refusal
 }
 
 // Init makes the site.
@@ -139,7 +159,7 @@ func (a *App) Pair(ctx context.Context, file, expect string) (out Paired, err er
 
 // changeRoot changes the draft, or after sealing proposes the change.
 func (a *App) changeRoot(ctx context.Context, act string, subject map[string]string, change func(trust.Root) (trust.Root, error)) (pending bool, err error) {
-	err = a.change(ctx, func(s *site.Site, by site.Actor) error {
+	err = a.change(ctx, act, func(s *site.Site, by site.Actor) error {
 		return s.Act(ctx, act, by, subject, func(context.Context, int64) (map[string]string, error) {
 			if s.Roots.Sealed() && by.Key != nil {
 				pending = true
@@ -181,7 +201,7 @@ func (a *App) Revoke(ctx context.Context, name string) (pending bool, err error)
 // SignRoot adds an admin's signature to the proposed root and returns how many
 // are still missing.
 func (a *App) SignRoot(ctx context.Context) (missing int, err error) {
-	err = a.change(ctx, func(s *site.Site, by site.Actor) error {
+	err = a.change(ctx, "trust sign", func(s *site.Site, by site.Actor) error {
 		if by.Key == nil {
 			return fail.As(fail.Usage, "give --as NAME --key FILE", errors.New("a root is signed by an admin"))
 		}

@@ -73,7 +73,7 @@ func (a *App) Serve(ctx context.Context, opt ServeOptions) error {
 		}
 	}
 	url := scheme + "://" + l.Addr().String()
-	err = a.change(ctx, func(s *site.Site, by site.Actor) error {
+	err = a.change(ctx, "serve", func(s *site.Site, by site.Actor) error {
 		if err := s.Require(trust.High); err != nil {
 			return err
 		}
@@ -119,8 +119,8 @@ func listen(ctx context.Context, opt ServeOptions) (*net.TCPListener, error) {
 }
 
 // inside builds the command of the isolated half: it reads what is released and
-// the site's public parts, writes the state's lock files and one temporary
-// directory, and sees no key and nothing of the quarantine.
+// the site's public parts, writes one temporary directory and nothing of the
+// site, and sees no key and nothing of the quarantine.
 func (a *App) inside(ctx context.Context, opt ServeOptions, files []*os.File) (cmd commander, tmp string, err error) {
 	dir, err := filepath.Abs(a.Dir)
 	if err != nil {
@@ -129,14 +129,14 @@ func (a *App) inside(ctx context.Context, opt ServeOptions, files []*os.File) (c
 	if tmp, err = os.MkdirTemp("", "enisle-serve-"); err != nil {
 		return nil, "", err
 	}
-	spec := sandbox.Spec{Net: sandbox.NetNone, NoConnect: true, Strict: opt.Strict, Write: []string{filepath.Join(dir, "state"), tmp}}
+	spec := sandbox.Spec{Net: sandbox.NetNone, NoConnect: true, Strict: opt.Strict, Write: []string{tmp}}
 	spec.Read = append(spec.Read, sandbox.SystemLibraries()...)
 	exe, err := os.Executable()
 	if err != nil {
 		return nil, "", err
 	}
 	spec.Read = append(spec.Read, exe, "/proc", "/sys/devices/system/cpu")
-	for _, name := range []string{"site.json", "policy.json", "blobs", "trust", "ledger"} {
+	for _, name := range []string{"site.json", "policy.json", "blobs", "trust", "ledger", "state"} {
 		spec.Read = append(spec.Read, filepath.Join(dir, name))
 	}
 	args := []string{ServeVerb, "-C", dir, "--threads", strconv.Itoa(opt.Threads), "--temp", tmp}

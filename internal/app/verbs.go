@@ -20,7 +20,7 @@ func (a *App) Collect(ctx context.Context, file string, opt crossing.CollectOpti
 	if err != nil {
 		return out, err
 	}
-	err = a.change(ctx, func(s *site.Site, by site.Actor) error {
+	err = a.change(ctx, "collect", func(s *site.Site, by site.Actor) error {
 		c, done, err := a.collector(ctx, s, req)
 		if err != nil {
 			return err
@@ -34,7 +34,7 @@ func (a *App) Collect(ctx context.Context, file string, opt crossing.CollectOpti
 // Pack writes the next shipment.
 func (a *App) Pack(ctx context.Context, opt crossing.PackOptions) (out crossing.Packed, err error) {
 	opt.Progress = a.Progress
-	err = a.change(ctx, func(s *site.Site, by site.Actor) error {
+	err = a.change(ctx, "pack", func(s *site.Site, by site.Actor) error {
 		out, err = crossing.Pack(ctx, s, by, opt)
 		return err
 	})
@@ -110,7 +110,7 @@ func (a *App) Verify(ctx context.Context, dir string) (out Medium, err error) {
 
 // Import brings a shipment into quarantine.
 func (a *App) Import(ctx context.Context, dir string) (out crossing.Imported, err error) {
-	err = a.change(ctx, func(s *site.Site, by site.Actor) error {
+	err = a.change(ctx, "import", func(s *site.Site, by site.Actor) error {
 		out, err = crossing.Import(ctx, s, by, crossing.ImportOptions{From: dir, Progress: a.Progress, Passphrase: a.ask("the keys of " + a.Dir)})
 		return err
 	})
@@ -119,7 +119,7 @@ func (a *App) Import(ctx context.Context, dir string) (out crossing.Imported, er
 
 // Inspect runs the scanners over a shipment.
 func (a *App) Inspect(ctx context.Context, id string) (out crossing.Judged, err error) {
-	err = a.change(ctx, func(s *site.Site, by site.Actor) error {
+	err = a.change(ctx, "inspect", func(s *site.Site, by site.Actor) error {
 		out, err = crossing.Inspect(ctx, s, by, id, a.inspector(), a.Progress)
 		return err
 	})
@@ -143,7 +143,7 @@ func (a *App) Decide(ctx context.Context, id, decision string, opt crossing.Appr
 	if err := crossing.CheckChannel(opt.Channel); err != nil {
 		return out, err
 	}
-	err = a.change(ctx, func(s *site.Site, by site.Actor) error {
+	err = a.change(ctx, decision, func(s *site.Site, by site.Actor) error {
 		out, err = crossing.Decide(ctx, s, by, id, decision, opt)
 		return err
 	})
@@ -152,7 +152,7 @@ func (a *App) Decide(ctx context.Context, id, decision string, opt crossing.Appr
 
 // Release flips a channel to a release with the shipment.
 func (a *App) Release(ctx context.Context, id, channel string) (out crossing.Released, err error) {
-	err = a.change(ctx, func(s *site.Site, by site.Actor) error {
+	err = a.change(ctx, "release", func(s *site.Site, by site.Actor) error {
 		out, err = crossing.Release(ctx, s, by, id, channel)
 		return err
 	})
@@ -161,7 +161,7 @@ func (a *App) Release(ctx context.Context, id, channel string) (out crossing.Rel
 
 // Rollback flips a channel back.
 func (a *App) Rollback(ctx context.Context, channel string, to int64) (out crossing.Released, err error) {
-	err = a.change(ctx, func(s *site.Site, by site.Actor) error {
+	err = a.change(ctx, "rollback", func(s *site.Site, by site.Actor) error {
 		out, err = crossing.Rollback(ctx, s, by, channel, to)
 		return err
 	})

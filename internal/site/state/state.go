@@ -58,7 +58,8 @@ func Open(ctx context.Context, file string, readOnly bool) (*DB, error) {
 		q["_txlock"] = []string{"deferred"}
 		q.Add("_pragma", "query_only(1)")
 	} else {
-		q.Add("_pragma", "journal_mode(WAL)")
+		// A rollback journal, not WAL: who only reads then needs no right to write.
+		q.Add("_pragma", "journal_mode(DELETE)")
 	}
 	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: file}).EscapedPath()+"?"+q.Encode())
 	if err != nil {
