@@ -5,7 +5,7 @@ set -euo pipefail
 want=${1:?demo, test or lint}
 
 need_go() {
-  command -v go >/dev/null || { echo "install Go 1.26 or newer: https is not needed, your distribution's package is enough" >&2; exit 1; }
+  command -v go >/dev/null || { echo "please install Go 1.26 or newer (package golang-go, or newer by hand)" >&2; exit 1; }
 }
 
 # apt_need COMMAND PACKAGE…: the packages that give a command.

@@ -8,10 +8,8 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"runtime"
 
 	"filippo.io/age"
-	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 )
 
@@ -117,46 +115,14 @@ type opened struct {
 	raw    []byte // header and sealed bytes
 	plain  bytes.Buffer
 	err    error
-	done   chan struct{}
 }
 
 func (r *volumeReader) run(ctx context.Context) error {
-	workers := max(2, runtime.GOMAXPROCS(0))
-	free := make(chan *opened, workers+2)
-	for range cap(free) {
-		free <- &opened{}
-	}
-	todo, order := make(chan *opened, cap(free)), make(chan *opened, cap(free))
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error {
-		defer close(todo)
-		defer close(order)
-		return r.feed(ctx, free, todo, order)
-	})
-	for range workers {
-		g.Go(func() error {
-			for o := range todo {
-				o.err = r.open(o)
-				close(o.done)
-			}
-			return nil
-		})
-	}
-	g.Go(func() error {
-		for o := range order {
-			<-o.done
-			if err := r.take(o); err != nil {
-				return err
-			}
-			free <- o
-		}
-		return nil
-	})
-	return g.Wait()
+	return inOrder(ctx, r.feed, func(o *opened) { o.err = r.open(o) }, r.take)
 }
 
 // feed reads the frames in order.
-func (r *volumeReader) feed(ctx context.Context, free <-chan *opened, todo, order chan<- *opened) error {
+func (r *volumeReader) feed(next func() (*opened, error), put func(work bool)) error {
 	at := int64(superblockSize)
 	for i, e := range r.entries {
 		size := frameHeaderSize + int64(e.length)
@@ -164,22 +130,19 @@ func (r *volumeReader) feed(ctx context.Context, free <-chan *opened, todo, orde
 			at += size
 			continue
 		}
-		var o *opened
-		select {
-		case o = <-free:
-		case <-ctx.Done():
-			return ctx.Err()
+		o, err := next()
+		if err != nil {
+			return err
 		}
 		if int64(cap(o.raw)) < size {
 			o.raw = make([]byte, size)
 		}
-		o.number, o.raw, o.err, o.done = i+1, o.raw[:size], nil, make(chan struct{})
+		o.number, o.raw, o.err = i+1, o.raw[:size], nil
 		if _, err := r.file.ReadAt(o.raw, at); err != nil {
 			return readError(r.place.volume, o.number, err)
 		}
 		at += size
-		todo <- o // never blocks: as many places as frames in flight
-		order <- o
+		put(true)
 	}
 	return nil
 }

@@ -9,10 +9,8 @@ import (
 	"hash"
 	"io"
 	"os"
-	"runtime"
 
 	"filippo.io/age"
-	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"enisle/internal/artifact"
@@ -88,7 +86,6 @@ type job struct {
 	out   bytes.Buffer // sealed frame
 	entry entry
 	err   error
-	done  chan struct{}
 }
 
 type writer struct {
@@ -108,39 +105,15 @@ type writer struct {
 }
 
 func (w *writer) run(ctx context.Context, blobs []Blob) ([]Volume, error) {
-	workers := max(2, runtime.GOMAXPROCS(0))
-	free := make(chan *job, workers+2)
-	for range cap(free) {
-		free <- &job{}
-	}
-	todo, order := make(chan *job, cap(free)), make(chan *job, cap(free))
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error {
-		defer close(todo)
-		defer close(order)
-		return w.produce(ctx, blobs, free, todo, order)
-	})
-	for range workers {
-		g.Go(func() error {
-			for j := range todo {
-				j.seal(w.opt.Recipients)
-				close(j.done)
-			}
-			return nil
-		})
-	}
-	g.Go(func() error {
-		for j := range order {
-			<-j.done
+	err := inOrder(ctx, func(next func() (*job, error), put func(bool)) error { return w.produce(ctx, blobs, next, put) },
+		func(j *job) { j.seal(w.opt.Recipients) },
+		func(j *job) error {
 			if err := w.put(j); err != nil {
 				return fmt.Errorf("volume %d: %w", j.frame.volume, err)
 			}
 			w.opt.Progress(int64(j.frame.plain))
-			free <- j
-		}
-		return nil
-	})
-	err := g.Wait()
+			return nil
+		})
 	if err == nil {
 		err = w.finish()
 	}
@@ -151,28 +124,22 @@ func (w *writer) run(ctx context.Context, blobs []Blob) ([]Volume, error) {
 }
 
 // produce plans the frames and fills those that are not kept.
-func (w *writer) produce(ctx context.Context, blobs []Blob, free <-chan *job, todo, order chan<- *job) error {
+func (w *writer) produce(ctx context.Context, blobs []Blob, next func() (*job, error), put func(work bool)) error {
 	w.plan.emit = func(f frame) error {
-		var j *job
-		select {
-		case j = <-free:
-		case <-ctx.Done():
-			return ctx.Err()
+		j, err := next()
+		if err != nil {
+			return err
 		}
-		j.frame, j.err, j.kept, j.done = f, nil, nil, make(chan struct{})
+		j.frame, j.err, j.kept = f, nil, nil
 		if f.volume <= len(w.kept) && f.number <= len(w.kept[f.volume-1].entries) {
 			j.kept = &w.kept[f.volume-1].entries[f.number-1]
 			if int64(j.kept.length) != sealedSize(w.plan.header, f.plain) {
 				return foreign(f.volume)
 			}
-			close(j.done)
-		} else {
-			if err := w.src.fill(ctx, j); err != nil {
-				return err
-			}
-			todo <- j // never blocks: as many places as jobs
+		} else if err := w.src.fill(ctx, j); err != nil {
+			return err
 		}
-		order <- j
+		put(j.kept == nil)
 		return nil
 	}
 	return w.plan.run(blobs)
