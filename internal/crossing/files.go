@@ -195,6 +195,7 @@ func (c *collecting) membersOf(ctx context.Context, a *artifact.Artifact, f arti
 		if err != nil {
 			return err
 		}
+		got.Published = f.Published
 		got.Path, got.Origin = path.Base(name), f.Origin+"#sha256="+f.Digest.Hex()+"!"+name
 		a.Files = append(a.Files, got)
 		return nil

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -81,6 +82,41 @@ func TestTamperedMediaAreRefused(t *testing.T) {
 	}
 	if _, err := w.importFrom("media"); err != nil {
 		t.Errorf("after all that the good one: %v", err)
+	}
+}
+
+// Every single flipped bit of a real shipment is refused: 2,000 random positions,
+// every fourth of them in the header, which is small and full of text.
+func TestEveryFlippedBitOfAShipmentIsRefused(t *testing.T) {
+	w := newWorld(t)
+	w.request("bits", 150_000)
+	w.pack("media", 80_000)
+	files, err := filepath.Glob(w.path("media/*"))
+	if err != nil || len(files) < 4 {
+		t.Fatalf("%v, %v", files, err)
+	}
+	rng := rand.New(rand.NewPCG(7, 8))
+	content := map[string][]byte{}
+	for _, f := range files {
+		content[f], err = os.ReadFile(f)
+		w.must(err)
+	}
+	for n := range 2000 {
+		f := files[rng.IntN(len(files))]
+		if n%4 == 0 {
+			f = w.path("media/header.json")
+		}
+		b := bytes.Clone(content[f])
+		at, bit := rng.IntN(len(b)), byte(1)<<rng.IntN(8)
+		b[at] ^= bit
+		w.must(os.WriteFile(f, b, 0o600))
+		if _, err := w.app("high").Verify(t.Context(), w.path("media")); !fail.IsRefused(err) {
+			t.Fatalf("%s, byte %d, bit %d: %v", filepath.Base(f), at, bit, err)
+		}
+		w.must(os.WriteFile(f, content[f], 0o600))
+	}
+	if _, err := w.app("high").Verify(t.Context(), w.path("media")); err != nil {
+		t.Errorf("with every bit back: %v", err)
 	}
 }
 
