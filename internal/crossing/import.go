@@ -375,7 +375,7 @@ func (im *importing) begin(ctx context.Context) error {
 
 // markEvery is how much is read between two points from which a run can be
 // taken up, in bytes.
-const markEvery = 256 << 20
+const markEvery = 1 << 30
 
 func (im *importing) read(ctx context.Context) error {
 	h := im.verified.Header

@@ -138,6 +138,7 @@ func (r *volumeReader) feed(next func() (*opened, error), put func(work bool)) e
 			o.raw = make([]byte, size)
 		}
 		o.number, o.raw, o.err = i+1, o.raw[:size], nil
+		readAhead(r.file.Fd(), at)
 		if _, err := r.file.ReadAt(o.raw, at); err != nil {
 			return readError(r.place.volume, o.number, err)
 		}

@@ -274,6 +274,13 @@ func foreign(volume int) error {
 		fmt.Errorf("volume %d: what stands there is not of this shipment", volume))
 }
 
+// readAhead asks the kernel to read on while what was read is worked on. A hint
+// that changes nothing but the time it takes.
+func readAhead(fd uintptr, at int64) {
+	const window = 32 << 20 // bytes; eight frames
+	_ = unix.Fadvise(int(fd), at, window, unix.FADV_WILLNEED)
+}
+
 // source reads the blobs of the plan in order and checks each as it ends.
 type source struct {
 	open  func(Blob) (io.ReadCloser, error)
@@ -318,6 +325,9 @@ func (s *source) read(sp span, p []byte) error {
 		if err := s.seek(sp); err != nil {
 			return err
 		}
+	}
+	if f, ok := s.r.(interface{ Fd() uintptr }); ok {
+		readAhead(f.Fd(), s.at)
 	}
 	if _, err := io.ReadFull(s.r, p); err != nil {
 		return err
