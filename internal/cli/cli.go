@@ -84,7 +84,7 @@ Try it:   enisle demo`,
 		},
 	}
 	f := root.PersistentFlags()
-	f.StringVarP(&e.dir, "site", "C", dir, "directory of the site (ENISLE_SITE)")
+	f.StringVarP(&e.dir, "directory", "C", dir, "directory of the site (ENISLE_SITE)")
 	f.StringVar(&e.as, "as", "", "name of the person who acts")
 	f.StringVar(&e.key, "key", "", "file with that person's key")
 	f.StringVar(&e.passphraseFile, "passphrase-file", "", "file with the passphrase of a protected key")

@@ -77,6 +77,9 @@ func mayDecide(s *site.Site, by site.Actor, row state.Shipment, decision string)
 		return fail.Refuse("ask for a new shipment", fmt.Errorf("shipment %s was rejected", row.ID))
 	}
 	if decision == Reject {
+		if row.Status == state.Released {
+			return fail.Refuse("roll the channel back with 'enisle rollback'", fmt.Errorf("shipment %s is released already", row.ID))
+		}
 		return nil
 	}
 	return separate(by.ID(), by.Name, row)

@@ -311,7 +311,7 @@ func (p *packing) take(ctx context.Context, sequence uint64) error {
 	name := hex.EncodeToString(set[:])
 	p.pack = state.Pack{
 		Stream: p.stream, Sequence: sequence, Set: name, Plan: p.plan, Content: p.content,
-		ID: fmt.Sprintf("%s-%d-%s", p.site.Identity.Name, sequence, name[:8]),
+		ID: shipment.ID(p.site.Identity.Name, sequence, name),
 	}
 	return p.site.State.Update(ctx, func(tx *state.Tx) error { return tx.SetPack(p.pack) })
 }

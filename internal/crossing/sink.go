@@ -200,7 +200,7 @@ func sweep(ctx context.Context, s *site.Site) error {
 				keep = nil // another import is under way: leave everything
 				return nil
 			}
-			if row.Status != state.Quarantined {
+			if row.Status != state.Quarantined && row.Status != state.Rejected {
 				continue
 			}
 			got, err := readSet(openAny(s), row.Content)

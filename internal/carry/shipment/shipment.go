@@ -80,9 +80,27 @@ type Header struct {
 }
 
 var (
-	idPattern  = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}-[0-9]{1,19}-[0-9a-f]{8}$`)
-	setPattern = regexp.MustCompile(`^[0-9a-f]{32}$`)
+	idPattern = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}-[0-9]{1,19}-[0-9a-f]{8}$`)
+	// The names that sites may have (docs/spec/trust.md), and ids of their keys.
+	partyPattern = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$`)
+	keyPattern   = regexp.MustCompile(`^[0-9a-f]{64}$`)
+	setPattern   = regexp.MustCompile(`^[0-9a-f]{32}$`)
 )
+
+// named reports whether every name is plain and the id is made of them.
+func (h Header) named() bool {
+	for _, p := range append([]Party{h.From}, h.To...) {
+		if !partyPattern.MatchString(p.Name) || !keyPattern.MatchString(p.Fingerprint) {
+			return false
+		}
+	}
+	return h.ID == ID(h.From.Name, h.Sequence, h.Set)
+}
+
+// ID is what people call a shipment; set is in hex.
+func ID(from string, sequence uint64, set string) string {
+	return fmt.Sprintf("%s-%d-%s", from, sequence, set[:8])
+}
 
 // SetBytes returns the 16 bytes of the set id.
 func (h Header) SetBytes() (set [16]byte) {
@@ -97,6 +115,8 @@ func (h Header) check() error {
 		return fmt.Errorf("format %.40q is not %s", h.Format, Format)
 	case !idPattern.MatchString(h.ID) || !setPattern.MatchString(h.Set):
 		return errors.New("id or set is malformed")
+	case !h.named():
+		return errors.New("a name is malformed, or the id is not that of its sender, sequence and set")
 	case h.Sequence == 0 || (h.Sequence == 1) != (h.Previous == ""):
 		return fmt.Errorf("sequence %d does not go with its previous hash", h.Sequence)
 	case len(h.To) == 0 || len(h.Roots) == 0:

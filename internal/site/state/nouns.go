@@ -84,7 +84,10 @@ func (s *Shipment) scan(scan func(...any) error) error {
 
 // SetShipment writes s over what is known of its header.
 func (tx *Tx) SetShipment(s Shipment) error {
-	return tx.exec("INSERT OR REPLACE INTO shipments ("+shipmentColumns+") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+	// Another shipment of the same id or number is an error, never replaced.
+	return tx.exec("INSERT INTO shipments ("+shipmentColumns+") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (header) DO UPDATE SET "+
+		"request = excluded.request, status = excluded.status, importer = excluded.importer, imported = excluded.imported, "+
+		"notes = excluded.notes, volume = excluded.volume, frame = excluded.frame",
 		s.ID, string(s.Header), s.Envelope, s.Stream, s.Sequence, string(s.Content), s.Request, s.Status, s.Importer,
 		s.Imported, strings.Join(s.Notes, "\n"), s.Volume, s.Frame)
 }
