@@ -44,6 +44,9 @@ func (a *App) Serve(ctx context.Context, opt ServeOptions) error {
 	if opt.Listen == "" {
 		opt.Listen = "127.0.0.1:8440"
 	}
+	if (opt.TLSCert == "") != (opt.TLSKey == "") {
+		return fail.As(fail.Usage, "give both --tls-cert and --tls-key", errors.New("serve: a certificate needs its key"))
+	}
 	level := sandbox.ProbeNet()
 	var files []*os.File
 	defer func() {

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
@@ -317,7 +318,7 @@ func (c *collecting) fetchAll(ctx context.Context, lists ...[]artifact.Artifact)
 			switch {
 			case c.held(*f):
 				c.out.Held++
-			case a.From != "" || f.Origin == "":
+			case a.From != "" || f.Origin == "" || strings.HasPrefix(f.Origin, localOrigin):
 				// Taken out of another artifact, or local: files does it.
 			default:
 				c.out.Fetched++

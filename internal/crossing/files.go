@@ -24,6 +24,9 @@ type Members interface {
 	Each(ctx context.Context, archive string, r io.ReaderAt, size int64, pattern string, take func(name string, size int64, r io.Reader) error) error
 }
 
+// localOrigin begins the origin of a file that lay beside the request.
+const localOrigin = "local:"
+
 // fileItem is one entry of 'files'.
 type fileItem struct{ path, from, as string }
 
@@ -155,7 +158,7 @@ func (c *collecting) local(ctx context.Context, a *artifact.Artifact, name strin
 	if err != nil {
 		return err
 	}
-	got.Path, got.Origin = filepath.Base(name), "local:"+filepath.Base(name)
+	got.Path, got.Origin = filepath.Base(name), localOrigin+filepath.Base(name)
 	a.Files = []artifact.File{got}
 	return nil
 }
