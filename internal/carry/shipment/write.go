@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"enisle/internal/artifact"
+	"enisle/internal/disk"
 	"enisle/internal/fail"
 )
 
@@ -59,8 +60,8 @@ func (opt WriteOptions) planner() (*planner, error) {
 // Write cuts blobs into sealed volumes in dir and returns what a header says of
 // them. It reads every blob once and writes every byte once. Volumes and frames
 // that an interrupted run of the same set left in dir are kept. It holds a
-// handful of frames in memory whatever the sizes. On error everything written
-// stays, for the next run.
+// handful of frames in memory whatever the sizes. On error what reached the
+// medium stays, for the next run.
 func Write(ctx context.Context, dir *os.Root, blobs []Blob, opt WriteOptions) ([]Volume, error) {
 	p, err := opt.planner()
 	if err != nil {
@@ -97,10 +98,10 @@ type writer struct {
 
 	// The rest is owned by the goroutine that calls run.
 	file    *os.File
+	end     *disk.Appender // of file
 	place   place
 	entries []entry
-	at      int64 // bytes of the volume on the medium
-	flushed int64 // bytes whose write-back has been started
+	at      int64 // bytes of the volume
 	volumes []Volume
 }
 
@@ -181,27 +182,21 @@ func (w *writer) put(j *job) error {
 }
 
 func (w *writer) append(j *job) error {
-	if _, err := w.file.WriteAt(w.place.frameHeader(j.frame.number, j.entry), w.at); err != nil {
+	if _, err := w.end.Write(w.place.frameHeader(j.frame.number, j.entry)); err != nil {
 		return err
 	}
-	if _, err := w.file.WriteAt(j.out.Bytes(), w.at+frameHeaderSize); err != nil {
+	if _, err := w.end.Write(j.out.Bytes()); err != nil {
 		return err
 	}
 	w.entries = append(w.entries, j.entry)
 	w.at += frameHeaderSize + int64(j.out.Len())
-	if w.at-w.flushed >= 32<<20 {
-		// Begin write-back now, so that the fsync at the end finds little to do.
-		// Only a hint: the fsync is what counts, so its error is not looked at.
-		_ = unix.SyncFileRange(int(w.file.Fd()), w.flushed, w.at-w.flushed, unix.SYNC_FILE_RANGE_WRITE)
-		w.flushed = w.at
-	}
 	return nil
 }
 
 // begin opens volume n for writing behind what is kept of it. A volume that is
 // complete already is not opened.
 func (w *writer) begin(n int) error {
-	w.place, w.entries, w.at, w.flushed = place{w.opt.Set, n}, nil, superblockSize, 0
+	w.place, w.entries, w.at = place{w.opt.Set, n}, nil, superblockSize
 	if n <= len(w.kept) && w.kept[n-1].complete {
 		return nil
 	}
@@ -216,10 +211,10 @@ func (w *writer) begin(n int) error {
 			keep += frameHeaderSize + int64(e.length)
 		}
 	}
-	if err := f.Truncate(keep); err != nil {
+	if _, err := f.WriteAt(w.place.superblock(), 0); err != nil {
 		return err
 	}
-	_, err = f.WriteAt(w.place.superblock(), 0)
+	w.end, err = disk.Append(f, keep)
 	return err
 }
 
@@ -243,9 +238,9 @@ func (w *writer) finish() error {
 	}
 	f := w.file
 	w.file = nil
-	_, err = f.WriteAt(idx, w.at)
+	_, err = w.end.Write(idx)
 	if err == nil {
-		err = f.Sync()
+		err = w.end.Finish()
 	}
 	if err = errors.Join(err, f.Close()); err != nil {
 		return err
