@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -22,6 +23,7 @@ import (
 	"enisle/internal/judge/policy"
 	"enisle/internal/site"
 	"enisle/internal/site/state"
+	"enisle/internal/site/store"
 	"enisle/internal/site/trust"
 )
 
@@ -157,10 +159,16 @@ func (a *App) Pair(ctx context.Context, file, expect string) (out Paired, err er
 	return out, err
 }
 
-// changeRoot changes the draft, or after sealing proposes the change.
-func (a *App) changeRoot(ctx context.Context, act string, subject map[string]string, change func(trust.Root) (trust.Root, error)) (pending bool, err error) {
+// changeRoot changes the draft, or after sealing proposes the change. Policies
+// that the change names are kept first.
+func (a *App) changeRoot(ctx context.Context, act string, subject map[string]string, change func(trust.Root) (trust.Root, error), policies ...[]byte) (pending bool, err error) {
 	err = a.change(ctx, act, func(s *site.Site, by site.Actor) error {
 		return s.Act(ctx, act, by, subject, func(context.Context, int64) (map[string]string, error) {
+			for _, b := range policies {
+				if _, err := s.KeepPolicy(b); err != nil {
+					return nil, err
+				}
+			}
 			if s.Roots.Sealed() && by.Key != nil {
 				pending = true
 				return map[string]string{"pending": "a second admin must sign"}, s.Roots.Propose(change, by.Key, s.Now())
@@ -198,19 +206,80 @@ func (a *App) Revoke(ctx context.Context, name string) (pending bool, err error)
 	return a.changeRoot(ctx, "trust revoke", map[string]string{"person": name}, func(r trust.Root) (trust.Root, error) { return r.Revoke(name) })
 }
 
-// SignRoot adds an admin's signature to the proposed root and returns how many
-// are still missing.
-func (a *App) SignRoot(ctx context.Context) (missing int, err error) {
-	err = a.change(ctx, "trust sign", func(s *site.Site, by site.Actor) error {
-		if by.Key == nil {
-			return fail.As(fail.Usage, "give --as NAME --key FILE", errors.New("a root is signed by an admin"))
+// SetPolicy puts another policy in force: one that ships with enisle, or a file.
+func (a *App) SetPolicy(ctx context.Context, nameOrFile string) (pending bool, err error) {
+	b, err := policyBytes(nameOrFile)
+	if err != nil {
+		return false, err
+	}
+	d := artifact.Sum(b)
+	subject := map[string]string{"policy": string(d)}
+	return a.changeRoot(ctx, "policy set", subject, func(r trust.Root) (trust.Root, error) { return r.SetPolicy(d) }, b)
+}
+
+func policyBytes(nameOrFile string) ([]byte, error) {
+	pol, err := policy.Named(nameOrFile)
+	if err == nil {
+		return pol.Encode()
+	}
+	b, rerr := os.ReadFile(nameOrFile)
+	if errors.Is(rerr, fs.ErrNotExist) {
+		return nil, fail.As(fail.Usage, "give standard, strict, or a file as 'enisle policy show' prints it", fmt.Errorf("there is no policy or file %q", nameOrFile))
+	}
+	if rerr != nil {
+		return nil, rerr
+	}
+	_, err = policy.Parse(b)
+	return b, err
+}
+
+// SignedRoot says what an admin signed and what is still missing.
+type SignedRoot struct {
+	trust.Proposal
+	Missing int `json:"missing"` // signatures; 0: it is in force
+}
+
+// SignRoot adds an admin's signature to the proposed root. expect, if not empty,
+// is the digest of what the admin read.
+func (a *App) SignRoot(ctx context.Context, expect artifact.Digest) (out SignedRoot, err error) {
+	err = a.asAdmin(ctx, "trust sign", func(s *site.Site, by site.Actor) (_ map[string]string, err error) {
+		if err := proposedPolicy(s); err != nil {
+			return nil, err
 		}
-		return s.Act(ctx, "trust sign", by, nil, func(context.Context, int64) (_ map[string]string, err error) {
-			missing, err = s.Roots.Countersign(by.Key)
-			return map[string]string{"root": fmt.Sprint(s.Roots.Root().Version)}, err
-		})
+		out.Proposal, out.Missing, err = s.Roots.Countersign(by.Key, expect)
+		return map[string]string{"root": fmt.Sprint(s.Roots.Root().Version), "signed": string(out.Digest)}, err
 	})
-	return missing, err
+	return out, err
+}
+
+// proposedPolicy makes sure that the policy which the proposed root names is
+// here and can be read: without it the site could not be opened any more.
+func proposedPolicy(s *site.Site) error {
+	p, err := s.Roots.Pending()
+	if err != nil || p == nil {
+		return err
+	}
+	b, err := s.ReadPolicy(p.Root.Policy)
+	if err == nil {
+		_, err = policy.Parse(b)
+	}
+	return err
+}
+
+// WithdrawRoot takes the proposed root back.
+func (a *App) WithdrawRoot(ctx context.Context) error {
+	return a.asAdmin(ctx, "trust withdraw", func(s *site.Site, by site.Actor) (map[string]string, error) {
+		return nil, s.Roots.Withdraw(by.Key)
+	})
+}
+
+func (a *App) asAdmin(ctx context.Context, act string, do func(*site.Site, site.Actor) (map[string]string, error)) error {
+	return a.change(ctx, act, func(s *site.Site, by site.Actor) error {
+		if by.Key == nil {
+			return fail.As(fail.Usage, "give --as NAME --key FILE", errors.New("only an admin does this"))
+		}
+		return s.Act(ctx, act, by, nil, func(context.Context, int64) (map[string]string, error) { return do(s, by) })
+	})
 }
 
 // Trust says who may do what at the site.
@@ -218,7 +287,9 @@ type Trust struct {
 	Root        trust.Root        `json:"root"`
 	Sealed      bool              `json:"sealed"`
 	Fingerprint string            `json:"fingerprint"`
-	Peers       map[string]string `json:"peers"` // name → fingerprint
+	Peers       map[string]string `json:"peers"`              // name → fingerprint
+	Proposed    *trust.Proposal   `json:"proposed,omitempty"` // waits for admins to sign
+	Damaged     string            `json:"damaged,omitempty"`  // why a proposal that stands there cannot be signed
 }
 
 // ShowTrust returns the root in force.
@@ -228,19 +299,35 @@ func (a *App) ShowTrust(ctx context.Context) (out Trust, err error) {
 		for _, p := range out.Root.Peers {
 			out.Peers[p.Name] = p.Fingerprint()
 		}
+		var perr error
+		if out.Proposed, perr = s.Roots.Pending(); perr != nil {
+			out.Damaged = perr.Error()
+		}
 		return nil
 	})
 	return out, err
 }
 
-// ShowPolicy returns the policy file in force.
-func (a *App) ShowPolicy(ctx context.Context) (b []byte, err error) {
-	err = a.read(ctx, func(s *site.Site) error { b = s.Policy; return nil })
+// ShowPolicy returns the policy in force, or the one that a proposed root names.
+func (a *App) ShowPolicy(ctx context.Context, proposed bool) (b []byte, err error) {
+	err = a.read(ctx, func(s *site.Site) error {
+		if b = s.Policy; !proposed {
+			return nil
+		}
+		p, err := s.Roots.Pending()
+		if err == nil && p == nil {
+			err = fail.As(fail.Usage, "'enisle policy show' prints the one in force", errors.New("no policy is proposed"))
+		}
+		if err == nil {
+			b, err = s.ReadPolicy(p.Root.Policy)
+		}
+		return err
+	})
 	return b, err
 }
 
-// Unchangeable warns of a site that is about to be, or was, sealed without two
-// admins; empty means all is well.
+// Unchangeable warns of a site that was sealed without two admins; empty means
+// all is well.
 func (a *App) Unchangeable(ctx context.Context) (warning string) {
 	_ = a.read(ctx, func(s *site.Site) error {
 		if r := s.Roots.Root(); r.With(trust.Admin) < r.Thresholds.Admins {
@@ -276,28 +363,36 @@ type CheckedStore struct {
 // name. It goes on after a bad one, to list them all.
 func (a *App) Check(ctx context.Context, data bool, report func(string)) (out CheckedStore, err error) {
 	err = a.read(ctx, func(s *site.Site) error {
-		return s.Held.All(func(d artifact.Digest) error {
-			n, err := s.Held.Stat(d)
-			if err != nil {
-				return err
-			}
-			out.Blobs, out.Bytes = out.Blobs+1, out.Bytes+n
-			if !data {
-				return ctx.Err()
-			}
-			if err := s.Held.Check(ctx, d); fail.IsRefused(err) {
-				out.Bad++
-				report(err.Error())
-			} else if err != nil {
-				return err
-			}
-			return nil
-		})
+		err := out.check(ctx, s.Held, data, report)
+		if s.Quarantine != nil {
+			err = errors.Join(err, out.check(ctx, s.Quarantine, data, report))
+		}
+		return err
 	})
 	if err == nil && out.Bad > 0 {
 		err = fail.Refuse("bring the damaged blobs in again", fmt.Errorf("%d of %d blobs are damaged", out.Bad, out.Blobs))
 	}
 	return out, err
+}
+
+func (out *CheckedStore) check(ctx context.Context, blobs *store.Blobs, data bool, report func(string)) error {
+	return blobs.All(func(d artifact.Digest) error {
+		n, err := blobs.Stat(d)
+		if err != nil {
+			return err
+		}
+		out.Blobs, out.Bytes = out.Blobs+1, out.Bytes+n
+		if !data {
+			return ctx.Err()
+		}
+		if err := blobs.Check(ctx, d); fail.IsRefused(err) {
+			out.Bad++
+			report(err.Error())
+		} else if err != nil {
+			return err
+		}
+		return nil
+	})
 }
 
 // ChannelState is where one channel points and where it pointed.

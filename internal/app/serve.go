@@ -139,7 +139,7 @@ func (a *App) inside(ctx context.Context, opt ServeOptions, files []*os.File) (c
 		return nil, "", err
 	}
 	spec.Read = append(spec.Read, exe, "/proc", "/sys/devices/system/cpu")
-	for _, name := range []string{"site.json", "policy.json", "blobs", "trust", "ledger", "state"} {
+	for _, name := range []string{"site.json", "policies", "blobs", "trust", "ledger", "state"} {
 		spec.Read = append(spec.Read, filepath.Join(dir, name))
 	}
 	args := []string{ServeVerb, "-C", dir, "--threads", strconv.Itoa(opt.Threads), "--temp", tmp}

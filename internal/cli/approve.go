@@ -15,10 +15,8 @@ func (e *env) approve() *cobra.Command {
 		Use: "approve SHIPMENT --as NAME --key FILE", Short: "Sign one person's approval over content, report and policy", Args: cobra.ExactArgs(1),
 		Example: "  enisle -C high approve outside-1-3f9a2c1b --as alice --key alice.key",
 		RunE: func(c *cobra.Command, args []string) (err error) {
-			if expect != "" {
-				if opt.Expect, err = artifact.ParseDigest(expect); err != nil {
-					return fail.As(fail.Usage, "'enisle review' prints the digest", err)
-				}
+			if opt.Expect, err = parseExpect(expect); err != nil {
+				return err
 			}
 			return e.decide(c, args[0], crossing.Approve, opt)
 		},
@@ -26,6 +24,18 @@ func (e *env) approve() *cobra.Command {
 	c.Flags().StringVar(&opt.Channel, "channel", "stable", "the channel it is approved for")
 	c.Flags().StringVar(&expect, "expect", "", "refuse to sign anything but this digest")
 	return c
+}
+
+// parseExpect reads the digest that somebody expects to sign; empty is any.
+func parseExpect(s string) (artifact.Digest, error) {
+	if s == "" {
+		return "", nil
+	}
+	d, err := artifact.ParseDigest(s)
+	if err != nil {
+		err = fail.As(fail.Usage, "give the digest as 'enisle review' or 'enisle trust show' prints it", err)
+	}
+	return d, err
 }
 
 func (e *env) decide(c *cobra.Command, id, decision string, opt crossing.ApproveOptions) error {

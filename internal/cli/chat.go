@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"enisle/internal/cli/client"
+	"enisle/internal/cli/plain"
 )
 
 func (e *env) chat() *cobra.Command {
@@ -25,7 +26,7 @@ func (e *env) chat() *cobra.Command {
 			}
 			answer, err := cl.Chat(c.Context(), model, strings.Join(args, " "), func(piece string) {
 				if !e.json {
-					fmt.Fprint(e.stdout, piece)
+					fmt.Fprint(e.stdout, plain.Text(piece))
 				}
 			})
 			if err != nil {

@@ -21,6 +21,7 @@ import (
 	"golang.org/x/term"
 
 	"enisle/internal/app"
+	"enisle/internal/cli/plain"
 	"enisle/internal/fail"
 )
 
@@ -55,9 +56,9 @@ func report(w io.Writer, err error) int {
 	if errors.Is(err, context.Canceled) && fail.KindOf(err) == fail.Failed {
 		err = fail.As(fail.Partial, "run the same command again", errors.New("interrupted"))
 	}
-	fmt.Fprintln(w, "enisle: "+strings.ReplaceAll(err.Error(), "\n", "; "))
+	fmt.Fprintln(w, "enisle: "+plain.Line(strings.ReplaceAll(err.Error(), "\n", "; ")))
 	if h := fail.HintOf(err); h != "" {
-		fmt.Fprintln(w, "hint: "+h)
+		fmt.Fprintln(w, "hint: "+plain.Line(h))
 	}
 	return fail.ExitCode(err)
 }
@@ -163,9 +164,11 @@ func (e *env) result(v any, text func()) error {
 // say talks on stderr, unless asked not to.
 func (e *env) say(format string, args ...any) {
 	if !e.quiet && !e.json {
-		fmt.Fprintf(e.stderr, format+"\n", args...)
+		fmt.Fprintf(e.stderr, format+"\n", plain.Args(args)...)
 	}
 }
 
 // print writes a line of the result.
-func (e *env) print(format string, args ...any) { fmt.Fprintf(e.stdout, format+"\n", args...) }
+func (e *env) print(format string, args ...any) {
+	fmt.Fprintf(e.stdout, format+"\n", plain.Args(args)...)
+}

@@ -9,10 +9,10 @@ func (e *env) importMedia() *cobra.Command {
 		Example: "  enisle -C high import /media/usb",
 		RunE: func(c *cobra.Command, args []string) error {
 			out, err := e.app().Import(c.Context(), args[0])
+			e.warnSealed(c, out.Sealed)
 			if err != nil {
 				return err
 			}
-			e.warnSealed(c, out.Sequence)
 			for _, n := range out.Notes {
 				e.say("note: %s", n)
 			}

@@ -35,7 +35,7 @@ func (e *env) inspect() *cobra.Command {
 				}
 				results = append(results, j)
 				if !j.Decision.Allow {
-					refused = fail.Refuse("read the findings; bring another version, or change the policy by two admins",
+					refused = fail.Refuse("read the findings; bring another version, or let two admins change the policy: 'enisle policy set'",
 						fmt.Errorf("the policy would refuse shipment %s: %s", id, j.Decision.Reasons[0]))
 				}
 			}

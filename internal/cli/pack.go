@@ -28,10 +28,10 @@ func (e *env) pack() *cobra.Command {
 			}
 			opt.ClearBOM = bom == "clear"
 			out, err := e.app().Pack(c.Context(), opt)
+			e.warnSealed(c, out.Sealed)
 			if err != nil {
 				return err
 			}
-			e.warnSealed(c, out.Sequence)
 			return e.result(out, func() { e.showPacked(out, opt.DryRun) })
 		},
 	}
@@ -43,8 +43,10 @@ func (e *env) pack() *cobra.Command {
 	return c
 }
 
-func (e *env) warnSealed(c *cobra.Command, sequence uint64) {
-	if sequence != 1 {
+// warnSealed warns when the people of a site were closed now and can never
+// change.
+func (e *env) warnSealed(c *cobra.Command, now bool) {
+	if !now {
 		return
 	}
 	if w := e.app().Unchangeable(c.Context()); w != "" {

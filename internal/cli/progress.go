@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/schollz/progressbar/v3"
+
+	"enisle/internal/cli/plain"
 )
 
 // bars draws progress on a terminal; elsewhere it says a line for each piece of
@@ -21,13 +23,13 @@ func (b *bars) progress(label string, total int64) func(int64) {
 		return b.line(label, total)
 	}
 	if total < 0 {
-		fmt.Fprintf(b.w, "%s …\n", label)
+		fmt.Fprintf(b.w, "%s …\n", plain.Line(label))
 		return func(int64) {}
 	}
 	if total < 4<<20 {
 		return func(int64) {}
 	}
-	bar := progressbar.NewOptions64(total, progressbar.OptionSetWriter(b.w), progressbar.OptionSetDescription(label),
+	bar := progressbar.NewOptions64(total, progressbar.OptionSetWriter(b.w), progressbar.OptionSetDescription(plain.Line(label)),
 		progressbar.OptionShowBytes(true), progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionFullWidth(),
 		progressbar.OptionClearOnFinish())
 	return func(n int64) { _ = bar.Add64(n) } // drawing only
@@ -45,7 +47,7 @@ func (b *bars) line(label string, total int64) func(int64) {
 			return
 		}
 		next = time.Now().Add(10 * time.Second)
-		fmt.Fprintf(b.w, "%s: %s of %s\n", label, size(done), size(total))
+		fmt.Fprintf(b.w, "%s: %s of %s\n", plain.Line(label), size(done), size(total))
 	}
 }
 

@@ -4,11 +4,13 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"enisle/internal/site/trust"
 )
 
 func (e *env) trust() *cobra.Command {
 	c := &cobra.Command{Use: "trust", Short: "Show and change who may do what"}
-	c.AddCommand(e.trustShow(), e.trustRevoke(), e.trustSign())
+	c.AddCommand(e.trustShow(), e.trustRevoke(), e.trustSign(), e.trustWithdraw())
 	return c
 }
 
@@ -37,8 +39,15 @@ func (e *env) trustShow() *cobra.Command {
 					}
 					e.print("paired with  %-16s %s, %s", p.Name, t.Peers[p.Name], word)
 				}
-				for _, id := range t.Root.Revoked {
-					e.print("revoked      key %.16s", id)
+				for _, p := range t.Root.Revoked {
+					e.print("revoked      %-16s key %.16s", p.Name, p.Key.ID())
+				}
+				e.print("policy       %s", t.Root.Policy.Short())
+				if t.Damaged != "" {
+					e.print("proposed     cannot be signed: %s", t.Damaged)
+				}
+				if t.Proposed != nil {
+					e.showProposal(*t.Proposed)
 				}
 			})
 		},
@@ -64,21 +73,53 @@ func (e *env) trustRevoke() *cobra.Command {
 	}
 }
 
+// showProposal prints what admins sign.
+func (e *env) showProposal(p trust.Proposal) {
+	e.print("proposed     root version %d, signed by %s; %d signatures are needed", p.Root.Version, strings.Join(p.Signers, " and "), p.Need)
+	for _, c := range p.Changes {
+		e.print("  change     %s", c)
+	}
+	e.print("  sign       enisle trust sign --expect %s --as NAME --key FILE", p.Digest)
+}
+
 func (e *env) trustSign() *cobra.Command {
-	return &cobra.Command{
-		Use: "sign --as ADMIN --key FILE", Short: "Sign the proposed root as a further admin", Args: cobra.NoArgs,
+	var expect string
+	c := &cobra.Command{
+		Use: "sign --as ADMIN --key FILE", Short: "Sign the proposed root as a further admin; 'trust show' prints it", Args: cobra.NoArgs,
+		Example: "  enisle -C high trust show\n  enisle -C high trust sign --expect sha256:… --as eve --key eve.key",
 		RunE: func(c *cobra.Command, _ []string) error {
-			missing, err := e.app().SignRoot(c.Context())
+			want, err := parseExpect(expect)
 			if err != nil {
 				return err
 			}
-			return e.result(map[string]int{"missing": missing}, func() {
-				if missing > 0 {
-					e.say("signed; %d more signatures are needed", missing)
+			out, err := e.app().SignRoot(c.Context(), want)
+			if err != nil {
+				return err
+			}
+			return e.result(out, func() {
+				for _, change := range out.Changes {
+					e.say("signed: %s", change)
+				}
+				if out.Missing > 0 {
+					e.say("%d more signatures are needed", out.Missing)
 					return
 				}
-				e.say("signed; the new root is in force")
+				e.say("root version %d is in force", out.Root.Version)
 			})
+		},
+	}
+	c.Flags().StringVar(&expect, "expect", "", "digest that 'trust show' printed; anything else is not signed")
+	return c
+}
+
+func (e *env) trustWithdraw() *cobra.Command {
+	return &cobra.Command{
+		Use: "withdraw --as ADMIN --key FILE", Short: "Take the proposed root back", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if err := e.app().WithdrawRoot(c.Context()); err != nil {
+				return err
+			}
+			return e.result(map[string]bool{"withdrawn": true}, func() { e.say("the proposal is taken back") })
 		},
 	}
 }

@@ -49,7 +49,7 @@ func Decide(ctx context.Context, s *site.Site, by site.Actor, id, decision strin
 		return out, fail.Refuse("read 'enisle review "+id+"' again", fmt.Errorf("what would be signed is %s, not %s", r.Sign, opt.Expect))
 	}
 	if decision == Approve && !r.Judged.Decision.Allow {
-		return out, fail.Refuse("bring another version, or change the policy by two admins", fmt.Errorf("the policy refuses it: %s", r.Judged.Decision.Reasons[0]))
+		return out, fail.Refuse("bring another version, or let two admins change the policy: 'enisle policy set'", fmt.Errorf("the policy refuses it: %s", r.Judged.Decision.Reasons[0]))
 	}
 	if err := alreadyDecided(by, r, decision); err != nil {
 		return out, err

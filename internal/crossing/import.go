@@ -35,6 +35,7 @@ type Imported struct {
 	Bytes     int64    `json:"bytes"`
 	Already   bool     `json:"already"` // it was imported before: nothing was done
 	Resumed   bool     `json:"resumed"`
+	Sealed    bool     `json:"sealed"` // this run sealed the site's people
 	Notes     []string `json:"notes"`
 	Ignored   []string `json:"ignored"` // names on the medium that an operating system left
 }
@@ -74,8 +75,8 @@ func Import(ctx context.Context, s *site.Site, by site.Actor, opt ImportOptions)
 		return im.out, err
 	}
 	subject := map[string]string{"shipment": v.Header.ID, "header": string(v.Digest), "content": string(v.Header.Content), "low-checkpoint": string(artifact.Sum([]byte(v.Header.Checkpoint)))}
-	err = s.Act(ctx, "import", by, subject, func(ctx context.Context, intent int64) (map[string]string, error) {
-		if err := s.Roots.Seal(s.Key, s.Now()); err != nil {
+	err = s.Act(ctx, "import", by, subject, func(ctx context.Context, intent int64) (_ map[string]string, err error) {
+		if im.out.Sealed, err = s.Roots.Seal(s.Key, s.Now()); err != nil {
 			return nil, err
 		}
 		return nil, im.run(ctx, intent)
@@ -116,7 +117,11 @@ func VerifyHeader(ctx context.Context, s *site.Site, m *shipment.Media) (Verifie
 	if err := v.checkRoot(ctx, s); err != nil {
 		return v, fmt.Errorf("header.json: %w", err)
 	}
-	return v, v.checkTime(s.Now())
+	pol, err := policy.Parse(s.Policy)
+	if err != nil {
+		return v, err
+	}
+	return v, v.checkTime(s.Now(), pol)
 }
 
 func (v *Verified) checkSender(s *site.Site) error {
@@ -197,8 +202,12 @@ func (v *Verified) checkRoot(ctx context.Context, s *site.Site) error {
 	return nil
 }
 
-func (v *Verified) checkTime(now time.Time) error {
+func (v *Verified) checkTime(now time.Time, pol policy.Policy) error {
 	h := v.Header
+	if late := h.Created.AddDate(0, 0, pol.ShipmentDays); now.After(late) && !now.After(h.Expires) {
+		return fail.Refuse("ask for a new shipment, or check this machine's clock",
+			fmt.Errorf("shipment %s was sealed on %s; this site's policy takes shipments for %d days", h.ID, h.Created.Format(time.DateOnly), pol.ShipmentDays))
+	}
 	if now.After(h.Expires) {
 		return fail.Refuse("ask for a new shipment, or check this machine's clock", fmt.Errorf("shipment %s expired on %s", h.ID, h.Expires.Format(time.DateOnly)))
 	}
@@ -322,13 +331,16 @@ func (im *importing) run(ctx context.Context, intent int64) error {
 			err = im.read(ctx)
 		}
 	}
+	if errors.Is(err, errAgain) {
+		err = fail.Refuse("run 'enisle check', then import it again", fmt.Errorf("shipment %s: the quarantine changed while it was read", im.row.ID))
+	}
 	if err != nil {
 		if errors.Is(err, context.Canceled) {
 			err = fail.As(fail.Partial, "run the same command again: it goes on where it stopped", err)
 		}
 		return err
 	}
-	got, err := im.sink.complete()
+	got, err := im.sink.complete(im.verified.Header)
 	if err != nil {
 		return err
 	}

@@ -45,6 +45,7 @@ type Packed struct {
 	Bytes     int64  `json:"bytes"`   // written to the media
 	Payload   int64  `json:"payload"` // of which content
 	Already   bool   `json:"already"` // it stood there complete
+	Sealed    bool   `json:"sealed"`  // this run sealed the site's people
 }
 
 // Pack seals what was collected into the next shipment for every paired island.
@@ -67,7 +68,8 @@ func Pack(ctx context.Context, s *site.Site, by site.Actor, opt PackOptions) (Pa
 	}
 	subject := map[string]string{"request": p.set.request, "content": string(p.content), "to": p.to()}
 	err = s.Act(ctx, "pack", by, subject, func(ctx context.Context, intent int64) (map[string]string, error) {
-		if err := s.Roots.Seal(s.Key, s.Now()); err != nil {
+		var err error
+		if p.out.Sealed, err = s.Roots.Seal(s.Key, s.Now()); err != nil {
 			return nil, err
 		}
 		if err := p.run(ctx, by, intent); err != nil {

@@ -96,7 +96,7 @@ func mayRelease(ctx context.Context, s *site.Site, by site.Actor, row state.Ship
 	if decision.Allow {
 		return nil
 	}
-	hint := "bring another version, or change the policy by two admins"
+	hint := "bring another version, or let two admins change the policy: 'enisle policy set'"
 	if pol.Content(c).Allow {
 		hint = "ask another approver to run 'enisle approve " + row.ID + " --as NAME --key FILE'"
 	}

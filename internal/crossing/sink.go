@@ -160,9 +160,9 @@ func (k *sink) suspend() error {
 	return w.Suspend()
 }
 
-// complete checks that everything the content root asks for is there, and
-// nothing more was taken.
-func (k *sink) complete() (set, error) {
+// complete checks that everything the content root asks for is there, and that
+// it is what the header said of it.
+func (k *sink) complete(h shipment.Header) (set, error) {
 	got, err := readSet(openAny(k.site), k.content)
 	if errors.Is(err, artifact.ErrNotHeld) {
 		err = fail.Refuse("ask the low side for a new shipment", fmt.Errorf("the shipment is not complete: %w", err))
@@ -170,7 +170,9 @@ func (k *sink) complete() (set, error) {
 	if err != nil {
 		return got, err
 	}
+	var total int64
 	for _, b := range got.blobs {
+		total += b.size
 		open, err := openAny(k.site)(b.digest)
 		if err != nil {
 			return got, fail.Refuse("ask the low side for a new shipment", fmt.Errorf("the shipment is not complete: %w", err))
@@ -182,6 +184,10 @@ func (k *sink) complete() (set, error) {
 		if size != b.size {
 			return got, fail.Refuse("run 'enisle check --read-data'", fmt.Errorf("blob %s has %d bytes, want %d", b.digest.Short(), size, b.size))
 		}
+	}
+	if len(got.artifacts) != h.Artifacts || len(got.blobs) != h.Blobs || total != h.Bytes {
+		return got, fail.Refuse("ask the low side for a new shipment", fmt.Errorf("the header promises %d artifacts in %d blobs of %d bytes, the content is %d in %d of %d",
+			h.Artifacts, h.Blobs, h.Bytes, len(got.artifacts), len(got.blobs), total))
 	}
 	return got, nil
 }

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"enisle/internal/app"
+	"enisle/internal/cli/plain"
 	"enisle/internal/crossing"
 	"enisle/internal/fail"
 	"enisle/internal/site/trust"
@@ -96,7 +97,7 @@ func Run(ctx context.Context, opt Options) (err error) {
 
 func (d *demo) path(name string) string { return filepath.Join(d.Dir, name) }
 
-func (d *demo) say(format string, args ...any) { fmt.Fprintf(d.Out, format+"\n", args...) }
+func (d *demo) say(format string, args ...any) { fmt.Fprintf(d.Out, format+"\n", plain.Args(args)...) }
 
 func (d *demo) title(format string, args ...any) {
 	d.step++

@@ -11,6 +11,7 @@ import (
 
 	"enisle/internal/app"
 	"enisle/internal/cli/client"
+	"enisle/internal/cli/plain"
 	"enisle/internal/fail"
 	"enisle/internal/sandbox"
 )
@@ -149,7 +150,7 @@ func (d *demo) chat(ctx context.Context) error {
 	pieces := 0
 	answer, err := c.Chat(ctx, models[0], question, func(p string) {
 		pieces++
-		fmt.Fprint(d.Out, strings.ReplaceAll(p, "\n", "\n    > "))
+		fmt.Fprint(d.Out, strings.ReplaceAll(plain.Text(p), "\n", "\n    > "))
 	})
 	d.say("")
 	if err != nil {

@@ -40,7 +40,7 @@ const (
 	trustDir    = "trust"
 	ledgerDir   = "ledger"
 	stateFile   = "state/state.db"
-	policyFile  = "policy.json"
+	policiesDir = "policies" // every policy that was ever proposed, by digest
 	heldDir     = "blobs"
 	quarantined = "quarantine"
 )
@@ -66,7 +66,7 @@ type Site struct {
 	State      *state.DB
 	Held       *store.Blobs // low: what is held; high: what was released at least once
 	Quarantine *store.Blobs // high only: what was imported and not released
-	Policy     []byte       // the policy file, which the root names by digest
+	Policy     []byte       // the policy in force, which the root names by digest
 	Key        *trust.Key   // the site's own; nil when open for reading
 
 	now  func() time.Time
@@ -109,7 +109,8 @@ func Init(ctx context.Context, dir, side, name string, policy []byte, passphrase
 	}
 	// Made beside its place and named at the end: a site is whole or not there.
 	tmp := strings.TrimRight(dir, "/") + ".init"
-	if err := errors.Join(os.RemoveAll(tmp), os.MkdirAll(filepath.Join(tmp, "keys"), 0o700), os.MkdirAll(filepath.Join(tmp, "state"), 0o755)); err != nil {
+	if err := errors.Join(os.RemoveAll(tmp), os.MkdirAll(filepath.Join(tmp, "keys"), 0o700),
+		os.MkdirAll(filepath.Join(tmp, "state"), 0o755), os.MkdirAll(filepath.Join(tmp, policiesDir), 0o755)); err != nil {
 		return id, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(tmp)) }()
@@ -127,7 +128,7 @@ func Init(ctx context.Context, dir, side, name string, policy []byte, passphrase
 	if err := errors.Join(dirs...); err != nil {
 		return id, err
 	}
-	for n, content := range map[string][]byte{siteFile: b, lockFile: nil, policyFile: policy, heldDir + "/oci-layout": []byte(`{"imageLayoutVersion":"1.0.0"}`)} {
+	for n, content := range map[string][]byte{siteFile: b, lockFile: nil, policyName(artifact.Sum(policy)): policy, heldDir + "/oci-layout": []byte(`{"imageLayoutVersion":"1.0.0"}`)} {
 		if err := os.WriteFile(filepath.Join(tmp, n), content, 0o644); err != nil {
 			return id, err
 		}
@@ -289,17 +290,49 @@ func (s *Site) openRooms(ctx context.Context, opt Options) (err error) {
 	return s.readPolicy()
 }
 
-func (s *Site) readPolicy() error {
-	b, err := os.ReadFile(filepath.Join(s.Dir, policyFile))
+func (s *Site) readPolicy() (err error) {
+	s.Policy, err = s.ReadPolicy(s.Roots.Root().Policy)
+	return err
+}
+
+// ReadPolicy returns the policy of a digest that a root names.
+func (s *Site) ReadPolicy(d artifact.Digest) ([]byte, error) {
+	b, err := os.ReadFile(filepath.Join(s.Dir, policyName(d)))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	if artifact.Sum(b) != d {
+		return nil, fail.Refuse("put the file back from the site's backup; another policy is set with 'enisle policy set'",
+			fmt.Errorf("%s is missing or not the policy that the root names", policyName(d)))
+	}
+	return b, nil
+}
+
+func policyName(d artifact.Digest) string {
+	return policiesDir + "/" + strings.TrimPrefix(string(d), "sha256:") + ".json"
+}
+
+// KeepPolicy puts a policy where the root finds it by its digest. It is in
+// force only when the root names it.
+func (s *Site) KeepPolicy(b []byte) (d artifact.Digest, err error) {
+	d = artifact.Sum(b)
+	name := filepath.Join(s.Dir, policyName(d))
+	f, err := os.OpenFile(name+".tmp", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
 	if err != nil {
-		return err
+		return d, err
 	}
-	if d := s.Roots.Root().Policy; artifact.Sum(b) != d {
-		return fail.Refuse("put the policy back that the root names; a new one needs a new root signed by two admins",
-			fmt.Errorf("policy.json is not the policy %s that the root names", d.Short()))
+	_, err = f.Write(b)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return d, err
 	}
-	s.Policy = b
-	return nil
+	if err := os.Rename(name+".tmp", name); err != nil {
+		return d, err
+	}
+	dir, err := os.Open(filepath.Dir(name))
+	if err != nil {
+		return d, err
+	}
+	return d, errors.Join(dir.Sync(), dir.Close())
 }
 
 // Close releases everything.

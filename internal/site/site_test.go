@@ -195,7 +195,11 @@ func TestOneCommandAtATime(t *testing.T) {
 
 func TestAChangedPolicyIsRefused(t *testing.T) {
 	dir := newSite(t, trust.High)
-	if err := os.WriteFile(filepath.Join(dir, policyFile), []byte("{ }"), 0o600); err != nil {
+	files, err := filepath.Glob(filepath.Join(dir, policiesDir, "*.json"))
+	if err != nil || len(files) != 1 {
+		t.Fatal(files, err)
+	}
+	if err := os.WriteFile(files[0], []byte("{ }"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := Open(t.Context(), dir, Options{}); !fail.IsRefused(err) {

@@ -195,7 +195,7 @@ func TestAnUnknownSignatureIsRefused(t *testing.T) {
 func TestEnrolmentEndsWithTheFirstImport(t *testing.T) {
 	w := newWorld(t)
 	w.must(copyFile(w.path("alice.key.pub"), w.path("mallory.key.pub")))
-	refused(t, w.enrol("high", "mallory", trust.Approver), "already enrolled")
+	refused(t, w.enrol("high", "mallory", trust.Approver), "one key is one person")
 	w.pack("media", 0)
 	id, err := w.importFrom("media")
 	w.must(err)
@@ -208,15 +208,60 @@ func TestEnrolmentEndsWithTheFirstImport(t *testing.T) {
 	_, err = w.as("high", "adam").AddPerson(t.Context(), "carol", []string{trust.Approver}, w.path("carol.key.pub"))
 	w.must(err)
 	refused(t, w.approve(id, "carol"), "enrolled")
-	_, err = w.as("high", "adam").SignRoot(t.Context())
-	refused(t, err, "twice")
-	_, err = w.as("high", "alice").SignRoot(t.Context())
+	_, err = w.as("high", "adam").SignRoot(t.Context(), "")
+	refused(t, err, "one person counts once")
+	_, err = w.as("high", "alice").SignRoot(t.Context(), "")
 	refused(t, err, "not enrolled as admin")
-	missing, err := w.as("high", "eve").SignRoot(t.Context())
-	if err != nil || missing != 0 {
-		t.Fatalf("%d missing, %v", missing, err)
+	_, err = w.as("high", "eve").SignRoot(t.Context(), artifact.Sum(nil))
+	refused(t, err, "what would be signed")
+	shown, err := w.app("high").ShowTrust(t.Context())
+	w.must(err)
+	if p := shown.Proposed; p == nil || len(p.Changes) != 1 || !strings.Contains(p.Changes[0], "enrol carol as approver") {
+		t.Fatalf("the admins are shown %+v", p)
+	}
+	// Nobody slips another change under the one that waits.
+	_, err = w.as("high", "adam").Revoke(t.Context(), "bob")
+	refused(t, err, "another change is proposed")
+	signed, err := w.as("high", "eve").SignRoot(t.Context(), shown.Proposed.Digest)
+	if err != nil || signed.Missing != 0 {
+		t.Fatalf("%d missing, %v", signed.Missing, err)
 	}
 	w.must(w.approve(id, "carol"))
+}
+
+// What somebody did stays provable after the person is gone, and a proposal can
+// be taken back.
+func TestRevokedPeopleStayInTheRecord(t *testing.T) {
+	w := newWorld(t)
+	w.keygen("carol")
+	w.must(w.enrol("high", "carol", trust.Importer))
+	// Before sealing, somebody acts with a key and is then revoked.
+	_, err := w.as("high", "carol").SetPolicy(t.Context(), "strict")
+	w.must(err)
+	_, err = w.as("high", "adam").SetPolicy(t.Context(), "standard")
+	w.must(err)
+	_, err = w.app("high").Revoke(t.Context(), "carol")
+	w.must(err)
+	_, _, err = w.app("high").VerifyLedger(t.Context())
+	w.must(err)
+	w.pack("media", 0)
+	_, err = w.importFrom("media")
+	w.must(err)
+	_, err = w.as("high", "adam").Revoke(t.Context(), "alice")
+	w.must(err)
+	refused(t, w.as("high", "bob").WithdrawRoot(t.Context()), "not enrolled as admin")
+	w.must(w.as("high", "eve").WithdrawRoot(t.Context()))
+	if err := w.as("high", "eve").WithdrawRoot(t.Context()); fail.KindOf(err) != fail.Usage {
+		t.Errorf("withdrawing nothing: %v", err)
+	}
+	_, err = w.as("high", "adam").Revoke(t.Context(), "eve")
+	w.must(err)
+	_, err = w.as("high", "eve").SignRoot(t.Context(), "")
+	w.must(err)
+	_, _, err = w.app("high").VerifyLedger(t.Context())
+	w.must(err)
+	_, err = w.as("high", "eve").Revoke(t.Context(), "bob")
+	refused(t, err, "nobody called \"eve\"")
 }
 
 func TestOnePersonIsNeverTwo(t *testing.T) {
@@ -257,15 +302,23 @@ func TestWhatChangesAfterSigningVoidsIt(t *testing.T) {
 		"a revoked approver": {func(w *world, _ string) {
 			_, err := w.as("high", "adam").Revoke(w.t.Context(), "bob")
 			w.must(err)
-			_, err = w.as("high", "eve").SignRoot(w.t.Context())
+			_, err = w.as("high", "eve").SignRoot(w.t.Context(), "")
 			w.must(err)
 		}, "signature 1 of 2"}, // the root is another: alice's signature is void too
 		"time": {func(w *world, _ string) { w.now = time.Now().AddDate(0, 0, 31) }, "days old"},
 		"a policy that is swapped": {func(w *world, _ string) {
-			b, err := os.ReadFile(w.path("high/policy.json"))
+			files, err := filepath.Glob(w.path("high/policies/*.json"))
 			w.must(err)
-			w.must(os.WriteFile(w.path("high/policy.json"), bytes.Replace(b, []byte(`"approvals": 2`), []byte(`"approvals": 1`), 1), 0o600))
+			b, err := os.ReadFile(files[0])
+			w.must(err)
+			w.must(os.WriteFile(files[0], bytes.Replace(b, []byte(`"approvals": 2`), []byte(`"approvals": 1`), 1), 0o600))
 		}, "policy"},
+		"another policy in force": {func(w *world, _ string) {
+			_, err := w.as("high", "adam").SetPolicy(w.t.Context(), "strict")
+			w.must(err)
+			_, err = w.as("high", "eve").SignRoot(w.t.Context(), "")
+			w.must(err)
+		}, "know who releases"},
 		"a report that is swapped": {func(w *world, id string) { w.swapReport(id) }, "report"},
 		"a rejection": {func(w *world, id string) {
 			_, err := w.as("high", "alice").Decide(w.t.Context(), id, crossing.Reject, crossing.ApproveOptions{Channel: "stable"})

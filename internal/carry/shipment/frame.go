@@ -13,7 +13,7 @@ import (
 )
 
 // The layout of a volume: superblock, frames, index, trailer. All integers are
-// big-endian. docs/spec/shipment.md §4.
+// big-endian. docs/spec/shipment.md §3.
 const (
 	superblockSize  = 64
 	frameHeaderSize = 72

@@ -11,6 +11,8 @@ import (
 
 	"filippo.io/age"
 	"golang.org/x/sys/unix"
+
+	"enisle/internal/fail"
 )
 
 // ReadOptions says what is done with the frames.
@@ -98,7 +100,8 @@ func readError(volume, frame int, err error) error {
 		return damaged(volume, frame, errors.New("the file ends inside it"))
 	}
 	// Not a refusal: a drive that was pulled may be put back.
-	return fmt.Errorf("volume %d, frame %d: read: %w", volume, frame, err)
+	return fail.As(fail.Partial, "put the medium back, or copy this volume to another one, and run the same command again",
+		fmt.Errorf("volume %d, frame %d: read: %w", volume, frame, err))
 }
 
 type volumeReader struct {

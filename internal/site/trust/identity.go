@@ -50,7 +50,7 @@ func (id Identity) check() error {
 	return errors.Join(CheckName(id.Name), id.Key.Check())
 }
 
-// Fingerprint is for comparing by voice or on paper: 16 bytes of a hash over
+// Fingerprint is for comparing by voice or on paper: 140 bits of a hash over
 // all of the identity, as seven groups of four letters and digits (RFC 4648
 // base32).
 func (id Identity) Fingerprint() string {

@@ -39,6 +39,13 @@ type Person struct {
 // Has reports whether the person has the role.
 func (p Person) Has(role string) bool { return slices.Contains(p.Roles, role) }
 
+// Retired is a person whose key was revoked. It is kept for good, so that what
+// the key signed before can still be read.
+type Retired struct {
+	Name string `json:"name"`
+	Key  Public `json:"key"`
+}
+
 // Peer is a paired site.
 type Peer struct {
 	Identity
@@ -61,8 +68,8 @@ type Root struct {
 	Version    int             `json:"version"`
 	Previous   artifact.Digest `json:"previous,omitempty"` // digest of the payload before
 	Site       Identity        `json:"site"`
-	People     []Person        `json:"people"` // by name
-	Revoked    []string        `json:"revoked"`
+	People     []Person        `json:"people"`  // by name
+	Revoked    []Retired       `json:"revoked"` // by key id
 	Thresholds Thresholds      `json:"thresholds"`
 	Peers      []Peer          `json:"peers"` // by name
 	Policy     artifact.Digest `json:"policy"`
@@ -72,7 +79,7 @@ type Root struct {
 // NewRoot returns the draft of a site's first root.
 func NewRoot(site Identity, policy artifact.Digest) Root {
 	return Root{
-		Format: rootFormat, Version: 1, Site: site, People: []Person{}, Revoked: []string{}, Peers: []Peer{},
+		Format: rootFormat, Version: 1, Site: site, People: []Person{}, Revoked: []Retired{}, Peers: []Peer{},
 		Thresholds: Thresholds{Collectors: 1, Approvers: 2, Admins: 2}, Policy: policy,
 	}
 }
@@ -93,9 +100,17 @@ func (r Root) check() error {
 			return err
 		}
 		if other, ok := keys[p.Key.ID()]; ok {
-			return fmt.Errorf("the key of %s is already enrolled for %s", p.Name, other)
+			return fmt.Errorf("%s and %s have the same key: one key is one person", other, p.Name)
 		}
 		keys[p.Key.ID()] = p.Name
+	}
+	for i, p := range r.Revoked {
+		if i > 0 && r.Revoked[i-1].Key.ID() >= p.Key.ID() {
+			return fmt.Errorf("revoked key %.12s stands twice or out of order", p.Key.ID())
+		}
+		if err := errors.Join(CheckName(p.Name), p.Key.Check()); err != nil {
+			return err
+		}
 	}
 	for i, p := range r.Peers {
 		if i > 0 && r.Peers[i-1].Name >= p.Name || p.Name == r.Site.Name || p.Side == r.Site.Side {
@@ -123,10 +138,19 @@ func (r Root) checkPerson(p Person) error {
 			return fail.As(fail.Usage, "roles are "+strings.Join(Roles(), ", "), fmt.Errorf("person %s: no role is called %q", p.Name, role))
 		}
 	}
-	if slices.Contains(r.Revoked, p.Key.ID()) {
+	if _, ok := r.Retired(p.Key.ID()); ok {
 		return fmt.Errorf("person %s: the key was revoked", p.Name)
 	}
 	return nil
+}
+
+// Retired returns the person whose key has the id and was revoked.
+func (r Root) Retired(keyID string) (Retired, bool) {
+	i := slices.IndexFunc(r.Revoked, func(p Retired) bool { return p.Key.ID() == keyID })
+	if i < 0 {
+		return Retired{}, false
+	}
+	return r.Revoked[i], true
 }
 
 // Person returns the person whose key has the id.
@@ -175,11 +199,11 @@ func (r Root) Holder(site bool, roles ...string) KeyFunc {
 		if site && id == r.Site.Key.ID() {
 			return r.Site.Key, nil
 		}
+		if old, ok := r.Retired(id); ok {
+			return nil, fmt.Errorf("the key of %s was revoked", old.Name)
+		}
 		p, ok := r.Person(id)
-		switch {
-		case slices.Contains(r.Revoked, id):
-			return nil, errors.New("the key was revoked")
-		case !ok:
+		if !ok {
 			return nil, fmt.Errorf("the key is not known at %s", r.Site.Name)
 		}
 		for _, role := range roles {
@@ -225,8 +249,8 @@ func (r Root) Revoke(name string) (Root, error) {
 		return r, fail.As(fail.Usage, "'enisle trust show' lists who is enrolled", fmt.Errorf("nobody called %q is enrolled", name))
 	}
 	r.People = slices.DeleteFunc(slices.Clone(r.People), func(q Person) bool { return q.Name == name })
-	r.Revoked = append(slices.Clone(r.Revoked), p.Key.ID())
-	slices.Sort(r.Revoked)
+	r.Revoked = append(slices.Clone(r.Revoked), Retired{p.Name, p.Key})
+	slices.SortFunc(r.Revoked, func(a, b Retired) int { return strings.Compare(a.Key.ID(), b.Key.ID()) })
 	return r, r.refusal()
 }
 
@@ -236,6 +260,15 @@ func (r Root) refusal() error {
 		err = fail.Refuse("'enisle trust show' lists who is enrolled", err)
 	}
 	return err
+}
+
+// SetPolicy names another policy by its digest.
+func (r Root) SetPolicy(d artifact.Digest) (Root, error) {
+	if r.Policy == d {
+		return r, fail.As(fail.Usage, "'enisle policy show' prints it", errors.New("that policy is in force already"))
+	}
+	r.Policy = d
+	return r, r.refusal()
 }
 
 // next returns the draft of the version that follows r.
@@ -299,12 +332,14 @@ func (r Root) follows(last Root, i, signatures int) error {
 		return err
 	case r.Previous != artifact.Sum(before):
 		return errors.New("does not follow the version before it")
+	case r.Site.Fingerprint() != last.Site.Fingerprint():
+		return errors.New("gives the site another identity")
 	case signatures < last.Thresholds.Admins:
 		return fmt.Errorf("signature %d of %d required is missing", signatures+1, last.Thresholds.Admins)
 	}
-	for _, id := range last.Revoked {
-		if !slices.Contains(r.Revoked, id) {
-			return fmt.Errorf("forgets that key %.12s was revoked", id)
+	for _, p := range last.Revoked {
+		if _, ok := r.Retired(p.Key.ID()); !ok {
+			return fmt.Errorf("forgets that the key of %s was revoked", p.Name)
 		}
 	}
 	return nil

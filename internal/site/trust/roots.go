@@ -73,24 +73,14 @@ func (r *Roots) Sealed() bool { return len(r.envelopes) > 0 }
 // Envelopes returns every signed version, oldest first.
 func (r *Roots) Envelopes() [][]byte { return r.envelopes }
 
-// Ever returns the key of an id that was enrolled in any version, for checking
-// what was signed in the past.
+// Ever returns the key of an id that is or was enrolled, for checking what was
+// signed in the past. A root never forgets a key that it revoked.
 func (r *Roots) Ever(id string) (Public, error) {
 	if p, ok := r.root.Person(id); ok {
 		return p.Key, nil
 	}
-	for _, env := range r.envelopes {
-		e, err := Parse(env)
-		if err != nil {
-			return nil, err
-		}
-		var old Root
-		if err := decode(e.Payload, &old); err != nil {
-			return nil, err
-		}
-		if p, ok := old.Person(id); ok {
-			return p.Key, nil
-		}
+	if p, ok := r.root.Retired(id); ok {
+		return p.Key, nil
 	}
 	return nil, fmt.Errorf("key %.12s was never enrolled", id)
 }
@@ -117,140 +107,30 @@ func (r *Roots) Edit(change func(Root) (Root, error)) error {
 }
 
 // Seal closes enrolment: the draft becomes version 1, signed by the site's key.
-// A sealed site stays as it is.
-func (r *Roots) Seal(k *Key, now time.Time) error {
+// A sealed site stays as it is. It reports whether the site was sealed now.
+func (r *Roots) Seal(k *Key, now time.Time) (bool, error) {
 	if r.Sealed() {
-		return nil
+		return false, nil
 	}
 	root := r.root
 	root.Made = now.UTC().Truncate(time.Second)
 	payload, err := json.Marshal(root)
 	if err != nil {
-		return err
+		return false, err
 	}
 	env, err := Sign(RootType, payload, k)
 	if err != nil {
-		return err
+		return false, err
 	}
 	if err := writeFile(r.file(1), env); err != nil {
-		return err
+		return false, err
 	}
 	again, err := OpenRoots(r.dir, r.site)
 	if err != nil {
-		return err
+		return true, err
 	}
 	*r = *again
-	return os.Remove(filepath.Join(r.dir, "draft.json"))
-}
-
-func (r *Roots) pending() string { return filepath.Join(r.dir, "pending.json") }
-
-// Propose begins the next version with an admin's signature. A proposal that
-// is still waiting is replaced.
-func (r *Roots) Propose(change func(Root) (Root, error), k *Key, now time.Time) error {
-	if !r.Sealed() {
-		return fail.As(fail.Usage, "change it directly", errors.New("the site is not sealed yet"))
-	}
-	if _, err := r.root.Holder(false, Admin)(k.Public.ID()); err != nil {
-		return fail.Refuse("only an admin proposes", err)
-	}
-	next, err := r.root.next()
-	if err != nil {
-		return err
-	}
-	if next, err = change(next); err != nil {
-		return err
-	}
-	next.Made = now.UTC().Truncate(time.Second)
-	payload, err := json.Marshal(next)
-	if err != nil {
-		return err
-	}
-	env, err := Sign(RootType, payload, k)
-	if err != nil {
-		return err
-	}
-	return writeFile(r.pending(), env)
-}
-
-// Pending returns the version that waits for signatures and how many it has.
-func (r *Roots) Pending() (next Root, have int, err error) {
-	b, err := os.ReadFile(r.pending())
-	if errors.Is(err, fs.ErrNotExist) {
-		return next, 0, fail.As(fail.Usage, "an admin proposes with 'enisle trust revoke' or 'enisle person add'", errors.New("nothing is proposed"))
-	}
-	if err != nil {
-		return next, 0, fmt.Errorf("trust: %w", err)
-	}
-	payload, by, err := Verify(b, RootType, r.root.Holder(false, Admin))
-	if err != nil {
-		return next, 0, err
-	}
-	if err := decode(payload, &next); err != nil {
-		return next, 0, err
-	}
-	if next.Version != r.root.Version+1 {
-		return next, 0, fail.As(fail.Usage, "propose it again", fmt.Errorf("the proposal is for version %d, the root is at %d", next.Version, r.root.Version))
-	}
-	return next, len(by), nil
-}
-
-// Tidy removes what a crash between two steps may have left. Only the process
-// that may change the site calls it.
-func (r *Roots) Tidy() error {
-	names, err := filepath.Glob(filepath.Join(r.dir, "*.tmp"))
-	if r.Sealed() {
-		names = append(names, filepath.Join(r.dir, "draft.json"))
-	}
-	if next, _, perr := r.Pending(); perr != nil && next.Version != 0 && next.Version <= r.root.Version {
-		names = append(names, r.pending())
-	}
-	for _, n := range names {
-		if e := os.Remove(n); e != nil && !errors.Is(e, fs.ErrNotExist) {
-			err = errors.Join(err, e)
-		}
-	}
-	return err
-}
-
-// Countersign adds an admin's signature to the proposal and, when the threshold
-// is reached, makes it the newest version. It returns how many more are needed.
-func (r *Roots) Countersign(k *Key) (missing int, err error) {
-	if _, _, err := r.Pending(); err != nil {
-		return 0, err
-	}
-	b, err := os.ReadFile(r.pending())
-	if err != nil {
-		return 0, err
-	}
-	e, err := Parse(b)
-	if err != nil {
-		return 0, err
-	}
-	if err := e.add(k); err != nil {
-		return 0, err
-	}
-	if b, err = json.Marshal(e); err != nil {
-		return 0, err
-	}
-	if _, _, err := Verify(b, RootType, r.root.Holder(false, Admin)); err != nil {
-		return 0, err
-	}
-	if missing = r.root.Thresholds.Admins - len(e.Signatures); missing > 0 {
-		return missing, writeFile(r.pending(), b)
-	}
-	if _, err := VerifyChain(append(r.envelopes[:len(r.envelopes):len(r.envelopes)], b), r.site); err != nil {
-		return 0, err
-	}
-	if err := writeFile(r.file(r.root.Version+1), b); err != nil {
-		return 0, err
-	}
-	again, err := OpenRoots(r.dir, r.site)
-	if err != nil {
-		return 0, err
-	}
-	*r = *again
-	return 0, os.Remove(r.pending())
+	return true, os.Remove(filepath.Join(r.dir, "draft.json"))
 }
 
 func writeJSON(file string, v any) error {
