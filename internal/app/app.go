@@ -35,19 +35,22 @@ type App struct {
 	Now      func() time.Time
 	Log      *slog.Logger
 	Progress crossing.Progress
-	// Passphrase is asked for when a key is protected; it is told which.
-	Passphrase func(what string) (string, error)
+	// Passphrase is asked for when the actor's key is protected, SitePassphrase
+	// when the site's keys are; each is told which. Nil means nobody can answer.
+	Passphrase, SitePassphrase func(what string) (string, error)
 }
 
-func (a *App) ask(what string) func() (string, error) {
-	if a.Passphrase == nil {
+func ask(f func(string) (string, error), what string) func() (string, error) {
+	if f == nil {
 		return nil
 	}
-	return func() (string, error) { return a.Passphrase(what) }
+	return func() (string, error) { return f(what) }
 }
 
+func (a *App) askSite() func() (string, error) { return ask(a.SitePassphrase, "the keys of "+a.Dir) }
+
 func (a *App) options(readOnly bool) site.Options {
-	return site.Options{ReadOnly: readOnly, Now: a.Now, Log: a.Log, Passphrase: a.ask("the keys of " + a.Dir)}
+	return site.Options{ReadOnly: readOnly, Now: a.Now, Log: a.Log, Passphrase: a.askSite()}
 }
 
 // read runs do with the site open for reading.
@@ -69,7 +72,7 @@ const maxJump = 31 * 24 * time.Hour
 func (a *App) change(ctx context.Context, act string, do func(*site.Site, site.Actor) error) (err error) {
 	var key *trust.Key
 	if a.KeyFile != "" {
-		if key, err = trust.LoadKey(a.KeyFile, a.ask(a.KeyFile)); err != nil {
+		if key, err = trust.LoadKey(a.KeyFile, ask(a.Passphrase, a.KeyFile)); err != nil {
 			return err
 		}
 	}

@@ -111,7 +111,7 @@ func (a *App) Verify(ctx context.Context, dir string) (out Medium, err error) {
 // Import brings a shipment into quarantine.
 func (a *App) Import(ctx context.Context, dir string) (out crossing.Imported, err error) {
 	err = a.change(ctx, "import", func(s *site.Site, by site.Actor) error {
-		out, err = crossing.Import(ctx, s, by, crossing.ImportOptions{From: dir, Progress: a.Progress, Passphrase: a.ask("the keys of " + a.Dir)})
+		out, err = crossing.Import(ctx, s, by, crossing.ImportOptions{From: dir, Progress: a.Progress, Passphrase: a.askSite()})
 		return err
 	})
 	return out, err

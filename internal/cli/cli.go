@@ -30,8 +30,8 @@ type env struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
 
-	dir, as, key, passphraseFile string
-	json, quiet, verbose         bool
+	dir, as, key, passphraseFile, sitePassphraseFile string
+	json, quiet, verbose                             bool
 }
 
 // Main runs one command and returns the exit code of the process. Hidden verbs
@@ -89,6 +89,8 @@ Try it:   enisle demo`,
 	f.StringVar(&e.as, "as", "", "name of the person who acts")
 	f.StringVar(&e.key, "key", "", "file with that person's key")
 	f.StringVar(&e.passphraseFile, "passphrase-file", "", "file with the passphrase of a protected key")
+	f.StringVar(&e.sitePassphraseFile, "site-passphrase-file", os.Getenv("ENISLE_SITE_PASSPHRASE_FILE"),
+		"file with the passphrase of the site's keys (ENISLE_SITE_PASSPHRASE_FILE); default: that of --passphrase-file")
 	f.BoolVar(&e.json, "json", false, "print one JSON document")
 	f.BoolVarP(&e.quiet, "quiet", "q", false, "print only the result")
 	f.BoolVarP(&e.verbose, "verbose", "v", false, "print what is done inside")
@@ -130,7 +132,7 @@ func strictArgs(c *cobra.Command) {
 
 // app returns the program for the site that the flags name.
 func (e *env) app() *app.App {
-	a := &app.App{Dir: e.dir, As: e.as, KeyFile: e.key, Log: e.logger(), Passphrase: e.passphrase()}
+	a := &app.App{Dir: e.dir, As: e.as, KeyFile: e.key, Log: e.logger(), Passphrase: e.asks(e.passphraseFile), SitePassphrase: e.asks(e.siteFile())}
 	if !e.quiet && !e.json {
 		a.Progress = (&bars{w: e.stderr, terminal: isTerminal(e.stderr)}).progress
 	}

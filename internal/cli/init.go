@@ -33,8 +33,8 @@ func (e *env) initSite() *cobra.Command {
 // sitePassphrase is that of the site's own keys: only from a file, since every
 // command would ask for it.
 func (e *env) sitePassphrase() (string, error) {
-	if e.passphraseFile == "" {
+	if e.siteFile() == "" {
 		return "", nil
 	}
-	return readPassphrase(e.passphraseFile)
+	return readPassphrase(e.siteFile())
 }

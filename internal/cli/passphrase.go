@@ -11,10 +11,19 @@ import (
 	"enisle/internal/fail"
 )
 
-// passphrase returns how a passphrase is asked for; nil when nobody can answer.
-func (e *env) passphrase() func(what string) (string, error) {
-	if e.passphraseFile != "" {
-		return func(string) (string, error) { return readPassphrase(e.passphraseFile) }
+// siteFile is the file with the passphrase of the site's keys.
+func (e *env) siteFile() string {
+	if e.sitePassphraseFile != "" {
+		return e.sitePassphraseFile
+	}
+	return e.passphraseFile
+}
+
+// asks returns how a passphrase is asked for: from a file, else at the terminal;
+// nil when nobody can answer.
+func (e *env) asks(file string) func(what string) (string, error) {
+	if file != "" {
+		return func(string) (string, error) { return readPassphrase(file) }
 	}
 	in, ok := e.stdin.(*os.File)
 	if !ok || !term.IsTerminal(int(in.Fd())) {
@@ -46,7 +55,7 @@ func (e *env) newPassphrase(none bool, what string) (string, error) {
 	if none {
 		return "", nil
 	}
-	ask := e.passphrase()
+	ask := e.asks(e.passphraseFile)
 	if ask == nil {
 		return "", fail.As(fail.Usage, "give --passphrase-file FILE, or --no-passphrase", errors.New("a key is protected by a passphrase and there is no terminal to ask for it"))
 	}

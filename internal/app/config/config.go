@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strings"
 
 	"gopkg.in/yaml.v3"
 
@@ -37,10 +39,45 @@ func Read(file string) (crossing.Request, error) {
 	d := yaml.NewDecoder(bytes.NewReader(b))
 	d.KnownFields(true)
 	if err := d.Decode(&doc); err != nil {
-		return r, fail.As(fail.Usage, "'enisle help collect' shows a request", fmt.Errorf("request %s: %w", filepath.Base(file), err))
+		return r, fail.As(fail.Usage, "'enisle help collect' shows a request", fmt.Errorf("request %s: %w", filepath.Base(file), readable(err)))
 	}
 	if doc.Name == "" || len(doc.Bring) == 0 {
 		return r, fail.As(fail.Usage, "'enisle help collect' shows a request", fmt.Errorf("request %s: %w", filepath.Base(file), errors.New("'name' and 'bring' are needed")))
 	}
 	return crossing.Request{Name: doc.Name, Target: doc.Target, Bring: doc.Bring, File: file}, nil
+}
+
+var (
+	unknownField = regexp.MustCompile(`field (\S+) not found in type .*`)
+	wrongType    = regexp.MustCompile(`cannot unmarshal !!(\w+)( .*?)? into (.*)`)
+)
+
+// readable says in the words of YAML what the decoder says in those of Go.
+func readable(err error) error {
+	var te *yaml.TypeError
+	if !errors.As(err, &te) {
+		return errors.New(strings.TrimPrefix(err.Error(), "yaml: "))
+	}
+	var lines []string
+	for _, l := range te.Errors {
+		l = unknownField.ReplaceAllString(l, "'$1' is not known here")
+		if m := wrongType.FindStringSubmatch(l); m != nil {
+			l = l[:strings.Index(l, m[0])] + "here stands " + kinds[m[1]] + m[2] + ", want " + wanted(m[3])
+		}
+		lines = append(lines, l)
+	}
+	return errors.New(strings.Join(lines, "; "))
+}
+
+// kinds are YAML's tags in words; constant.
+var kinds = map[string]string{"str": "text", "seq": "a list", "map": "a mapping", "int": "a number", "float": "a number", "bool": "true or false", "null": "nothing"}
+
+func wanted(goType string) string {
+	switch {
+	case strings.HasPrefix(goType, "[]"):
+		return "a list"
+	case goType == "string":
+		return "text"
+	}
+	return "a mapping"
 }

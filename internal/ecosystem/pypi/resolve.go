@@ -1,8 +1,6 @@
 package pypi
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -12,6 +10,7 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -106,44 +105,6 @@ func specName(s string) string {
 		s = s[:i]
 	}
 	return Normalise(s)
-}
-
-// copyRequirements copies a requirements file, and those it names, to where the
-// client may read them, and refuses lines that do not go through an index.
-func copyRequirements(want ecosystem.Want, file string, depth int) (string, error) {
-	if depth > 8 {
-		return "", fail.As(fail.Usage, "flatten them", fmt.Errorf("requirements files nest deeper than 8"))
-	}
-	b, err := os.ReadFile(filepath.Join(want.Dir, file))
-	if err != nil {
-		return "", err
-	}
-	var out bytes.Buffer
-	for s := bufio.NewScanner(bytes.NewReader(b)); s.Scan(); {
-		line := strings.TrimSpace(s.Text())
-		for _, opt := range []string{"-r", "--requirement", "-c", "--constraint"} {
-			name, ok := strings.CutPrefix(line, opt)
-			if !ok || name == "" || !strings.ContainsAny(name[:1], " =") {
-				continue
-			}
-			nested, err := copyRequirements(want, filepath.Join(filepath.Dir(file), strings.TrimSpace(strings.TrimLeft(name, " ="))), depth+1)
-			if err != nil {
-				return "", err
-			}
-			line = opt + " " + nested
-		}
-		req, _, _ := strings.Cut(line, " #")
-		if strings.HasPrefix(req, "-e") || strings.HasPrefix(req, "--editable") || strings.HasPrefix(req, ".") || strings.HasPrefix(req, "/") || !strings.HasPrefix(req, "-") && (strings.Contains(req, "://") || strings.Contains(req, "@")) {
-			return "", fail.Refuse("name a version that an index offers", fmt.Errorf("%s: %.80q does not come from an index", file, line))
-		}
-		fmt.Fprintln(&out, line)
-	}
-	f, err := os.CreateTemp(want.Work, "requirements-*.txt")
-	if err != nil {
-		return "", err
-	}
-	_, err = f.Write(out.Bytes())
-	return f.Name(), errors.Join(err, f.Close())
 }
 
 // byPip resolves for this machine.
@@ -279,15 +240,15 @@ func (p *Ecosystem) byUV(ctx context.Context, want ecosystem.Want, w wants) ([]a
 	return fromUV(out, by, want.Target.Python, w.sdists)
 }
 
-// uvPlatform is uv's name of a target; glibc 2.28 (2018) is what manylinux
-// wheels of today ask for.
+// uvPlatform is uv's name of a target, by default of this machine; glibc 2.28
+// (2018) is what manylinux wheels of today ask for.
 func uvPlatform(t ecosystem.Target) (string, error) {
 	osName, arch := t.OS, t.Arch
 	if osName == "" {
-		osName = "linux"
+		osName = runtime.GOOS
 	}
 	if arch == "" {
-		arch = "amd64"
+		arch = runtime.GOARCH
 	}
 	known := map[string]string{
 		"linux/amd64": "x86_64-manylinux_2_28", "linux/arm64": "aarch64-manylinux_2_28",
