@@ -47,6 +47,16 @@ type Subject struct {
 	Depth int
 }
 
+// Data is the severity of content that could not be read and does harm only if
+// code opens it: Warn inside a package, whose own code runs anyway and is what an
+// approver trusts, Refuse everywhere else.
+func (s Subject) Data() Severity {
+	if s.Depth > 0 && (s.Ref.Kind == "pypi" || s.Ref.Kind == "npm") {
+		return Warn
+	}
+	return Refuse
+}
+
 // Run is what a scanner is given to answer with.
 type Run interface {
 	// Report records a finding about the subject being scanned.

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -233,6 +234,43 @@ func TestWheels(t *testing.T) {
 	rep := judge(t, ref, "so_so-1.0-py3-none-any.whl", build(good+row("evil.pth", "import os\n"), member{name: "evil.pth", body: "import os\n"}))
 	if warn := rep.Of(inspect.Warn); len(warn) != 1 || warn[0].Rule != "startup-code" {
 		t.Errorf("a .pth: %+v", warn)
+	}
+}
+
+// Popular packages carry pickles as test data. What imports only from its own
+// package is shown; what reaches outside it, or stands alone, is refused.
+func TestPicklesInsidePackages(t *testing.T) {
+	importing := func(module, name string) string { return "c" + module + "\n" + name + "\n)R." }
+	ref := artifact.Ref{Kind: "pypi", Name: "so-so", Version: "1.0"}
+	for name, tc := range map[string]struct {
+		ref  artifact.Ref
+		path string
+		body string
+		rule string
+		warn bool
+	}{
+		"its own class":                {ref, "soso/tests/data.pkl", importing("soso.thing", "Thing"), "", true},
+		"its own package's prefix":     {ref, "soso/tests/data.pkl", importing("sosoevil", "Thing"), "global", false},
+		"a module of Python":           {ref, "soso/tests/data.pkl", importing("os", "system"), "global", false},
+		"a directory named like one":   {ref, "os/tests/data.pkl", importing("os", "system"), "global", false},
+		"another one of Python":        {ref, "builtins/data.pkl", importing("builtins", "eval"), "global", false},
+		"outside of any directory":     {ref, "data.pkl", importing("data", "x"), "global", false},
+		"cut short":                    {ref, "soso/data.pkl", "(lp0\n", "", true},
+		"closed":                       {ref, "soso/data.xz", "\xfd7zXZ\x00 and so on", "", true},
+		"a path file":                  {ref, "soso-startup.pth", "import os; os.x = 1\n", "", false},
+		"a checkpoint named like it":   {ref, "soso-model.pth", "\x80\x02" + importing("os", "system"), "global", false},
+		"its own class, but a model":   {artifact.Ref{Kind: "model", Name: "m"}, "soso/data.pkl", importing("soso.thing", "Thing"), "global", false},
+		"closed, as a model":           {artifact.Ref{Kind: "files", Name: "m"}, "soso/data.xz", "\xfd7zXZ\x00 and so on", "closed-container", false},
+		"cut short, outside a package": {artifact.Ref{Kind: "files", Name: "m"}, "soso/data.pkl", "(lp0\n", "broken", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			rep := judge(t, tc.ref, "so_so-1.0-py3-none-any.whl", zipped(t, member{name: tc.path, body: tc.body}))
+			rep.Findings = slices.DeleteFunc(rep.Findings, func(f inspect.Finding) bool { return f.Scanner == "wheel" && f.Rule != "startup-code" })
+			want(t, rep, tc.rule)
+			if warned := len(rep.Of(inspect.Warn)) > 0; warned != tc.warn {
+				t.Errorf("warned: %t, want %t: %+v", warned, tc.warn, rep.Findings)
+			}
+		})
 	}
 }
 

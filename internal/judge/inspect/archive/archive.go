@@ -82,7 +82,7 @@ func (Scanner) Scan(ctx context.Context, s inspect.Subject, run inspect.Run) err
 	case isTar(s):
 		return scanTar(ctx, io.NewSectionReader(s, 0, s.Size), run)
 	}
-	run.Report("closed-container", inspect.Refuse, "a "+closedKind(s)+" container, which is not read")
+	run.Report("closed-container", s.Data(), "a "+closedKind(s)+" container, which is not read")
 	return nil
 }
 

@@ -24,6 +24,8 @@ func allowed(module, name string) bool {
 		return name == "_reconstruct" || name == "scalar"
 	case "numpy.core.numeric", "numpy._core.numeric":
 		return name == "_frombuffer"
+	case "numpy.matrixlib.defmatrix", "numpy.core.defmatrix":
+		return name == "matrix"
 	case "numpy.dtypes":
 		return strings.HasSuffix(name, "DType") && plain(name)
 	case "torch":

@@ -62,6 +62,21 @@ func other(s inspect.Subject) bool {
 	return len(s.Head) > 262 && string(s.Head[257:262]) == "ustar"
 }
 
+// startupFile reports whether it is a path file of Python (site module), text
+// that the scanner of wheels reports on, and no checkpoint of torch.
+func startupFile(s inspect.Subject) bool {
+	_, inside, ok := strings.Cut(s.Path, ".whl!")
+	if !ok || s.Ref.Kind != "pypi" || strings.Contains(inside, "/") || path.Ext(inside) != ".pth" {
+		return false
+	}
+	for _, c := range s.Head {
+		if c < ' ' && c != '\n' && c != '\r' && c != '\t' {
+			return false
+		}
+	}
+	return true
+}
+
 func binaryStart(b []byte) bool { return len(b) >= 2 && b[0] == 0x80 && b[1] <= 5 }
 
 // Wants takes pickles by name and by bytes, wherever they stand.
@@ -69,7 +84,7 @@ func (Scanner) Wants(s inspect.Subject) bool {
 	switch {
 	case bytes.HasPrefix(s.Head, []byte(numpyMagic)):
 		return true
-	case other(s):
+	case other(s), startupFile(s):
 		return false
 	case named(s):
 		return true
@@ -120,9 +135,9 @@ func (Scanner) Scan(ctx context.Context, s inspect.Subject, run inspect.Run) err
 		}
 		m := machine{src: newSource(s, at), ctx: ctx, persistent: persistent(s) || legacy}
 		err := m.run()
-		m.report(run)
+		m.report(s, run)
 		if err != nil {
-			run.Report("broken", inspect.Refuse, fmt.Sprintf("stream %d, byte %d: %v", n+1, m.src.at, err))
+			run.Report("broken", s.Data(), fmt.Sprintf("stream %d, byte %d: %v", n+1, m.src.at, err))
 			return nil
 		}
 		legacy = legacy || n == 0 && m.torchMagic
@@ -132,10 +147,10 @@ func (Scanner) Scan(ctx context.Context, s inspect.Subject, run inspect.Run) err
 }
 
 // report turns what a stream would do into findings.
-func (m *machine) report(run inspect.Run) {
+func (m *machine) report(s inspect.Subject, run inspect.Run) {
 	for _, g := range m.globals {
 		if !allowed(g.module, g.name) {
-			run.Report("global", inspect.Refuse, fmt.Sprintf("it would import %.80s.%.80s", g.module, g.name))
+			run.Report("global", severity(s, g.module), fmt.Sprintf("it would import %.80s.%.80s", g.module, g.name))
 		}
 	}
 	for _, r := range m.refusals {
