@@ -2,12 +2,14 @@ package cli
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"enisle/internal/cli/client"
 	"enisle/internal/cli/plain"
+	"enisle/internal/fail"
 )
 
 func (e *env) chat() *cobra.Command {
@@ -17,12 +19,15 @@ func (e *env) chat() *cobra.Command {
 		Example: "  enisle chat --model smollm2-135m 'What is an island?'",
 		RunE: func(c *cobra.Command, args []string) error {
 			cl := client.New(base)
+			models, err := cl.Models(c.Context())
+			if err != nil {
+				return err
+			}
 			if model == "" {
-				models, err := cl.Models(c.Context())
-				if err != nil {
-					return err
-				}
 				model = models[0]
+			}
+			if !slices.Contains(models, model) {
+				return fail.As(fail.Usage, "the site serves "+strings.Join(models, ", "), fmt.Errorf("no model is called %q", model))
 			}
 			answer, err := cl.Chat(c.Context(), model, strings.Join(args, " "), func(piece string) {
 				if !e.json {

@@ -58,13 +58,13 @@ func (e *env) showPacked(out crossing.Packed, dry bool) {
 	if dry {
 		// Media write at very different speeds; these are a USB 2 stick and a USB 3 one.
 		slow, fast := float64(out.Bytes)/20e6/60, float64(out.Bytes)/200e6/60
-		e.print("%d volumes, %d bytes, %.1f to %.1f minutes at 200 to 20 MB/s", out.Volumes, out.Bytes, fast, slow)
+		e.print("volumes: %d, together %s, %.1f to %.1f minutes at 200 to 20 MB/s", out.Volumes, size(out.Bytes), fast, slow)
 		return
 	}
 	word := "sealed"
 	if out.Already {
 		word = "stood there already"
 	}
-	e.say("%s: %d artifacts in %d volumes, %s", word, out.Artifacts, out.Volumes, size(out.Bytes))
+	e.say("%s: artifacts %d, volumes %d, %s", word, out.Artifacts, out.Volumes, size(out.Bytes))
 	e.print("%s", out.ID)
 }

@@ -41,7 +41,7 @@ func ServedBy(ctx context.Context, s *site.Site, channel string) (Served, error)
 		return Served{}, err
 	}
 	if !ok {
-		return Served{}, fail.As(fail.Failed, "release something to it with 'enisle release SHIPMENT --channel "+channel+"'", fmt.Errorf("channel %s: %w", channel, ErrNoRelease))
+		return Served{}, noRelease(channel)
 	}
 	return served(s, row)
 }
@@ -197,10 +197,14 @@ func ChannelNumber(ctx context.Context, s *site.Site, channel string) (number in
 	err = s.State.View(ctx, func(tx *state.Tx) error {
 		row, ok, err := tx.Channel(channel)
 		if err == nil && !ok {
-			err = fmt.Errorf("channel %s: %w", channel, ErrNoRelease)
+			err = noRelease(channel)
 		}
 		number = row.Number
 		return err
 	})
 	return number, err
+}
+
+func noRelease(channel string) error {
+	return fail.As(fail.Failed, "release something to it with 'enisle release SHIPMENT --channel "+channel+"'", fmt.Errorf("channel %s: %w", channel, ErrNoRelease))
 }

@@ -58,7 +58,27 @@ func (c *Client) do(ctx context.Context, method, path string, body []byte) (*htt
 		return resp, nil
 	}
 	b, err := io.ReadAll(io.LimitReader(resp.Body, 4<<10))
-	return nil, errors.Join(fmt.Errorf("%s %s: %s: %s", method, path, resp.Status, strings.TrimSpace(string(b))), err, resp.Body.Close())
+	return nil, errors.Join(refusal(resp.Status, b), err, resp.Body.Close())
+}
+
+// refusal says what a site said: in its own form, or in that of the OpenAI API.
+func refusal(status string, body []byte) error {
+	var said struct {
+		Error json.RawMessage `json:"error"`
+		Hint  string          `json:"hint"`
+	}
+	var openAI struct {
+		Message string `json:"message"`
+	}
+	text := strings.TrimSpace(string(body))
+	if err := json.Unmarshal(body, &said); err == nil {
+		if json.Unmarshal(said.Error, &openAI) == nil && openAI.Message != "" {
+			text = openAI.Message
+		} else if plain := ""; json.Unmarshal(said.Error, &plain) == nil {
+			text = plain
+		}
+	}
+	return fail.As(fail.Failed, said.Hint, fmt.Errorf("the site answers %s: %s", status, text))
 }
 
 // Ready waits until the site serves all that it should, or ctx ends.

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"os"
 
 	_ "modernc.org/sqlite" // the database driver; its registration is its whole interface
 
@@ -67,7 +68,10 @@ func Open(ctx context.Context, file string, readOnly bool) (*DB, error) {
 	}
 	d := &DB{db}
 	if !readOnly {
-		err = d.Update(ctx, func(tx *Tx) error { return tx.migrate() })
+		// An empty journal that a crash left is no journal to SQLite, and stays
+		// until something is written.
+		_, left := os.Stat(file + "-journal")
+		err = d.Update(ctx, func(tx *Tx) error { return tx.migrate(left == nil) })
 	}
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
@@ -105,7 +109,8 @@ func (d *DB) run(ctx context.Context, do func(*Tx) error) error {
 	return nil
 }
 
-func (tx *Tx) migrate() error {
+// migrate brings the schema up to date; with touch it writes in any case.
+func (tx *Tx) migrate(touch bool) error {
 	var have int
 	if err := tx.tx.QueryRowContext(tx.ctx, "PRAGMA user_version").Scan(&have); err != nil {
 		return fmt.Errorf("state: %w", err)
@@ -119,7 +124,7 @@ func (tx *Tx) migrate() error {
 			return err
 		}
 	}
-	if have == len(all) {
+	if have == len(all) && !touch {
 		return nil
 	}
 	return tx.exec(fmt.Sprintf("PRAGMA user_version = %d", len(all)))

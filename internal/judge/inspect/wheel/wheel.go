@@ -276,6 +276,6 @@ func (w *wheel) startup() {
 		}
 	}
 	if native > 0 {
-		w.run.Report("native-code", inspect.Info, fmt.Sprintf("%d compiled libraries", native))
+		w.run.Report("native-code", inspect.Info, fmt.Sprintf("compiled libraries: %d", native))
 	}
 }
