@@ -43,8 +43,12 @@ func TestTheShortestCrossing(t *testing.T) {
 	dir, bin := shortest(t)
 	url := serve(t, dir, bin)
 	for _, a := range []struct{ path, want string }{
-		{"/files/hello.txt", "hello from outside"}, {"/healthz", `"status":"ok"`}, {"/", "files/hello.txt"},
-		{"/v1/models", `"object":"list"`}, {"/pypi/simple/", "<html>"}, {"/metrics", "enisle_http_answers_total"}, // counts those before
+		{"/files/hello.txt", "hello from outside"},
+		{"/healthz", `"status":"ok"`},
+		{"/", "files/hello.txt"},
+		{"/v1/models", `"object":"list"`},
+		{"/pypi/simple/", "<html>"},
+		{"/metrics", "enisle_http_answers_total"}, // counts those before
 	} {
 		if got := get(t, url+a.path); !strings.Contains(got, a.want) {
 			t.Errorf("%s: %.200q, want %q", a.path, got, a.want)
