@@ -77,9 +77,6 @@ func mayDecide(s *site.Site, by site.Actor, row state.Shipment, decision string)
 		return fail.Refuse("ask for a new shipment", fmt.Errorf("shipment %s was rejected", row.ID))
 	}
 	if decision == Reject {
-		if row.Status == state.Released {
-			return fail.Refuse("roll the channel back with 'enisle rollback'", fmt.Errorf("shipment %s is released already", row.ID))
-		}
 		return nil
 	}
 	return separate(by.ID(), by.Name, row)
@@ -170,37 +167,72 @@ func approvers(ctx context.Context, s *site.Site, row state.Shipment, want Subje
 
 // validApproval verifies one stored statement against the root of now.
 func validApproval(s *site.Site, a state.Approval, row state.Shipment, want Subject) (key, name string, err error) {
+	st, p, err := readApproval(s, a, row)
+	now := s.Now()
+	switch {
+	case err != nil:
+	case st.Subject.Digest() != want.Digest():
+		err = errors.New("is for another content, report, policy, root or channel")
+	case now.After(st.Expires) || now.Before(st.Made.Add(-site.MaxClockBack)):
+		err = fmt.Errorf("counts from %s to %s", st.Made.Format(time.RFC3339), st.Expires.Format(time.RFC3339))
+	}
+	return p.Key.ID(), p.Name, err
+}
+
+// readApproval verifies that a stored statement is an approval by somebody who
+// is an approver now and had no hand in bringing the shipment in, made under a
+// head of this ledger.
+func readApproval(s *site.Site, a state.Approval, row state.Shipment) (st Approval, p trust.Person, err error) {
 	root := s.Roots.Root()
 	payload, by, err := trust.Verify(a.Envelope, ApprovalType, root.Holder(false, trust.Approver))
 	if err != nil {
-		return "", "", err
+		return st, p, err
 	}
-	var st Approval
 	d := json.NewDecoder(bytes.NewReader(payload))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&st); err != nil {
-		return "", "", err
+		return st, p, err
 	}
-	p, _ := root.Person(by[0])
-	now := s.Now()
+	p, _ = root.Person(by[0])
 	switch {
 	case len(by) != 1:
 		err = errors.New("is signed by more than one person")
 	case st.Decision != Approve:
 		err = errors.New("is not an approval")
-	case st.Subject.Digest() != want.Digest():
-		err = errors.New("is for another content, report, policy, root or channel")
-	case now.After(st.Expires) || now.Before(st.Made.Add(-site.MaxClockBack)):
-		err = fmt.Errorf("counts from %s to %s", st.Made.Format(time.RFC3339), st.Expires.Format(time.RFC3339))
 	default:
 		err = separate(by[0], p.Name, row)
 	}
 	if err != nil {
-		return "", "", err
+		return st, p, err
 	}
 	head, err := s.Checkpoint(st.Checkpoint)
 	if err == nil {
 		err = s.Ledger.Extends(head)
 	}
-	return by[0], p.Name, err
+	return st, p, err
+}
+
+// approvedOnce returns the most people who approved the shipment for the channel
+// over one and the same subject, whatever has changed since; only those count
+// who are approvers now.
+func approvedOnce(ctx context.Context, s *site.Site, row state.Shipment, channel string) (most int, err error) {
+	var all []state.Approval
+	if err := s.State.View(ctx, func(tx *state.Tx) (err error) { all, err = tx.Approvals(row.ID); return err }); err != nil {
+		return 0, err
+	}
+	keys := map[artifact.Digest]map[string]bool{}
+	for _, a := range all {
+		st, p, err := readApproval(s, a, row)
+		if err != nil || st.Subject.Channel != channel || st.Subject.Header != row.Header || st.Subject.Content != row.Content {
+			s.Log().InfoContext(ctx, "approval does not count", "shipment", row.ID, "name", a.Name, "why", fmt.Sprint(err))
+			continue
+		}
+		d := st.Subject.Digest()
+		if keys[d] == nil {
+			keys[d] = map[string]bool{}
+		}
+		keys[d][p.Key.ID()] = true
+		most = max(most, len(keys[d]))
+	}
+	return most, nil
 }

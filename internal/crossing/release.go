@@ -181,9 +181,9 @@ func digestOf(r release.Release) (artifact.Digest, error) {
 	return artifact.Sum(b), err
 }
 
-// Rollback flips a channel back: to the release it pointed at before, or to the
-// number given. Every blob of it must be there, and none of its shipments may
-// have been rejected since.
+// Rollback flips a channel back to a release it pointed at before: the one
+// before, or the number given. Every blob of it must be there, and every shipment
+// of it must stand up to the approvers and the policy of now.
 func Rollback(ctx context.Context, s *site.Site, by site.Actor, channel string, to int64) (Released, error) {
 	out := Released{Channel: channel}
 	if err := errors.Join(s.Require(trust.High), CheckChannel(channel)); err != nil {
@@ -195,7 +195,7 @@ func Rollback(ctx context.Context, s *site.Site, by site.Actor, channel string, 
 			return out, err
 		}
 	}
-	if err := mayRollback(ctx, s, by, to, &out); err != nil {
+	if err := mayRollback(ctx, s, by, channel, to, &out); err != nil {
 		return out, err
 	}
 	subject := map[string]string{"channel": channel, "release": fmt.Sprint(to)}
@@ -232,9 +232,12 @@ func before(ctx context.Context, s *site.Site, channel string) (n int64, err err
 	return n, err
 }
 
-func mayRollback(ctx context.Context, s *site.Site, by site.Actor, to int64, out *Released) error {
+func mayRollback(ctx context.Context, s *site.Site, by site.Actor, channel string, to int64, out *Released) error {
 	pol, err := policy.Parse(s.Policy)
 	if err != nil {
+		return err
+	}
+	if err := pointedAt(ctx, s, channel, to); err != nil {
 		return err
 	}
 	if pol.ProvenActors && by.Key == nil {
@@ -249,8 +252,8 @@ func mayRollback(ctx context.Context, s *site.Site, by site.Actor, to int64, out
 		if err != nil {
 			return err
 		}
-		if row.Status != state.Released {
-			return fail.Refuse("choose another release with --to", fmt.Errorf("release %d serves shipment %s, which is %s now", to, q.Shipment, row.Status))
+		if err := mayServeAgain(ctx, s, by, row, channel, pol); err != nil {
+			return fmt.Errorf("release %d: %w", to, err)
 		}
 	}
 	for _, a := range served.artifacts {
@@ -263,4 +266,42 @@ func mayRollback(ctx context.Context, s *site.Site, by site.Actor, to int64, out
 	out.Number = to
 	out.Digest, err = digestOf(served.release)
 	return err
+}
+
+// pointedAt refuses a release that the channel never pointed at: its approvals
+// are for another channel.
+func pointedAt(ctx context.Context, s *site.Site, channel string, to int64) error {
+	var moves []state.Move
+	if err := s.State.View(ctx, func(tx *state.Tx) (err error) { moves, err = tx.Moves(channel); return err }); err != nil {
+		return err
+	}
+	if slices.ContainsFunc(moves, func(m state.Move) bool { return m.Release == to }) {
+		return nil
+	}
+	return fail.As(fail.Usage, "'enisle channel' shows where it pointed; what is new to it is approved for it and released",
+		fmt.Errorf("channel %s never pointed at a release %d", channel, to))
+}
+
+// mayServeAgain judges a shipment of a release that was served before. What was
+// approved once for the channel by people who are approvers still, and is not
+// refused by its newest report under the policy of now, may be served again.
+// Whatever else takes what a release takes: approvals over how things stand now.
+func mayServeAgain(ctx context.Context, s *site.Site, by site.Actor, row state.Shipment, channel string, pol policy.Policy) error {
+	if row.Status == state.Rejected {
+		return fail.Refuse("choose another release with --to", fmt.Errorf("shipment %s was rejected", row.ID))
+	}
+	r, _, err := currentReport(ctx, s, row)
+	if err != nil {
+		return err
+	}
+	have, err := approvedOnce(ctx, s, row, channel)
+	if err != nil {
+		return err
+	}
+	c := caseOf(s, row, r)
+	c.Approvers, c.Now = have, r.Made // how old the report is does not count here
+	if pol.Release(c).Allow {
+		return nil
+	}
+	return mayRelease(ctx, s, by, row, channel)
 }

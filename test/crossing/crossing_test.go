@@ -239,6 +239,61 @@ func TestRollbackAndForward(t *testing.T) {
 	}
 }
 
+// A channel goes back only to where it was, and only with what still stands.
+func TestRollbackIsJudged(t *testing.T) {
+	w := newWorld(t)
+	first := w.cross("one")
+	w.request("a new text", 1000)
+	w.collect()
+	second := w.pack("two", 0)
+	_, err := w.importFrom("two")
+	w.must(err)
+	w.inspect(second)
+	for _, who := range []string{"alice", "bob"} {
+		_, err := w.as("high", who).Decide(t.Context(), second, crossing.Approve, crossing.ApproveOptions{Channel: "candidate"})
+		w.must(err)
+	}
+	_, err = w.app("high").Release(t.Context(), second, "candidate")
+	w.must(err)
+	// What was approved for the other channel only does not come in by the back door.
+	if _, err := w.app("high").Rollback(t.Context(), "stable", 2); fail.ExitCode(err) != 2 {
+		t.Errorf("rolled to a release of another channel: %v", err)
+	}
+	w.must(w.approve(second, "alice"))
+	w.must(w.approve(second, "bob"))
+	_, err = w.release(second)
+	w.must(err)
+	_, err = w.app("high").Rollback(t.Context(), "stable", 0)
+	w.must(err)
+	// It turns out to be bad: nobody gets it again.
+	_, err = w.as("high", "bob").Decide(t.Context(), second, crossing.Reject, crossing.ApproveOptions{Channel: "stable", Reason: "broken"})
+	w.must(err)
+	_, err = w.app("high").Rollback(t.Context(), "stable", 3)
+	refused(t, err, "was rejected")
+	_, err = w.release(second)
+	refused(t, err, "was rejected")
+
+	// An approver is revoked: what only they and one other approved needs two
+	// people again before it is served anew.
+	w.request("a third text", 2000)
+	w.cross("three")
+	w.keygen("carol")
+	_, err = w.as("high", "adam").AddPerson(t.Context(), "carol", []string{trust.Approver}, w.path("carol.key.pub"))
+	w.must(err)
+	_, err = w.as("high", "eve").SignRoot(t.Context(), "")
+	w.must(err)
+	_, err = w.as("high", "adam").Revoke(t.Context(), "bob")
+	w.must(err)
+	_, err = w.as("high", "eve").SignRoot(t.Context(), "")
+	w.must(err)
+	_, err = w.app("high").Rollback(t.Context(), "stable", 1)
+	refused(t, err, "signature 1 of 2")
+	w.must(w.approve(first, "alice"))
+	w.must(w.approve(first, "carol"))
+	_, err = w.app("high").Rollback(t.Context(), "stable", 1)
+	w.must(err)
+}
+
 func TestAnUnchangedRequestUsesTheLock(t *testing.T) {
 	w := newWorld(t)
 	w.collect()
