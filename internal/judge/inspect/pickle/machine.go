@@ -30,9 +30,12 @@ type source struct {
 	size int64
 	buf  []byte
 	from int64 // offset of buf
+	own  bool  // buf is not the subject's head, which others read
 }
 
-func newSource(s inspect.Subject, at int64) *source { return &source{r: s, at: at, size: s.Size} }
+func newSource(s inspect.Subject, at int64) *source {
+	return &source{r: s, at: at, size: s.Size, buf: s.Head}
+}
 
 var errCut = errors.New("it is cut short")
 
@@ -45,8 +48,8 @@ func (s *source) peek(n int64) ([]byte, error) {
 		return s.buf[off : off+n], nil
 	}
 	want := min(max(n, 64<<10), s.size-s.at)
-	if int64(cap(s.buf)) < want {
-		s.buf = make([]byte, want)
+	if !s.own || int64(cap(s.buf)) < want {
+		s.buf, s.own = make([]byte, want), true
 	}
 	s.buf, s.from = s.buf[:want], s.at
 	if _, err := s.r.ReadAt(s.buf, s.at); err != nil && !errors.Is(err, io.EOF) {

@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -36,8 +37,7 @@ func (Scanner) Name() string { return "pickle" }
 func (Scanner) Version() string { return "1" }
 
 const (
-	maxStreams  = 10_000   // pickles one after the other in one file
-	maxGuess    = 16 << 20 // bytes of a file whose name says nothing that is tried as a text pickle
+	maxStreams  = 10_000 // pickles one after the other in one file
 	numpyMagic  = "\x93NUMPY"
 	torchStream = 5 // pickles at the start of a legacy torch file, before the raw storages
 )
@@ -51,15 +51,22 @@ func named(s inspect.Subject) bool {
 	return s.Ref.Kind == "model" && slices.Contains([]string{".bin", ".dat", ".data", ".model"}, ext)
 }
 
-// other reports whether the bytes are those of another format that a pickle's
-// name is used for as well, and that another scanner reads.
-func other(s inspect.Subject) bool {
-	for _, m := range []string{"PK\x03\x04", "PK\x05\x06", "GGUF", "\x1f\x8b", numpyMagic} {
+// sealed reports whether no reader of pickles gets past the first byte: gzip's
+// is no opcode, and zip's asks for a persistent id that plain readers do not have.
+// Another scanner reads both.
+func sealed(s inspect.Subject) bool {
+	for _, m := range []string{"PK\x03\x04", "PK\x05\x06", "\x1f\x8b"} {
 		if bytes.HasPrefix(s.Head, []byte(m)) {
 			return true
 		}
 	}
-	return len(s.Head) > 262 && string(s.Head[257:262]) == "ustar"
+	return false
+}
+
+// other reports whether the bytes are those of another format that a pickle's
+// name is used for as well. They may be a pickle at the same time.
+func other(s inspect.Subject) bool {
+	return bytes.HasPrefix(s.Head, []byte("GGUF")) || len(s.Head) > 262 && string(s.Head[257:262]) == "ustar"
 }
 
 // startupFile reports whether it is a path file of Python (site module), text
@@ -79,25 +86,27 @@ func startupFile(s inspect.Subject) bool {
 
 func binaryStart(b []byte) bool { return len(b) >= 2 && b[0] == 0x80 && b[1] <= 5 }
 
-// Wants takes pickles by name and by bytes, wherever they stand.
+// Wants takes pickles by name and by bytes, wherever they stand and whatever
+// they are called: a reader of pickles does not look at names.
 func (Scanner) Wants(s inspect.Subject) bool {
 	switch {
 	case bytes.HasPrefix(s.Head, []byte(numpyMagic)):
 		return true
-	case other(s), startupFile(s):
+	case sealed(s), len(s.Head) == 0 && !named(s):
 		return false
-	case named(s):
+	case named(s) && !other(s) && !startupFile(s):
 		return true
-	case binaryStart(s.Head):
-		m := machine{src: newSource(s, 0), persistent: persistent(s)}
-		return m.run() == nil || len(m.globals) > 0
-	case len(s.Head) == 0 || s.Size > maxGuess || !bytes.ContainsAny(s.Head[:1], "(c]}idl"):
-		return false
 	}
-	// A text pickle under another name: anything that would import and call.
-	m := machine{src: newSource(s, 0), guess: true}
+	// Walk it: what is no pickle ends within a few bytes.
+	m := machine{src: newSource(s, 0), persistent: persistent(s), guess: true}
 	err := m.run()
-	return len(m.globals) > 0 && (err == nil || m.calls > 0)
+	switch {
+	case named(s) || binaryStart(s.Head):
+		return err == nil || len(m.globals) > 0
+	case err == nil:
+		return len(m.globals) > 0
+	}
+	return len(m.globals) > 0 && m.calls > 0
 }
 
 // persistent reports whether the subject may refer to storages by persistent
@@ -158,8 +167,18 @@ func (m *machine) report(s inspect.Subject, run inspect.Run) {
 	}
 }
 
+// The header of a .npy, exactly as numpy writes it: three keys in this order,
+// once each, without escapes (numpy, lib/format.py, format versions 1 to 3).
+var numpyHead = regexp.MustCompile(`^\{'descr': ([^\\]+), 'fortran_order': (?:True|False), 'shape': \((?:\d+,? ?)*\), \} *\n$`)
+
+// numpyPlain are the types whose data are numbers and text of fixed size, one or
+// as the fields of a record. Whatever is not certainly one is taken for objects.
+var numpyPlain = regexp.MustCompile(`^(?:'` + numpyType + `'|\[(?:\('[\w .+-]*', '` + numpyType + `'(?:, \((?:\d+,? ?)*\))?\)(?:, )?)+\])$`)
+
+const numpyType = `[<>|=]?[biufcSUVmM?]\d*(?:\[\d*[a-zA-Z]+\])?`
+
 // numpyHeader returns where the data of a .npy begin and whether they are
-// pickled objects (numpy, "NEP 1", format versions 1 to 3).
+// pickled objects.
 func numpyHeader(s inspect.Subject) (start int64, objects bool, err error) {
 	if len(s.Head) < 12 {
 		return 0, false, errors.New("the header is cut short")
@@ -176,10 +195,9 @@ func numpyHeader(s inspect.Subject) (start int64, objects bool, err error) {
 	if _, err := s.ReadAt(head, start); err != nil && !errors.Is(err, io.EOF) {
 		return 0, false, err
 	}
-	_, descr, ok := strings.Cut(string(head), "descr")
-	if !ok {
-		return 0, false, errors.New("the header has no descr")
+	m := numpyHead.FindSubmatch(head)
+	if m == nil || bytes.Contains(m[1], []byte("'fortran_order'")) {
+		return 0, false, errors.New("the header is not as numpy writes it")
 	}
-	descr, _, _ = strings.Cut(descr, "fortran_order")
-	return start + size, strings.ContainsAny(descr, "O"), nil
+	return start + size, !numpyPlain.Match(m[1]), nil
 }

@@ -72,6 +72,19 @@ func TestOnlyPicklesThatRebuildPlainThingsPass(t *testing.T) {
 		"a text that is no pickle":           {"README.md", "copyright\nnobody\n(c) 2026\n", ""},
 		"a file of another kind called .bin": {"a.bin", "hello world, not a pickle", "never set"},
 		"plain numpy numbers":                {"a.npy", npy("'<f4'") + "\x00\x00\x80?", ""},
+		"numpy text and dates":               {"a.npy", npy("'<U3'") + "aaaabbbbcccc", ""},
+		"numpy records":                      {"a.npy", npy("[('x', '<f8'), ('y', '|S3', (2,))]") + "01234567aaabbb", ""},
+		"numpy objects by a long name":       {"a.npy", npy("'object'") + "cos\nsystem\n(S'id'\ntR.", "os.system"},
+		"numpy objects by an escape":         {"a.npy", npy(`'|\x4f'`) + "cos\nsystem\n(S'id'\ntR.", "not as numpy writes it"},
+		"numpy objects in a record":          {"a.npy", npy("[('x', '<f8'), ('y', '|O')]") + "cos\nsystem\n(S'id'\ntR.", "os.system"},
+		"numpy with a key twice":             {"a.npy", npy("'<f8', 'fortran_order': False, 'shape': (1,), 'descr': '|O'") + "cos\nsystem\n(S'id'\ntR.", "not as numpy writes it"},
+		"a tar that is a pickle":             {"a.pkl", ustar("cos\nsystem\n(S'id'\ntR."), "os.system"},
+		"the same under a plain name":        {"a.dat", ustar("cos\nsystem\n(S'id'\ntR."), "os.system"},
+		"a GGUF that is a pickle":            {"a.dat", "GGUF\x03\x00\x00\x00\x000cos\nsystem\n(S'id'\ntR.", "os.system"},
+		"behind a None":                      {"a.dat", "N0cos\nsystem\n(S'id'\ntR.", "os.system"},
+		"behind a number":                    {"a.dat", "K\x010cos\nsystem\n(S'id'\ntR.", "os.system"},
+		"behind a number in text":            {"a.txt", "I1\n0cos\nsystem\n(S'id'\ntR.", "os.system"},
+		"behind 17 MiB of text":              {"a.dat", strings.Repeat("S'"+strings.Repeat("x", 1<<16)+"'\n0", 272) + "cos\nsystem\n(S'id'\ntR.", "os.system"},
 		"numpy objects that call":            {"a.npy", npy("'|O'") + "cos\nsystem\n(S'id'\ntR.", "os.system"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -90,6 +103,14 @@ func TestOnlyPicklesThatRebuildPlainThingsPass(t *testing.T) {
 			t.Errorf("got %+v, want a refusal with %q", found, tc.want)
 		})
 	}
+}
+
+// ustar is a header block of a tar whose name field begins with something else.
+func ustar(start string) string {
+	block := make([]byte, 1024)
+	copy(block, start)
+	copy(block[257:], "ustar\x0000")
+	return string(block)
 }
 
 func npy(descr string) string {
