@@ -153,7 +153,7 @@ func (a *App) Decide(ctx context.Context, id, decision string, opt crossing.Appr
 // Release flips a channel to a release with the shipment.
 func (a *App) Release(ctx context.Context, id, channel string) (out crossing.Released, err error) {
 	err = a.change(ctx, "release", func(s *site.Site, by site.Actor) error {
-		out, err = crossing.Release(ctx, s, by, id, channel)
+		out, err = crossing.Release(ctx, s, by, id, channel, a.Progress)
 		return err
 	})
 	return out, err

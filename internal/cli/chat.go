@@ -8,8 +8,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"enisle/internal/cli/client"
-	"enisle/internal/cli/plain"
 	"enisle/internal/fail"
+	"enisle/internal/plain"
 )
 
 func (e *env) chat() *cobra.Command {

@@ -21,8 +21,8 @@ import (
 	"golang.org/x/term"
 
 	"enisle/internal/app"
-	"enisle/internal/cli/plain"
 	"enisle/internal/fail"
+	"enisle/internal/plain"
 )
 
 // env is what a verb may use of the process, and the flags that all verbs have.

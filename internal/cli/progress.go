@@ -8,7 +8,7 @@ import (
 
 	"github.com/schollz/progressbar/v3"
 
-	"enisle/internal/cli/plain"
+	"enisle/internal/plain"
 )
 
 // bars draws progress on a terminal; elsewhere it says a line for each piece of

@@ -66,33 +66,20 @@ func Decide(ctx context.Context, s *site.Site, by site.Actor, id, decision strin
 }
 
 // mayDecide checks role and separation of duty, by key.
-func mayDecide(s *site.Site, by site.Actor, row state.Shipment, decision string) error {
+func mayDecide(s *site.Site, by site.Actor, row arrived, decision string) error {
 	if by.Key == nil {
 		return fail.As(fail.Usage, "give --as NAME --key FILE", errors.New("an approval is signed by a person"))
 	}
 	if _, err := s.Roots.Root().Holder(false, trust.Approver)(by.ID()); err != nil {
 		return fail.Refuse("let an approver decide; after sealing only two admins enrol anybody", err)
 	}
-	if row.Status == state.Rejected {
-		return fail.Refuse("ask for a new shipment", fmt.Errorf("shipment %s was rejected", row.ID))
+	if err := row.wasRejected(); err != nil {
+		return err
 	}
 	if decision == Reject {
 		return nil
 	}
-	return separate(by.ID(), by.Name, row)
-}
-
-// separate refuses an approval by somebody who had a hand in bringing it in.
-func separate(key, name string, row state.Shipment) error {
-	h, err := trust.Parse(row.Envelope)
-	if err != nil {
-		return err
-	}
-	packed := slices.ContainsFunc(h.Signatures, func(sig trust.Signature) bool { return sig.KeyID == key })
-	if packed || row.Importer == key {
-		return fail.Refuse("let somebody else approve", fmt.Errorf("%s packed or imported shipment %s and cannot approve it", name, row.ID))
-	}
-	return nil
+	return row.separate(by.ID(), by.Name)
 }
 
 // alreadyDecided refuses a second approval by the same key: it would look like
@@ -129,7 +116,7 @@ func sign(ctx context.Context, s *site.Site, by site.Actor, r Review, decision, 
 		row := r.Shipment
 		if decision == Reject {
 			row.Status = state.Rejected
-			if err := tx.SetShipment(row); err != nil {
+			if err := tx.SetShipment(row.Shipment); err != nil {
 				return err
 			}
 		}
@@ -140,7 +127,7 @@ func sign(ctx context.Context, s *site.Site, by site.Actor, r Review, decision, 
 
 // approvers returns the names of the different people whose approvals are valid
 // now and bind exactly this subject, and how many are needed.
-func approvers(ctx context.Context, s *site.Site, row state.Shipment, want Subject) (names []string, need int, err error) {
+func approvers(ctx context.Context, s *site.Site, row arrived, want Subject) (names []string, need int, err error) {
 	pol, err := policy.Parse(s.Policy)
 	if err != nil {
 		return nil, 0, err
@@ -166,7 +153,7 @@ func approvers(ctx context.Context, s *site.Site, row state.Shipment, want Subje
 }
 
 // validApproval verifies one stored statement against the root of now.
-func validApproval(s *site.Site, a state.Approval, row state.Shipment, want Subject) (key, name string, err error) {
+func validApproval(s *site.Site, a state.Approval, row arrived, want Subject) (key, name string, err error) {
 	st, p, err := readApproval(s, a, row)
 	now := s.Now()
 	switch {
@@ -182,7 +169,7 @@ func validApproval(s *site.Site, a state.Approval, row state.Shipment, want Subj
 // readApproval verifies that a stored statement is an approval by somebody who
 // is an approver now and had no hand in bringing the shipment in, made under a
 // head of this ledger.
-func readApproval(s *site.Site, a state.Approval, row state.Shipment) (st Approval, p trust.Person, err error) {
+func readApproval(s *site.Site, a state.Approval, row arrived) (st Approval, p trust.Person, err error) {
 	root := s.Roots.Root()
 	payload, by, err := trust.Verify(a.Envelope, ApprovalType, root.Holder(false, trust.Approver))
 	if err != nil {
@@ -200,7 +187,7 @@ func readApproval(s *site.Site, a state.Approval, row state.Shipment) (st Approv
 	case st.Decision != Approve:
 		err = errors.New("is not an approval")
 	default:
-		err = separate(by[0], p.Name, row)
+		err = row.separate(by[0], p.Name)
 	}
 	if err != nil {
 		return st, p, err
@@ -215,7 +202,7 @@ func readApproval(s *site.Site, a state.Approval, row state.Shipment) (st Approv
 // approvedOnce returns the most people who approved the shipment for the channel
 // over one and the same subject, whatever has changed since; only those count
 // who are approvers now.
-func approvedOnce(ctx context.Context, s *site.Site, row state.Shipment, channel string) (most int, err error) {
+func approvedOnce(ctx context.Context, s *site.Site, row arrived, channel string) (most int, err error) {
 	var all []state.Approval
 	if err := s.State.View(ctx, func(tx *state.Tx) (err error) { all, err = tx.Approvals(row.ID); return err }); err != nil {
 		return 0, err

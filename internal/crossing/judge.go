@@ -78,7 +78,7 @@ func Inspect(ctx context.Context, s *site.Site, by site.Actor, id string, in Ins
 	return out, err
 }
 
-func decideContent(s *site.Site, row state.Shipment, r inspect.Report) (policy.Decision, error) {
+func decideContent(s *site.Site, row arrived, r inspect.Report) (policy.Decision, error) {
 	pol, err := policy.Parse(s.Policy)
 	if err != nil {
 		return policy.Decision{}, err
@@ -86,9 +86,9 @@ func decideContent(s *site.Site, row state.Shipment, r inspect.Report) (policy.D
 	return pol.Content(caseOf(s, row, r)), nil
 }
 
-func caseOf(s *site.Site, row state.Shipment, r inspect.Report) policy.Case {
+func caseOf(s *site.Site, row arrived, r inspect.Report) policy.Case {
 	gap := slices.ContainsFunc(row.Notes, func(n string) bool { return strings.HasPrefix(n, GapNote) })
-	return policy.Case{Report: r, Gap: gap, Unproven: row.Importer == "", Needed: s.Roots.Root().Thresholds.Approvers, Now: s.Now()}
+	return policy.Case{Report: r, Gap: gap, Unproven: row.unproven(), Needed: s.Roots.Root().Thresholds.Approvers, Now: s.Now()}
 }
 
 // Shipments returns what is at the island, oldest first; what is still being
@@ -98,25 +98,9 @@ func Shipments(ctx context.Context, s *site.Site) (all []state.Shipment, err err
 	return slices.DeleteFunc(all, func(row state.Shipment) bool { return row.Status == state.Importing }), err
 }
 
-// findShipment returns a shipment that was imported whole.
-func findShipment(ctx context.Context, s *site.Site, id string) (row state.Shipment, err error) {
-	if err := s.Require(trust.High); err != nil {
-		return row, err
-	}
-	ok := false
-	err = s.State.View(ctx, func(tx *state.Tx) (err error) { row, ok, err = tx.Shipment(id); return err })
-	if err != nil {
-		return row, err
-	}
-	if !ok || row.Status == state.Importing {
-		return row, fail.As(fail.Usage, "'enisle review' lists the shipments that are here", fmt.Errorf("there is no shipment %.80q", id))
-	}
-	return row, nil
-}
-
 // currentReport returns the newest report of a shipment, after verifying that
 // the site signed it and that it is about this content.
-func currentReport(ctx context.Context, s *site.Site, row state.Shipment) (r inspect.Report, d artifact.Digest, err error) {
+func currentReport(ctx context.Context, s *site.Site, row arrived) (r inspect.Report, d artifact.Digest, err error) {
 	ok := false
 	err = s.State.View(ctx, func(tx *state.Tx) (err error) { d, ok, err = tx.Report(row.ID); return err })
 	if err != nil {
@@ -181,7 +165,7 @@ type Approval struct {
 	Expires    time.Time `json:"expires"`
 }
 
-func subjectOf(s *site.Site, row state.Shipment, report artifact.Digest, channel string) Subject {
+func subjectOf(s *site.Site, row arrived, report artifact.Digest, channel string) Subject {
 	return Subject{
 		Site: shipment.Party{Name: s.Identity.Name, Fingerprint: s.Identity.Key.ID()}, Shipment: row.ID, Header: row.Header, Content: row.Content,
 		Report: report, Policy: artifact.Sum(s.Policy), Waivers: []string{}, RootVersion: s.Roots.Root().Version, Channel: channel,
@@ -190,7 +174,7 @@ func subjectOf(s *site.Site, row state.Shipment, report artifact.Digest, channel
 
 // Review is everything an approver should read before signing.
 type Review struct {
-	Shipment  state.Shipment      `json:"-"`
+	Shipment  arrived             `json:"-"`
 	ID        string              `json:"id"`
 	From      string              `json:"from"`
 	Sequence  uint64              `json:"sequence"`
@@ -222,7 +206,7 @@ func ReviewShipment(ctx context.Context, s *site.Site, id, channel string) (Revi
 	}
 	out := Review{
 		Shipment: row, ID: row.ID, From: h.From.Name, Sequence: row.Sequence, Status: row.Status, Sealed: h.Created, Expires: h.Expires,
-		Importer: importerName(s, row), Notes: row.Notes,
+		Importer: row.importedBy(), Notes: row.Notes,
 	}
 	if err := out.compare(ctx, s, row, channel); err != nil {
 		return out, err
@@ -240,19 +224,9 @@ func ReviewShipment(ctx context.Context, s *site.Site, id, channel string) (Revi
 	return out, err
 }
 
-func importerName(s *site.Site, row state.Shipment) string {
-	if row.Importer == "" {
-		return "unproven"
-	}
-	if p, ok := s.Roots.Root().Person(row.Importer); ok {
-		return p.Name
-	}
-	return row.Importer[:12]
-}
-
 // compare sorts the artifacts into new, changed and same, against what the
 // channel serves now.
-func (r *Review) compare(ctx context.Context, s *site.Site, row state.Shipment, channel string) error {
+func (r *Review) compare(ctx context.Context, s *site.Site, row arrived, channel string) error {
 	got, err := readSet(openAny(s), row.Content)
 	if err != nil {
 		return err

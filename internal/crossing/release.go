@@ -40,8 +40,9 @@ var ErrNoRelease = errors.New("nothing was released yet")
 
 // Release makes the approved shipment part of a new immutable release and flips
 // the channel to it. Signatures, roles, revocation, report and policy are all
-// checked again, now. Run again it finds its work done.
-func Release(ctx context.Context, s *site.Site, by site.Actor, id, channel string) (Released, error) {
+// checked again, now, and every blob that leaves the quarantine is hashed again.
+// Run again it finds its work done.
+func Release(ctx context.Context, s *site.Site, by site.Actor, id, channel string, show Progress) (Released, error) {
 	out := Released{Channel: channel}
 	if err := CheckChannel(channel); err != nil {
 		return out, err
@@ -65,16 +66,16 @@ func Release(ctx context.Context, s *site.Site, by site.Actor, id, channel strin
 	}
 	subject := map[string]string{"shipment": id, "channel": channel, "content": string(row.Content)}
 	err = s.Act(ctx, "release", by, subject, func(ctx context.Context, intent int64) (map[string]string, error) {
-		err := doRelease(ctx, s, row, next, &out, intent)
+		err := doRelease(ctx, s, row, next, &out, intent, show)
 		return map[string]string{"release": fmt.Sprint(out.Number), "digest": string(out.Digest)}, err
 	})
 	return out, err
 }
 
 // mayRelease judges everything again.
-func mayRelease(ctx context.Context, s *site.Site, by site.Actor, row state.Shipment, channel string) error {
-	if row.Status == state.Rejected {
-		return fail.Refuse("ask for a new shipment", fmt.Errorf("shipment %s was rejected", row.ID))
+func mayRelease(ctx context.Context, s *site.Site, by site.Actor, row arrived, channel string) error {
+	if err := row.wasRejected(); err != nil {
+		return err
 	}
 	pol, err := policy.Parse(s.Policy)
 	if err != nil {
@@ -106,7 +107,7 @@ func mayRelease(ctx context.Context, s *site.Site, by site.Actor, row state.Ship
 
 // nextRelease returns what the channel would serve with the shipment, and what
 // it serves now. Its number is not given yet.
-func nextRelease(ctx context.Context, s *site.Site, row state.Shipment, channel string) (next, now release.Release, err error) {
+func nextRelease(ctx context.Context, s *site.Site, row arrived, channel string) (next, now release.Release, err error) {
 	served, err := ServedBy(ctx, s, channel)
 	if err != nil && !errors.Is(err, ErrNoRelease) {
 		return next, now, err
@@ -137,18 +138,30 @@ func conflicts(all []artifact.Artifact) error {
 	return nil
 }
 
-func doRelease(ctx context.Context, s *site.Site, row state.Shipment, next release.Release, out *Released, intent int64) error {
+func doRelease(ctx context.Context, s *site.Site, row arrived, next release.Release, out *Released, intent int64, show Progress) error {
 	got, err := readSet(openAny(s), row.Content)
 	if err != nil {
 		return err
 	}
+	var total int64
+	for _, b := range got.blobs {
+		total += b.size
+	}
+	done := show.start("releasing", total)
 	for _, b := range got.blobs {
 		if err := ctx.Err(); err != nil {
 			return fail.As(fail.Partial, "run the same command again", err)
 		}
+		// This is the gate: what lay in quarantine is hashed once more.
+		if s.Quarantine.Has(b.digest) {
+			if err := s.Quarantine.Check(ctx, b.digest); err != nil {
+				return fmt.Errorf("quarantine: %w", err)
+			}
+		}
 		if err := s.Quarantine.MoveTo(s.Held, b.digest); err != nil {
 			return err
 		}
+		done(b.size)
 	}
 	if err := s.Held.Flush(); err != nil {
 		return err
@@ -170,7 +183,7 @@ func doRelease(ctx context.Context, s *site.Site, row state.Shipment, next relea
 		row.Status = state.Released
 		return errors.Join(
 			tx.AddRelease(state.Release{Number: next.Number, Digest: out.Digest, Shipment: row.ID, Made: s.Now().Format("2006-01-02T15:04:05Z07:00")}),
-			tx.PointChannel(out.Channel, next.Number, s.Now()), tx.SetShipment(row),
+			tx.PointChannel(out.Channel, next.Number, s.Now()), tx.SetShipment(row.Shipment),
 			tx.SetEffect(intent, fmt.Sprintf("release %d", next.Number)))
 	})
 	return err
@@ -286,9 +299,9 @@ func pointedAt(ctx context.Context, s *site.Site, channel string, to int64) erro
 // approved once for the channel by people who are approvers still, and is not
 // refused by its newest report under the policy of now, may be served again.
 // Whatever else takes what a release takes: approvals over how things stand now.
-func mayServeAgain(ctx context.Context, s *site.Site, by site.Actor, row state.Shipment, channel string, pol policy.Policy) error {
-	if row.Status == state.Rejected {
-		return fail.Refuse("choose another release with --to", fmt.Errorf("shipment %s was rejected", row.ID))
+func mayServeAgain(ctx context.Context, s *site.Site, by site.Actor, row arrived, channel string, pol policy.Policy) error {
+	if err := row.wasRejected(); err != nil {
+		return err
 	}
 	r, _, err := currentReport(ctx, s, row)
 	if err != nil {

@@ -18,9 +18,9 @@ import (
 	"time"
 
 	"enisle/internal/app"
-	"enisle/internal/cli/plain"
 	"enisle/internal/crossing"
 	"enisle/internal/fail"
+	"enisle/internal/plain"
 	"enisle/internal/site/trust"
 )
 

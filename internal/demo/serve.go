@@ -11,8 +11,8 @@ import (
 
 	"enisle/internal/app"
 	"enisle/internal/cli/client"
-	"enisle/internal/cli/plain"
 	"enisle/internal/fail"
+	"enisle/internal/plain"
 	"enisle/internal/sandbox"
 )
 

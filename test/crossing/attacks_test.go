@@ -2,6 +2,7 @@ package crossing_test
 
 import (
 	"bytes"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"math/rand/v2"
@@ -285,6 +286,29 @@ func TestOnePersonIsNeverTwo(t *testing.T) {
 	w.nothingReleased()
 }
 
+// Who imported stands in the ledger; the state cannot forget it.
+func TestWhoImportedIsRecordedForGood(t *testing.T) {
+	w := newWorld(t)
+	w.keygen("carol")
+	w.must(w.enrol("high", "carol", trust.Approver, trust.Importer))
+	id := w.pack("media", 0)
+	_, err := w.as("high", "carol").Import(t.Context(), w.path("media"))
+	w.must(err)
+	w.inspect(id)
+	refused(t, w.approve(id, "carol"), "packed or imported")
+	w.sql("UPDATE shipments SET importer = ''")
+	refused(t, w.approve(id, "carol"), "packed or imported")
+}
+
+// sql changes the island's state behind its back.
+func (w *world) sql(query string) {
+	w.t.Helper()
+	db, err := sql.Open("sqlite", w.path("high/state/state.db"))
+	w.must(err)
+	_, err = db.ExecContext(w.t.Context(), query)
+	w.must(errors.Join(err, db.Close()))
+}
+
 func (w *world) nothingReleased() {
 	w.t.Helper()
 	if _, err := w.app("high").Served(w.t.Context(), "stable"); !errors.Is(err, crossing.ErrNoRelease) {
@@ -319,6 +343,26 @@ func TestWhatChangesAfterSigningVoidsIt(t *testing.T) {
 			_, err = w.as("high", "eve").SignRoot(w.t.Context(), "")
 			w.must(err)
 		}, "know who releases"},
+		"content that is changed in quarantine": {func(w *world, _ string) {
+			files, err := filepath.Glob(w.path("high/quarantine/sha256/*"))
+			w.must(err)
+			for _, f := range files {
+				b, err := os.ReadFile(f)
+				w.must(err)
+				if len(b) > 100_000 {
+					b[5] ^= 1
+					w.must(os.WriteFile(f, b, 0o600))
+				}
+			}
+		}, "damaged on disk"},
+		"a rejection that the state forgot": {func(w *world, id string) {
+			_, err := w.as("high", "alice").Decide(w.t.Context(), id, crossing.Reject, crossing.ApproveOptions{Channel: "stable"})
+			w.must(err)
+			w.sql("UPDATE shipments SET status = 'quarantined'")
+		}, "rejected"},
+		"another header in the state": {func(w *world, _ string) {
+			w.sql("UPDATE shipments SET envelope = (SELECT envelope FROM approvals LIMIT 1)")
+		}, "its header is another"},
 		"a report that is swapped": {func(w *world, id string) { w.swapReport(id) }, "report"},
 		"a rejection": {func(w *world, id string) {
 			_, err := w.as("high", "alice").Decide(w.t.Context(), id, crossing.Reject, crossing.ApproveOptions{Channel: "stable"})

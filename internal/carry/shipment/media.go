@@ -33,7 +33,7 @@ type Media struct {
 func OpenMedia(dir string) (*Media, error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
-		return nil, err
+		return nil, fail.As(fail.Usage, "name the directory that holds header.json and the volumes", fmt.Errorf("media: %w", err))
 	}
 	m := &Media{root: root}
 	if err := m.list(); err != nil {

@@ -235,6 +235,15 @@ func TestWheels(t *testing.T) {
 	if warn := rep.Of(inspect.Warn); len(warn) != 1 || warn[0].Rule != "startup-code" {
 		t.Errorf("a .pth: %+v", warn)
 	}
+	for _, name := range []string{
+		"evil.pth", "sitecustomize.py", "usercustomize/__init__.py", "so_so-1.0.data/purelib/evil.pth", "so_so-1.0.data/platlib/sitecustomize.so",
+		"so_so-1.0.data/data/lib/python3.11/site-packages/usercustomize.py",
+	} {
+		rep := judge(t, ref, "so_so-1.0-py3-none-any.whl", build(good+row(name, "import os\n"), member{name: name, body: "import os\n"}))
+		if warn := rep.Of(inspect.Warn); len(warn) != 1 || warn[0].Rule != "startup-code" {
+			t.Errorf("%s: %+v", name, rep.Findings)
+		}
+	}
 }
 
 // Popular packages carry pickles as test data. What imports only from its own

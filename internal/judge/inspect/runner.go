@@ -9,10 +9,10 @@ import (
 	"io"
 	"os"
 	"slices"
-	"strconv"
 	"time"
 
 	"enisle/internal/artifact"
+	"enisle/internal/plain"
 )
 
 // Limits bound what one file of an artifact may come to.
@@ -113,8 +113,7 @@ func (w *walk) add(scanner, rule string, sev Severity, file, detail string) {
 	if len(detail) > 300 {
 		detail = detail[:300] + "…"
 	}
-	quoted := strconv.Quote(detail) // a stranger's names may hold control characters
-	w.report.Findings = append(w.report.Findings, Finding{scanner, rule, sev, w.artifact.Ref.String(), file, quoted[1 : len(quoted)-1]})
+	w.report.Findings = append(w.report.Findings, Finding{scanner, rule, sev, w.artifact.Ref.String(), plain.Line(file), plain.Line(detail)})
 }
 
 // digest reads the whole file and compares it with its name.

@@ -73,7 +73,7 @@ func other(s inspect.Subject) bool {
 // that the scanner of wheels reports on, and no checkpoint of torch.
 func startupFile(s inspect.Subject) bool {
 	_, inside, ok := strings.Cut(s.Path, ".whl!")
-	if !ok || s.Ref.Kind != "pypi" || strings.Contains(inside, "/") || path.Ext(inside) != ".pth" {
+	if !ok || s.Ref.Kind != "pypi" || strings.Contains(inside, "/") && !strings.Contains(inside, ".data/") || path.Ext(inside) != ".pth" {
 		return false
 	}
 	for _, c := range s.Head {
@@ -148,6 +148,9 @@ func (Scanner) Scan(ctx context.Context, s inspect.Subject, run inspect.Run) err
 		if err != nil {
 			run.Report("broken", s.Data(), fmt.Sprintf("stream %d, byte %d: %v", n+1, m.src.at, err))
 			return nil
+		}
+		if bytes.HasPrefix(s.Head, []byte(numpyMagic)) {
+			return nil // numpy reads one pickle
 		}
 		legacy = legacy || n == 0 && m.torchMagic
 		at = m.src.at

@@ -262,12 +262,34 @@ func check(f *zip.File, want, size string) (err error) {
 	return nil
 }
 
+// startsWithPython reports whether Python runs a member by itself whenever it
+// starts (CPython, Lib/site.py): path files and the modules for customising, at
+// the top of site-packages or anywhere that .data may put them.
+func startsWithPython(member string) bool {
+	dir, rest, _ := strings.Cut(member, "/")
+	if strings.HasSuffix(dir, ".data") {
+		scheme, below, _ := strings.Cut(rest, "/")
+		if member = below; scheme == "data" {
+			// Below the prefix of the installation: lib/python3.11/site-packages/…
+			if _, in, ok := strings.Cut(below, "-packages/"); ok {
+				member = in
+			}
+		}
+	}
+	top, _, isDir := strings.Cut(member, "/")
+	if !isDir && strings.HasSuffix(top, ".pth") {
+		return true
+	}
+	module, _, _ := strings.Cut(top, ".")
+	return module == "sitecustomize" || module == "usercustomize"
+}
+
 // startup reports what would run without being imported, and native code.
 func (w *wheel) startup() {
 	native := 0
 	for name := range w.members {
 		switch {
-		case strings.HasSuffix(name, ".pth") && strings.Count(name, "/") == 0:
+		case startsWithPython(name):
 			w.run.Report("startup-code", inspect.Warn, fmt.Sprintf("%q runs whenever Python starts", name))
 		case strings.HasSuffix(name, ".so"), strings.Contains(name, ".so."), strings.HasSuffix(name, ".pyd"), strings.HasSuffix(name, ".dll"):
 			native++

@@ -1,0 +1,115 @@
+package crossing
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"enisle/internal/artifact"
+	"enisle/internal/fail"
+	"enisle/internal/site"
+	"enisle/internal/site/ledger"
+	"enisle/internal/site/state"
+	"enisle/internal/site/trust"
+)
+
+// arrived is a shipment that was imported whole, with what the ledger says of
+// it: the state can be changed by whoever may write the file, the ledger cannot
+// without showing.
+type arrived struct {
+	state.Shipment
+	importers []ledger.Actor // everybody who began or finished the import
+	rejected  bool
+}
+
+// findShipment returns a shipment that was imported whole.
+func findShipment(ctx context.Context, s *site.Site, id string) (row arrived, err error) {
+	if err := s.Require(trust.High); err != nil {
+		return row, err
+	}
+	ok := false
+	err = s.State.View(ctx, func(tx *state.Tx) (err error) { row.Shipment, ok, err = tx.Shipment(id); return err })
+	if err != nil {
+		return row, err
+	}
+	if !ok || row.Status == state.Importing {
+		return row, fail.As(fail.Usage, "'enisle review' lists the shipments that are here", fmt.Errorf("there is no shipment %.80q", id))
+	}
+	return row, row.remember(s)
+}
+
+// remember reads the ledger.
+func (row *arrived) remember(s *site.Site) error {
+	e, err := trust.Parse(row.Envelope)
+	if err != nil || artifact.Sum(e.Payload) != row.Header {
+		return tampered(row.ID, errors.Join(errors.New("its header is another"), err))
+	}
+	rejections := map[int64]bool{}
+	err = s.Ledger.Each(func(r ledger.Record) error {
+		switch {
+		case r.Act == "import" && r.Phase == ledger.Intent && r.Subject["header"] == string(row.Header):
+			row.importers = append(row.importers, r.Actor)
+		case r.Act == Reject && r.Phase == ledger.Intent && r.Subject["shipment"] == row.ID:
+			rejections[r.Index] = true
+		case r.Act == Reject && r.Intent != nil && rejections[*r.Intent] && r.Result == site.Done:
+			row.rejected = true
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if len(row.importers) == 0 {
+		return tampered(row.ID, errors.New("the ledger knows no import of it"))
+	}
+	return nil
+}
+
+func tampered(id string, err error) error {
+	return fail.Refuse("tell the security officer: the site's state was changed by something else than enisle", fmt.Errorf("shipment %s: %w", id, err))
+}
+
+// unproven reports whether somebody had a hand in the import whose key is not
+// known.
+func (row arrived) unproven() bool {
+	return slices.ContainsFunc(row.importers, func(a ledger.Actor) bool { return a.Key == "" })
+}
+
+// importedBy names everybody who had a hand in the import.
+func (row arrived) importedBy() string {
+	var names []string
+	for _, a := range row.importers {
+		name := a.Name
+		if a.Key == "" {
+			name += ", unproven"
+		}
+		if !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return strings.Join(names, " and ")
+}
+
+// separate refuses an approval by somebody who had a hand in bringing it in.
+func (row arrived) separate(key, name string) error {
+	h, err := trust.Parse(row.Envelope)
+	if err != nil {
+		return err
+	}
+	packed := slices.ContainsFunc(h.Signatures, func(sig trust.Signature) bool { return sig.KeyID == key })
+	imported := slices.ContainsFunc(row.importers, func(a ledger.Actor) bool { return a.Key == key })
+	if packed || imported {
+		return fail.Refuse("let somebody else approve", fmt.Errorf("%s packed or imported shipment %s and cannot approve it", name, row.ID))
+	}
+	return nil
+}
+
+// wasRejected refuses a shipment that an approver rejected.
+func (row arrived) wasRejected() error {
+	if row.rejected || row.Status == state.Rejected {
+		return fail.Refuse("ask for a new shipment", fmt.Errorf("shipment %s was rejected", row.ID))
+	}
+	return nil
+}
