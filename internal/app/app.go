@@ -166,7 +166,7 @@ func (a *App) Pair(ctx context.Context, file, expect string) (out Paired, err er
 // that the change names are kept first.
 func (a *App) changeRoot(ctx context.Context, act string, subject map[string]string, change func(trust.Root) (trust.Root, error), policies ...[]byte) (pending bool, err error) {
 	err = a.change(ctx, act, func(s *site.Site, by site.Actor) error {
-		return s.Act(ctx, act, by, subject, func(context.Context, int64) (map[string]string, error) {
+		return s.ActOnRoot(ctx, act, by, subject, func(context.Context, int64) (map[string]string, error) {
 			for _, b := range policies {
 				if _, err := s.KeepPolicy(b); err != nil {
 					return nil, err
@@ -246,7 +246,7 @@ type SignedRoot struct {
 // is the digest of what the admin read.
 func (a *App) SignRoot(ctx context.Context, expect artifact.Digest) (out SignedRoot, err error) {
 	err = a.asAdmin(ctx, "trust sign", func(s *site.Site, by site.Actor) (_ map[string]string, err error) {
-		if err := proposedPolicy(s); err != nil {
+		if err := errors.Join(proposedPolicy(s), proposedClock(s)); err != nil {
 			return nil, err
 		}
 		out.Proposal, out.Missing, err = s.Roots.Countersign(by.Key, expect)
@@ -269,6 +269,34 @@ func proposedPolicy(s *site.Site) error {
 	return err
 }
 
+// proposedClock refuses to sign a time that is not this machine's any more.
+func proposedClock(s *site.Site) error {
+	p, err := s.Roots.Pending()
+	if err != nil || p == nil || p.Root.Clock.Equal(s.Roots.Root().Clock) {
+		return err
+	}
+	if d := s.Now().Sub(p.Root.Clock); d > maxVouch || d < -maxVouch {
+		return fail.Refuse("take it back with 'enisle trust withdraw' and propose it again",
+			fmt.Errorf("the proposed time is %s, this machine's is %s", p.Root.Clock.Format(time.DateTime), s.Now().Format(time.DateTime)))
+	}
+	return nil
+}
+
+// maxVouch is how long admins may take to vouch for the clock.
+const maxVouch = 24 * time.Hour
+
+// SetClock vouches for this machine's clock, where records bear a wrong time or
+// none were made for long.
+func (a *App) SetClock(ctx context.Context) (pending bool, err error) {
+	return a.changeRoot(ctx, "trust clock", nil, func(r trust.Root) (trust.Root, error) {
+		now := time.Now
+		if a.Now != nil {
+			now = a.Now
+		}
+		return r.SetClock(now())
+	})
+}
+
 // WithdrawRoot takes the proposed root back.
 func (a *App) WithdrawRoot(ctx context.Context) error {
 	return a.asAdmin(ctx, "trust withdraw", func(s *site.Site, by site.Actor) (map[string]string, error) {
@@ -281,7 +309,7 @@ func (a *App) asAdmin(ctx context.Context, act string, do func(*site.Site, site.
 		if by.Key == nil {
 			return fail.As(fail.Usage, "give --as NAME --key FILE", errors.New("only an admin does this"))
 		}
-		return s.Act(ctx, act, by, nil, func(context.Context, int64) (map[string]string, error) { return do(s, by) })
+		return s.ActOnRoot(ctx, act, by, nil, func(context.Context, int64) (map[string]string, error) { return do(s, by) })
 	})
 }
 

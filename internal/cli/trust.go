@@ -10,7 +10,7 @@ import (
 
 func (e *env) trust() *cobra.Command {
 	c := &cobra.Command{Use: "trust", Short: "Show and change who may do what"}
-	c.AddCommand(e.trustShow(), e.trustRevoke(), e.trustSign(), e.trustWithdraw())
+	c.AddCommand(e.trustShow(), e.trustRevoke(), e.trustSign(), e.trustWithdraw(), e.trustClock())
 	return c
 }
 
@@ -120,6 +120,25 @@ func (e *env) trustWithdraw() *cobra.Command {
 				return err
 			}
 			return e.result(map[string]bool{"withdrawn": true}, func() { e.say("the proposal is taken back") })
+		},
+	}
+}
+
+func (e *env) trustClock() *cobra.Command {
+	return &cobra.Command{
+		Use: "clock --as ADMIN --key FILE", Short: "Vouch for this machine's clock, after it was wrong or nothing was done for long; a second admin signs it", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			pending, err := e.app().SetClock(c.Context())
+			if err != nil {
+				return err
+			}
+			return e.result(map[string]bool{"pending": pending}, func() {
+				if pending {
+					e.say("proposed; a second admin compares the time in 'enisle trust show' with their own and signs it with 'enisle trust sign'")
+					return
+				}
+				e.say("the clock of this machine counts")
+			})
 		},
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -77,21 +78,41 @@ func (s *Site) Actor(name string, key *trust.Key) (Actor, error) {
 func (s *Site) Act(ctx context.Context, act string, by Actor, subject map[string]string,
 	do func(ctx context.Context, intent int64) (map[string]string, error),
 ) error {
-	if err := s.checkClock(); err != nil {
+	if err := s.CheckClock(); err != nil {
 		return err
 	}
+	return s.act(ctx, act, by, subject, s.now, do)
+}
+
+// ActOnRoot is Act for what the admins do to the root, which goes on under a
+// clock that is doubted: they may have to vouch for it. Until they have, the
+// ledger's time stands still.
+func (s *Site) ActOnRoot(ctx context.Context, act string, by Actor, subject map[string]string,
+	do func(ctx context.Context, intent int64) (map[string]string, error),
+) error {
+	clock := s.now
+	if s.CheckClock() != nil {
+		clock = func() time.Time { return s.Ledger.Head().Last }
+	}
+	return s.act(ctx, act, by, subject, clock, do)
+}
+
+func (s *Site) act(ctx context.Context, act string, by Actor, subject map[string]string, clock func() time.Time,
+	do func(ctx context.Context, intent int64) (map[string]string, error),
+) error {
 	who := ledger.Actor{Name: by.Name, Key: by.ID()}
 	var sign func([]byte) ([]byte, error)
 	if by.Key != nil {
 		sign = func(b []byte) ([]byte, error) { return trust.SignDetached(actType, b, by.Key) }
 	}
-	intent, err := s.Ledger.Begin(act, who, subject, s.now(), sign)
+	intent, err := s.Ledger.Begin(act, who, subject, clock(), sign)
 	if err != nil {
 		return full(fmt.Errorf("%s is not done, because it could not be recorded: %w", act, err))
 	}
 	if err := s.rememberHead(ctx); err != nil {
 		return full(err)
 	}
+	vouched := s.Roots.Root().Clock
 	said, err := do(ctx, intent)
 	err = full(err)
 	result := Done
@@ -107,7 +128,11 @@ func (s *Site) Act(ctx context.Context, act string, by Actor, subject map[string
 	if err != nil {
 		said = map[string]string{"error": clip(err.Error())}
 	}
-	if e := s.Ledger.End(intent, act, result, who, said, s.now()); e != nil {
+	reset := !s.Roots.Root().Clock.Equal(vouched)
+	if reset {
+		clock = s.now
+	}
+	if e := s.Ledger.End(intent, act, result, who, said, clock(), reset); e != nil {
 		// The intent stays open and is settled when the site is opened next.
 		return errors.Join(err, full(e))
 	}
@@ -129,10 +154,18 @@ func full(err error) error {
 	return err
 }
 
-func (s *Site) checkClock() error {
-	if last := s.Ledger.Head().Last; s.now().Before(last.Add(-MaxClockBack)) {
-		return fail.Refuse("set the clock of this machine; nothing is done until it is right",
-			fmt.Errorf("the clock says %s, but the newest record is of %s", s.Now().Format("2006-01-02 15:04"), last.Format("2006-01-02 15:04")))
+// CheckClock refuses a clock that stands before the newest record, or so far
+// after it that it has likely jumped. Two admins may then vouch for it; where
+// there are none that could, the jump ahead is let pass.
+func (s *Site) CheckClock() error {
+	const hint = "set the clock of this machine; if it is right, let two admins say so: 'enisle trust clock'"
+	last := s.Ledger.Head().Last
+	ahead, root := last.Add(MaxClockAhead), s.Roots.Root()
+	switch now := s.now(); {
+	case now.Before(last.Add(-MaxClockBack)):
+		return fail.Refuse(hint, fmt.Errorf("the clock says %s, but the newest record is of %s", s.Now().Format("2006-01-02 15:04"), last.Format("2006-01-02 15:04")))
+	case s.Ledger.Head().Size > 0 && now.After(ahead) && root.With(trust.Admin) >= root.Thresholds.Admins:
+		return fail.Refuse(hint, fmt.Errorf("the clock says %s, but the newest record is of %s: nothing vouches for so long a time", s.Now().Format("2006-01-02 15:04"), last.Format("2006-01-02 15:04")))
 	}
 	return nil
 }
@@ -151,31 +184,53 @@ func (s *Site) version() int {
 	return s.Roots.Root().Version
 }
 
-// checkRewind compares ledger and root with what the state remembers of them:
-// neither may have gone back.
-func (s *Site) checkRewind(ctx context.Context) error {
-	return s.State.View(ctx, func(tx *state.Tx) error {
-		note, err := tx.Meta(metaHead)
-		if err != nil || note == "" {
+// remember reads what the state remembers of ledger and root.
+func (s *Site) remember(ctx context.Context) error {
+	return s.State.View(ctx, func(tx *state.Tx) (err error) {
+		if s.seen.head, err = tx.Meta(metaHead); err != nil {
 			return err
 		}
-		head, err := s.Checkpoint(note)
-		if err != nil {
-			return err
-		}
-		if err := s.Ledger.Extends(head); err != nil {
-			return err
-		}
-		v, err := tx.Meta(metaRoot)
-		if err != nil {
-			return err
-		}
-		if n, err := strconv.Atoi(v); err != nil || n > s.version() {
-			return fail.Refuse("restore the site's trust directory from its backup and tell the security officer",
-				fmt.Errorf("the root is at version %d, but version %s was seen: it was cut back", s.version(), v))
-		}
-		return nil
+		s.seen.root, err = tx.Meta(metaRoot)
+		return err
 	})
+}
+
+// checkRewind compares ledger and root with what the state remembered of them:
+// neither may have gone back, and the state may not have been emptied.
+func (s *Site) checkRewind() error {
+	if s.seen.head == "" {
+		return fail.Refuse("restore the site from its backup and tell the security officer", errors.New("state: it remembers no ledger: it was replaced"))
+	}
+	head, err := s.Checkpoint(s.seen.head)
+	if err != nil {
+		return err
+	}
+	if err := s.Ledger.Extends(head); err != nil {
+		return err
+	}
+	if n, err := strconv.Atoi(s.seen.root); err != nil || n > s.version() {
+		return fail.Refuse("restore the site's trust directory from its backup and tell the security officer",
+			fmt.Errorf("the root is at version %d, but version %s was seen: it was cut back", s.version(), s.seen.root))
+	}
+	return nil
+}
+
+// catchUp makes the state remember the ledger's head. A crash leaves it at most
+// one record behind; a state that is further behind is an old copy, which would
+// have forgotten what was imported, approved and released since.
+func (s *Site) catchUp(ctx context.Context) error {
+	head, err := s.Checkpoint(s.seen.head)
+	if err != nil {
+		return err
+	}
+	switch behind := s.Ledger.Head().Size - head.Size; {
+	case behind > 1:
+		return fail.Refuse("restore the site as a whole from its newest backup and tell the security officer",
+			fmt.Errorf("state: it remembers %d records of %d: it was cut back", head.Size, s.Ledger.Head().Size))
+	case behind == 1:
+		return full(s.rememberHead(ctx))
+	}
+	return nil
 }
 
 // Checkpoint reads a head of this site's own ledger.
@@ -269,7 +324,7 @@ func (s *Site) settleIntent(ctx context.Context, intent int64) error {
 	if err != nil {
 		return err
 	}
-	if err := s.Ledger.End(intent, r.Act, result, r.Actor, said, s.now()); err != nil {
+	if err := s.Ledger.End(intent, r.Act, result, r.Actor, said, s.Ledger.Head().Last, false); err != nil {
 		return err
 	}
 	return s.rememberHead(ctx)

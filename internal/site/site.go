@@ -51,6 +51,10 @@ const siteFormat = "enisle-site/1"
 // a wrong clock.
 const MaxClockBack = 5 * time.Minute
 
+// MaxClockAhead is how far the clock may stand after the newest record before
+// people must vouch for it.
+const MaxClockAhead = 92 * 24 * time.Hour
+
 // about is the content of site.json.
 type about struct {
 	Format string         `json:"format"`
@@ -72,6 +76,7 @@ type Site struct {
 	now  func() time.Time
 	log  *slog.Logger
 	lock *os.File
+	seen struct{ head, root string } // what the state remembered when it was opened
 }
 
 // Options say how a site is opened; the zero value opens it for changes.
@@ -136,11 +141,17 @@ func Init(ctx context.Context, dir, side, name string, policy []byte, passphrase
 	if err := trust.CreateRoots(filepath.Join(tmp, trustDir), trust.NewRoot(id, artifact.Sum(policy))); err != nil {
 		return id, err
 	}
-	db, err := state.Open(ctx, filepath.Join(tmp, stateFile), false)
+	db, err := state.Create(ctx, filepath.Join(tmp, stateFile))
 	if err != nil {
 		return id, err
 	}
-	if err := db.Close(); err != nil {
+	head, err := os.ReadFile(filepath.Join(tmp, ledgerDir, "checkpoint"))
+	if err == nil {
+		err = db.Update(ctx, func(tx *state.Tx) error {
+			return errors.Join(tx.SetMeta(metaHead, string(head)), tx.SetMeta(metaRoot, "0"))
+		})
+	}
+	if err := errors.Join(err, db.Close()); err != nil {
 		return id, err
 	}
 	if err := syncAll(tmp); err != nil {
@@ -214,11 +225,14 @@ func Open(ctx context.Context, dir string, opt Options) (_ *Site, err error) {
 	if err := s.openRooms(ctx, opt); err != nil {
 		return nil, err
 	}
-	if err := s.checkRewind(ctx); err != nil {
+	if err := s.checkRewind(); err != nil {
 		return nil, err
 	}
 	if opt.ReadOnly {
 		return s, nil
+	}
+	if err := s.catchUp(ctx); err != nil {
+		return nil, err
 	}
 	return s, s.settle(ctx)
 }
@@ -262,6 +276,14 @@ func (s *Site) takeLock(ctx context.Context, wait time.Duration) error {
 }
 
 func (s *Site) openRooms(ctx context.Context, opt Options) (err error) {
+	// The state first, and what it remembers: another command may be adding to the
+	// ledger, and what is remembered must not be newer than what is read after it.
+	if s.State, err = state.Open(ctx, filepath.Join(s.Dir, stateFile), opt.ReadOnly); err != nil {
+		return err
+	}
+	if err := s.remember(ctx); err != nil {
+		return err
+	}
 	if s.Roots, err = trust.OpenRoots(filepath.Join(s.Dir, trustDir), s.Identity.Key); err != nil {
 		return err
 	}
@@ -274,9 +296,6 @@ func (s *Site) openRooms(ctx context.Context, opt Options) (err error) {
 		private, _ = s.Key.Ed25519()
 	}
 	if s.Ledger, err = ledger.Open(filepath.Join(s.Dir, ledgerDir), origin(s.Identity.Name), public, private); err != nil {
-		return err
-	}
-	if s.State, err = state.Open(ctx, filepath.Join(s.Dir, stateFile), opt.ReadOnly); err != nil {
 		return err
 	}
 	if s.Held, err = store.Open(filepath.Join(s.Dir, heldDir)); err != nil {

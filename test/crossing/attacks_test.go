@@ -450,10 +450,80 @@ func TestALedgerCutBackIsRefused(t *testing.T) {
 	// Even with the database forgetting: the signed statements remember.
 	db, err := state.Open(t.Context(), w.path("high/state/state.db"), false)
 	w.must(err)
-	w.must(db.Update(t.Context(), func(tx *state.Tx) error { return tx.SetMeta("ledger.head", "") }))
+	head, err := os.ReadFile(filepath.Join(old, "checkpoint"))
+	w.must(err)
+	w.must(db.Update(t.Context(), func(tx *state.Tx) error { return tx.SetMeta("ledger.head", string(head)) }))
 	w.must(db.Close())
 	_, _, err = w.app("high").VerifyLedger(t.Context())
 	refused(t, err, "cut back")
+}
+
+// A state that is gone or replaced does not let old shipments in again.
+func TestAStateThatIsGoneIsRefused(t *testing.T) {
+	w := newWorld(t)
+	empty, err := os.ReadFile(w.path("high/state/state.db"))
+	w.must(err)
+	w.cross("media")
+	w.must(os.Remove(w.path("high/state/state.db")))
+	_, err = w.importFrom("media")
+	refused(t, err, "state")
+	_, err = w.app("high").Shipments(t.Context())
+	refused(t, err, "state")
+	if _, err := os.Stat(w.path("high/state/state.db")); err == nil {
+		t.Error("a new state was made in its place")
+	}
+	db, err := state.Create(t.Context(), w.path("high/state/state.db"))
+	w.must(errors.Join(err, db.Close()))
+	_, err = w.importFrom("media")
+	refused(t, err, "it was replaced")
+	// An old copy knows an old head.
+	w.must(os.WriteFile(w.path("high/state/state.db"), empty, 0o600))
+	_, err = w.importFrom("media")
+	refused(t, err, "it was cut back")
+}
+
+// A clock that was wrong for a while does not close a site for good.
+func TestAdminsVouchForTheClock(t *testing.T) {
+	w := newWorld(t)
+	id := w.pack("media", 0)
+	_, err := w.importFrom("media")
+	w.must(err)
+	sign := func(name string) error { _, err := w.as("high", name).SignRoot(t.Context(), ""); return err }
+	clock := func(name string) error { _, err := w.as("high", name).SetClock(t.Context()); return err }
+	works := func() error { _, err := w.app("high").Inspect(t.Context(), id); return err }
+	now := time.Now()
+
+	// Ten years ahead: nothing is done, and nothing bears that time.
+	w.now = now.AddDate(10, 0, 0)
+	refused(t, works(), "nothing vouches")
+	w.now = time.Time{}
+	if err := works(); err != nil {
+		t.Errorf("with the clock right again: %v", err)
+	}
+	// One admin is not enough, and a proposal is not for ever.
+	w.must(clock("adam"))
+	w.now = now.AddDate(10, 0, 0)
+	refused(t, works(), "nothing vouches")
+	refused(t, sign("eve"), "the proposed time is")
+	w.must(w.as("high", "eve").WithdrawRoot(t.Context()))
+	// Both believe the wrong clock, and work under it.
+	w.must(clock("adam"))
+	refused(t, works(), "nothing vouches")
+	w.must(sign("eve"))
+	if err := works(); err != nil {
+		t.Errorf("after both vouched: %v", err)
+	}
+	// The clock is put right: it stands before the newest record, until both say so.
+	w.now = time.Time{}
+	refused(t, works(), "newest record")
+	w.must(clock("eve"))
+	refused(t, works(), "newest record")
+	w.must(sign("adam"))
+	if err := works(); err != nil {
+		t.Errorf("after both put it right: %v", err)
+	}
+	_, _, err = w.app("high").VerifyLedger(t.Context())
+	w.must(err)
 }
 
 // A disk that fills up in the middle stops with exit 4 and loses nothing.

@@ -63,6 +63,7 @@ type Log struct {
 	head   Head
 	log    *os.File
 	hashes *os.File
+	memory memory // the hashes, where the file has not got them and may not be written
 }
 
 // Head is what a checkpoint says.
@@ -74,7 +75,7 @@ type Head struct {
 	// an outcome. Both stand in extension lines of the note.
 	Bytes int64
 	Open  []int64
-	Last  time.Time // of the newest record
+	Last  time.Time // latest time of a record since the clock was last vouched for
 }
 
 const (
@@ -121,7 +122,11 @@ func Open(dir, origin string, public ed25519.PublicKey, key ed25519.PrivateKey) 
 	if l.log, err = os.OpenFile(filepath.Join(dir, recordsFile), flag, 0); err != nil {
 		return nil, broken(err)
 	}
-	if l.hashes, err = os.OpenFile(filepath.Join(dir, hashesFile), flag, 0); err != nil {
+	if key != nil {
+		flag |= os.O_CREATE // derived: settle fills it
+	}
+	l.hashes, err = os.OpenFile(filepath.Join(dir, hashesFile), flag, 0o644)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, errors.Join(broken(err), l.log.Close())
 	}
 	if err := l.settle(); err != nil {
@@ -136,7 +141,12 @@ func broken(err error) error {
 }
 
 // Close closes the files.
-func (l *Log) Close() error { return errors.Join(l.log.Close(), l.hashes.Close()) }
+func (l *Log) Close() error {
+	if l.hashes == nil {
+		return l.log.Close()
+	}
+	return errors.Join(l.log.Close(), l.hashes.Close())
+}
 
 // Head returns the current head.
 func (l *Log) Head() Head { return l.head }
@@ -160,15 +170,15 @@ func (l *Log) settle() error {
 		return nil
 	}
 	// The hashes are derived: after a crash they may lag. The records decide.
-	if l.key == nil {
-		return errors.New("the stored hashes are not those of the head")
-	}
 	return l.rebuild()
 }
 
-// rebuild computes the stored hashes anew from the records.
+// rebuild computes the stored hashes anew from the records; who only reads keeps
+// them in memory.
 func (l *Log) rebuild() error {
-	if err := l.hashes.Truncate(0); err != nil {
+	if l.key == nil {
+		l.memory = memory{}
+	} else if err := l.hashes.Truncate(0); err != nil {
 		return err
 	}
 	n := int64(0)
@@ -192,6 +202,10 @@ func (l *Log) putHashes(n int64, line []byte) error {
 	if err != nil {
 		return err
 	}
+	if l.memory != nil {
+		l.memory = append(l.memory, hs...)
+		return nil
+	}
 	var b []byte
 	for _, h := range hs {
 		b = append(b, h[:]...)
@@ -202,7 +216,13 @@ func (l *Log) putHashes(n int64, line []byte) error {
 
 // ReadHashes implements tlog.HashReader over the stored hashes.
 func (l *Log) ReadHashes(at []int64) ([]tlog.Hash, error) {
+	if l.memory != nil {
+		return l.memory.ReadHashes(at)
+	}
 	out := make([]tlog.Hash, len(at))
+	if l.hashes == nil && len(at) > 0 {
+		return nil, fs.ErrNotExist
+	}
 	for i, n := range at {
 		if _, err := l.hashes.ReadAt(out[i][:], n*tlog.HashSize); err != nil {
 			return nil, err
@@ -226,21 +246,33 @@ func (l *Log) Begin(act string, actor Actor, subject map[string]string, now time
 		}
 	}
 	open := append(slices.Clone(l.head.Open), r.Index)
-	return r.Index, l.append(r, open)
+	return r.Index, l.append(r, open, later(l.head.Last, r.Time))
 }
 
-// End records the outcome of an intent.
-func (l *Log) End(intent int64, act, result string, actor Actor, subject map[string]string, now time.Time) error {
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
+
+// End records the outcome of an intent. vouched says that people vouch for now:
+// it becomes the latest time even if earlier records bear a later one.
+func (l *Log) End(intent int64, act, result string, actor Actor, subject map[string]string, now time.Time, vouched bool) error {
 	i := slices.Index(l.head.Open, intent)
 	if i < 0 {
 		return fmt.Errorf("ledger: intent %d is not open", intent)
 	}
 	actor.Sig = nil
 	r := Record{Index: l.head.Size, Time: now.UTC(), Act: act, Phase: Outcome, Intent: &intent, Result: result, Actor: actor, Subject: subject}
-	return l.append(r, slices.Delete(slices.Clone(l.head.Open), i, i+1))
+	last := later(l.head.Last, r.Time)
+	if vouched {
+		last = r.Time
+	}
+	return l.append(r, slices.Delete(slices.Clone(l.head.Open), i, i+1), last)
 }
 
-func (l *Log) append(r Record, open []int64) error {
+func (l *Log) append(r Record, open []int64, last time.Time) error {
 	if l.key == nil {
 		return errors.New("ledger: open for reading only")
 	}
@@ -264,7 +296,7 @@ func (l *Log) append(r Record, open []int64) error {
 	if err != nil {
 		return fmt.Errorf("ledger: %w", err)
 	}
-	return l.sign(Head{Size: r.Index + 1, Root: root, Bytes: l.head.Bytes + int64(len(line)) + 1, Open: open, Last: r.Time})
+	return l.sign(Head{Size: r.Index + 1, Root: root, Bytes: l.head.Bytes + int64(len(line)) + 1, Open: open, Last: last})
 }
 
 // sign makes h the head, durably.

@@ -121,6 +121,9 @@ type memory []tlog.Hash
 func (m *memory) ReadHashes(at []int64) ([]tlog.Hash, error) {
 	out := make([]tlog.Hash, len(at))
 	for i, n := range at {
+		if n < 0 || n >= int64(len(*m)) {
+			return nil, fmt.Errorf("hash %d is not stored", n)
+		}
 		out[i] = (*m)[n]
 	}
 	return out, nil

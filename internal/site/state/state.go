@@ -14,7 +14,8 @@ import (
 	"net/url"
 	"os"
 
-	_ "modernc.org/sqlite" // the database driver; its registration is its whole interface
+	"modernc.org/sqlite" // registers the database driver as well
+	sqlite3 "modernc.org/sqlite/lib"
 
 	"enisle/internal/fail"
 )
@@ -51,9 +52,23 @@ CREATE TABLE moves (
 // writer through at a time.
 type DB struct{ db *sql.DB }
 
+// Create makes an empty state.
+func Create(ctx context.Context, file string) (*DB, error) { return open(ctx, file, false) }
+
 // Open opens the state in file, bringing its schema up to date; with readOnly
-// nothing is changed.
+// nothing is changed. It never makes one: a state that is gone is a refusal.
 func Open(ctx context.Context, file string, readOnly bool) (*DB, error) {
+	if _, err := os.Stat(file); err != nil {
+		return nil, damaged(err)
+	}
+	return open(ctx, file, readOnly)
+}
+
+func damaged(err error) error {
+	return fail.Refuse("restore the site from its backup and tell the security officer", fmt.Errorf("state: %w", err))
+}
+
+func open(ctx context.Context, file string, readOnly bool) (*DB, error) {
 	q := url.Values{"_pragma": {"busy_timeout(20000)", "foreign_keys(1)", "synchronous(FULL)"}, "_txlock": {"immediate"}}
 	if readOnly {
 		q["_txlock"] = []string{"deferred"}
@@ -97,6 +112,10 @@ func (d *DB) View(ctx context.Context, do func(*Tx) error) error { return d.run(
 
 func (d *DB) run(ctx context.Context, do func(*Tx) error) error {
 	tx, err := d.db.BeginTx(ctx, nil)
+	var se *sqlite.Error
+	if errors.As(err, &se) && (se.Code()&0xff == sqlite3.SQLITE_NOTADB || se.Code()&0xff == sqlite3.SQLITE_CORRUPT) {
+		return damaged(err)
+	}
 	if err != nil {
 		return fmt.Errorf("state: %w", err)
 	}

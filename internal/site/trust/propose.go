@@ -246,6 +246,9 @@ func (r Root) changes(next Root) (out []string) {
 	if r.Policy != next.Policy {
 		say("policy %s instead of %s", next.Policy.Short(), r.Policy.Short())
 	}
+	if !r.Clock.Equal(next.Clock) {
+		say("say that the time is %s", next.Clock.Format("2006-01-02 15:04:05 MST"))
+	}
 	if r.Thresholds != next.Thresholds {
 		say("thresholds %+v instead of %+v", next.Thresholds, r.Thresholds)
 	}

@@ -74,6 +74,8 @@ type Root struct {
 	Peers      []Peer          `json:"peers"` // by name
 	Policy     artifact.Digest `json:"policy"`
 	Made       time.Time       `json:"made"`
+	// Clock is the time that the admins last vouched for; zero if they never had to.
+	Clock time.Time `json:"clock,omitzero"`
 }
 
 // NewRoot returns the draft of a site's first root.
@@ -268,6 +270,12 @@ func (r Root) SetPolicy(d artifact.Digest) (Root, error) {
 		return r, fail.As(fail.Usage, "'enisle policy show' prints it", errors.New("that policy is in force already"))
 	}
 	r.Policy = d
+	return r, r.refusal()
+}
+
+// SetClock says what time it is.
+func (r Root) SetClock(now time.Time) (Root, error) {
+	r.Clock = now.UTC().Truncate(time.Second)
 	return r, r.refusal()
 }
 
