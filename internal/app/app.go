@@ -147,7 +147,7 @@ type Paired struct {
 func (a *App) Pair(ctx context.Context, file, expect string) (out Paired, err error) {
 	b, err := os.ReadFile(file)
 	if err != nil {
-		return out, err
+		return out, fail.As(fail.Usage, "name the file that 'enisle identity' wrote at the other site", err)
 	}
 	id, err := trust.DecodeIdentity(b)
 	if err != nil {

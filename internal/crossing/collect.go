@@ -513,7 +513,7 @@ const (
 )
 
 func hashFile(name string) (artifact.Digest, error) {
-	f, err := os.Open(name)
+	f, _, err := openLocal(name)
 	if err != nil {
 		return "", err
 	}

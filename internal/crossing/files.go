@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"enisle/internal/artifact"
 	"enisle/internal/fail"
 )
@@ -142,18 +144,11 @@ func (c *collecting) files(ctx context.Context, artifacts []artifact.Artifact) (
 
 // local ingests one local file.
 func (c *collecting) local(ctx context.Context, a *artifact.Artifact, name string) error {
-	f, err := os.Open(filepath.Join(c.req.dir(), name))
+	f, st, err := openLocal(filepath.Join(c.req.dir(), name))
 	if err != nil {
 		return err
 	}
 	defer func() { _ = f.Close() }() // only read from
-	st, err := f.Stat()
-	if err != nil {
-		return err
-	}
-	if !st.Mode().IsRegular() {
-		return fail.As(fail.Usage, "name a regular file", fmt.Errorf("%s is none", name))
-	}
 	got, err := c.ingest(ctx, f, st.Size(), c.Progress.start("reading "+filepath.Base(name), st.Size()))
 	if err != nil {
 		return err
@@ -161,6 +156,22 @@ func (c *collecting) local(ctx context.Context, a *artifact.Artifact, name strin
 	got.Path, got.Origin = filepath.Base(name), localOrigin+filepath.Base(name)
 	a.Files = []artifact.File{got}
 	return nil
+}
+
+// openLocal opens a regular file without waiting for anything that is none.
+func openLocal(name string) (*os.File, os.FileInfo, error) {
+	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, nil, fail.As(fail.Usage, "name a file that is there; paths are taken from the directory of the request", err)
+	}
+	st, err := f.Stat()
+	if err == nil && !st.Mode().IsRegular() {
+		err = fail.As(fail.Usage, "name a regular file", fmt.Errorf("%s is none", filepath.Base(name)))
+	}
+	if err != nil {
+		return nil, nil, errors.Join(err, f.Close())
+	}
+	return f, st, nil
 }
 
 // members takes the members that match out of the archives of an artifact.

@@ -222,7 +222,7 @@ func (p *packing) writeOptions(set [16]byte) shipment.WriteOptions {
 
 func (p *packing) run(ctx context.Context, by site.Actor, intent int64) (err error) {
 	if err := os.MkdirAll(p.opt.To, 0o755); err != nil {
-		return err
+		return fail.As(fail.Usage, "give a directory that can be written with --to", err)
 	}
 	dir, err := os.OpenRoot(p.opt.To)
 	if err != nil {

@@ -166,7 +166,9 @@ func (r *volumeReader) open(o *opened) error {
 	}
 	o.plain.Reset()
 	if err := open(&o.plain, r.opt.Identities, sealed); err != nil {
-		return damaged(r.place.volume, o.number, fmt.Errorf("it does not open with this site's key: %w", err))
+		// The sum was right: what was signed is here, and the key is not the one.
+		return fail.Refuse("restore the site's keys from its backup, or ask for a new shipment if they are lost",
+			fmt.Errorf("volume %d, frame %d: it does not open with this site's key: %w", r.place.volume, o.number, err))
 	}
 	return nil
 }

@@ -142,16 +142,20 @@ func SaveKey(k *Key, file, passphrase string) error {
 	if err != nil {
 		return err
 	}
-	if err := writeNew(file, private, 0o600); err != nil {
+	// The public half first: a private key never stands alone.
+	if err := writeNew(file+PublicSuffix, public, 0o644); err != nil {
 		return err
 	}
-	return writeNew(file+PublicSuffix, public, 0o644)
+	if err := writeNew(file, private, 0o600); err != nil {
+		return errors.Join(err, os.Remove(file+PublicSuffix))
+	}
+	return nil
 }
 
 func writeNew(file string, content []byte, mode os.FileMode) error {
 	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 	if err != nil {
-		return err
+		return fail.As(fail.Usage, "give another name with --out; a key is never written over", err)
 	}
 	_, err = f.Write(content)
 	return errors.Join(err, f.Sync(), f.Close())
@@ -235,7 +239,7 @@ func LoadKey(file string, passphrase func() (string, error)) (*Key, error) {
 func readSmall(file string) ([]byte, error) {
 	f, err := os.Open(file)
 	if err != nil {
-		return nil, err
+		return nil, fail.As(fail.Usage, "name a file that is there; 'enisle keygen' makes keys", err)
 	}
 	b, err := io.ReadAll(io.LimitReader(f, maxKeyFile+1))
 	if err == nil && len(b) > maxKeyFile {
@@ -261,6 +265,9 @@ func LoadPublic(file string) (Public, error) {
 	b, err := readSmall(file)
 	if err != nil {
 		return nil, fmt.Errorf("public key: %w", err)
+	}
+	if block, _ := pem.Decode(b); block != nil {
+		return nil, fail.As(fail.Usage, "give the file that ends in .pub, and keep the private key to its owner", fmt.Errorf("%s is a private key", file))
 	}
 	var p publicFile
 	if err := openSelfSigned(b, publicType, &p, func() Public { return p.Key }); err != nil {

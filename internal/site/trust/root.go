@@ -219,6 +219,9 @@ func (r Root) Holder(site bool, roles ...string) KeyFunc {
 
 // Enrol adds a person to a draft.
 func (r Root) Enrol(p Person) (Root, error) {
+	if _, ok := r.Named(p.Name); ok {
+		return r, fail.Refuse("'enisle trust show' lists who is enrolled; give people different names", fmt.Errorf("somebody called %q is enrolled already", p.Name))
+	}
 	p.Roles = slices.Clone(p.Roles)
 	slices.Sort(p.Roles)
 	p.Roles = slices.Compact(p.Roles)
@@ -229,6 +232,9 @@ func (r Root) Enrol(p Person) (Root, error) {
 
 // Pair adds or confirms a peer in a draft.
 func (r Root) Pair(id Identity, confirmed bool) (Root, error) {
+	if id.Name == r.Site.Name || id.Side == r.Site.Side {
+		return r, fail.Refuse("pair a low site with a high one, under different names", fmt.Errorf("%s and %s cannot be paired: they have the same name or are on the same side", r.Site.Name, id.Name))
+	}
 	r.Peers = slices.Clone(r.Peers)
 	i := slices.IndexFunc(r.Peers, func(p Peer) bool { return p.Name == id.Name })
 	switch {

@@ -55,6 +55,9 @@ func (r *Roots) file(n int) string { return filepath.Join(r.dir, fmt.Sprintf("ro
 
 func (r *Roots) readDraft() error {
 	b, err := os.ReadFile(filepath.Join(r.dir, "draft.json"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return fail.Refuse("restore the site's trust directory from its backup and tell the security officer", errors.New("trust: there is neither a root nor a draft of one"))
+	}
 	if err != nil {
 		return fmt.Errorf("trust: %w", err)
 	}
