@@ -356,7 +356,11 @@ func (im *importing) run(ctx context.Context, intent int64) error {
 	if err != nil {
 		return err
 	}
-	return sweep(ctx, im.site)
+	// The shipment is in; what cannot be tidied is for another day.
+	if err := sweep(ctx, im.site); err != nil {
+		im.site.Log().WarnContext(ctx, "the quarantine was not tidied", "err", err)
+	}
+	return nil
 }
 
 // begin remembers that this shipment is being imported, in place of one of the

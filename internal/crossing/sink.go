@@ -193,34 +193,34 @@ func (k *sink) complete(h shipment.Header) (set, error) {
 }
 
 // sweep removes from quarantine what no shipment there needs: the remains of
-// imports that were given up.
+// imports that were given up, and the files of shipments that were rejected, of
+// which only the lists are kept. If one shipment cannot be read, or is being
+// imported, it removes nothing.
 func sweep(ctx context.Context, s *site.Site) error {
 	keep := map[artifact.Digest]bool{}
-	err := s.State.View(ctx, func(tx *state.Tx) error {
-		all, err := tx.Shipments()
-		if err != nil {
-			return err
-		}
-		for _, row := range all {
-			if row.Status == state.Importing {
-				keep = nil // another import is under way: leave everything
-				return nil
-			}
-			if row.Status != state.Quarantined && row.Status != state.Rejected {
-				continue
-			}
-			got, err := readSet(openAny(s), row.Content)
-			if err != nil {
-				return err
-			}
-			for _, b := range got.blobs {
-				keep[b.digest] = true
-			}
-		}
-		return nil
-	})
-	if err != nil || keep == nil {
+	var all []state.Shipment
+	err := s.State.View(ctx, func(tx *state.Tx) (err error) { all, err = tx.Shipments(); return err })
+	if err != nil {
 		return err
+	}
+	for _, row := range all {
+		if row.Status == state.Importing {
+			return nil
+		}
+		if row.Status == state.Released {
+			continue
+		}
+		got, err := readSet(openAny(s), row.Content)
+		if err != nil {
+			return fmt.Errorf("shipment %s: %w", row.ID, err)
+		}
+		keep[row.Content] = true
+		for _, a := range got.artifacts {
+			keep[a.Manifest] = true
+		}
+		for _, b := range got.blobs {
+			keep[b.digest] = keep[b.digest] || row.Status == state.Quarantined
+		}
 	}
 	err = s.Quarantine.All(func(d artifact.Digest) error {
 		if keep[d] {

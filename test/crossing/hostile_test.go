@@ -209,3 +209,51 @@ func (c *counter) Write(p []byte) (int, error) {
 	c.n += int64(n)
 	return n, err
 }
+
+// What was rejected does not fill the quarantine for good, and an old shipment
+// that cannot be read does not stand in the way of a new one.
+func TestTheQuarantineIsTidied(t *testing.T) {
+	w := newWorld(t)
+	big := func() (n int) {
+		files, err := filepath.Glob(w.path("high/quarantine/sha256/*"))
+		w.must(err)
+		for _, f := range files {
+			if st, err := os.Stat(f); err == nil && st.Size() > 100_000 {
+				n++
+			}
+		}
+		return n
+	}
+	first := w.pack("one", 0)
+	_, err := w.importFrom("one")
+	w.must(err)
+	w.inspect(first)
+	_, err = w.as("high", "alice").Decide(t.Context(), first, crossing.Reject, crossing.ApproveOptions{Channel: "stable"})
+	w.must(err)
+	if big() != 1 {
+		t.Fatalf("%d large files before", big())
+	}
+	w.request("another", 1000)
+	w.collect()
+	w.pack("two", 0)
+	_, err = w.importFrom("two")
+	w.must(err)
+	if big() != 0 {
+		t.Error("the file of a rejected shipment is kept")
+	}
+	if _, err := w.app("high").Review(t.Context(), first, "stable"); err != nil {
+		t.Errorf("the list of a rejected shipment cannot be read: %v", err)
+	}
+
+	files, err := filepath.Glob(w.path("high/quarantine/sha256/*"))
+	w.must(err)
+	for _, f := range files {
+		w.must(os.Remove(f))
+	}
+	w.request("a third", 2000)
+	w.collect()
+	w.pack("three", 0)
+	if _, err := w.importFrom("three"); err != nil {
+		t.Errorf("beside shipments that lost their content: %v", err)
+	}
+}
