@@ -388,22 +388,39 @@ type CheckedStore struct {
 	Blobs int   `json:"blobs"`
 	Bytes int64 `json:"bytes"`
 	Bad   int   `json:"bad"`
+
+	remove bool
 }
 
 // Check compares the store with the state and, with data, every blob with its
 // name. It goes on after a bad one, to list them all.
 func (a *App) Check(ctx context.Context, data bool, report func(string)) (out CheckedStore, err error) {
-	err = a.read(ctx, func(s *site.Site) error {
-		err := out.check(ctx, s.Held, data, report)
-		if s.Quarantine != nil {
-			err = errors.Join(err, out.check(ctx, s.Quarantine, data, report))
-		}
-		return err
-	})
+	err = a.read(ctx, func(s *site.Site) error { return out.checkSite(ctx, s, data, report) })
 	if err == nil && out.Bad > 0 {
-		err = fail.Refuse("bring the damaged blobs in again", fmt.Errorf("%d of %d blobs are damaged", out.Bad, out.Blobs))
+		err = fail.Refuse("run it again with --remove; then 'enisle collect', or import the shipments again, bring them back", fmt.Errorf("%d of %d blobs are damaged", out.Bad, out.Blobs))
 	}
 	return out, err
+}
+
+// CheckRemove is Check of every byte that removes what is damaged, so that it
+// can be brought in again.
+func (a *App) CheckRemove(ctx context.Context, report func(string)) (out CheckedStore, err error) {
+	err = a.change(ctx, "check", func(s *site.Site, by site.Actor) error {
+		return s.Act(ctx, "check", by, nil, func(context.Context, int64) (map[string]string, error) {
+			out.remove = true
+			err := out.checkSite(ctx, s, true, report)
+			return map[string]string{"removed": fmt.Sprint(out.Bad)}, err
+		})
+	})
+	return out, err
+}
+
+func (out *CheckedStore) checkSite(ctx context.Context, s *site.Site, data bool, report func(string)) error {
+	err := out.check(ctx, s.Held, data, report)
+	if s.Quarantine != nil {
+		err = errors.Join(err, out.check(ctx, s.Quarantine, data, report))
+	}
+	return err
 }
 
 func (out *CheckedStore) check(ctx context.Context, blobs *store.Blobs, data bool, report func(string)) error {
@@ -419,6 +436,9 @@ func (out *CheckedStore) check(ctx context.Context, blobs *store.Blobs, data boo
 		if err := blobs.Check(ctx, d); fail.IsRefused(err) {
 			out.Bad++
 			report(err.Error())
+			if out.remove {
+				return blobs.Remove(d)
+			}
 		} else if err != nil {
 			return err
 		}

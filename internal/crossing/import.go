@@ -24,6 +24,9 @@ type ImportOptions struct {
 	From       string // directory with the shipment; never written to
 	Passphrase func() (string, error)
 	Progress   Progress
+	// MarkEvery is how many bytes are read between two points from which a run can
+	// be taken up; 0 means 1 GiB.
+	MarkEvery int64
 }
 
 // Imported says what came in.
@@ -227,6 +230,7 @@ type importing struct {
 	by       site.Actor
 	identity age.Identity
 	row      state.Shipment
+	mend     bool // it was imported before, and some of its content is gone
 	sink     *sink
 	out      Imported
 }
@@ -249,7 +253,9 @@ func (im *importing) admit(ctx context.Context) (done bool, err error) {
 			return err
 		}
 		if ok && row.Status != state.Importing {
-			done, im.out.Already, im.out.Notes = true, true, row.Notes
+			im.row, im.out.Notes = row, row.Notes
+			im.mend = !whole(im.site, row)
+			done, im.out.Already = !im.mend, !im.mend
 			return nil
 		}
 		if ok {
@@ -261,10 +267,27 @@ func (im *importing) admit(ctx context.Context) (done bool, err error) {
 		}
 		return im.follows(last, ok)
 	})
+	if im.mend || done {
+		return done, err
+	}
 	im.row.ID, im.row.Header, im.row.Envelope = h.ID, im.verified.Digest, im.verified.Envelope
 	im.row.Stream, im.row.Sequence, im.row.Content = stream, h.Sequence, h.Content
 	im.row.Status, im.row.Importer, im.row.Notes = state.Importing, im.by.ID(), im.out.Notes
 	return done, err
+}
+
+// whole reports whether every blob of a shipment is held.
+func whole(s *site.Site, row state.Shipment) bool {
+	got, err := readSet(openAny(s), row.Content)
+	if err != nil {
+		return false
+	}
+	for _, b := range got.blobs {
+		if row.Status != state.Rejected && !s.Held.Has(b.digest) && !s.Quarantine.Has(b.digest) {
+			return false
+		}
+	}
+	return true
 }
 
 func (im *importing) admitActor(pol policy.Policy) error {
@@ -347,6 +370,9 @@ func (im *importing) run(ctx context.Context, intent int64) error {
 	if err := im.site.Quarantine.Flush(); err != nil {
 		return err
 	}
+	if im.mend {
+		return im.mended(got)
+	}
 	im.row.Request, im.row.Status, im.row.Imported = got.request, state.Quarantined, im.site.Now().Format(time.RFC3339)
 	err = im.site.State.Update(ctx, func(tx *state.Tx) error {
 		root := strconv.Itoa(im.verified.Root.Version) + " " + string(artifact.Sum(im.verified.Header.Roots[im.verified.Root.Version-1]))
@@ -363,10 +389,27 @@ func (im *importing) run(ctx context.Context, intent int64) error {
 	return nil
 }
 
+// mended puts what was brought back where the rest of the shipment is.
+func (im *importing) mended(got set) error {
+	if im.row.Status != state.Released {
+		return nil
+	}
+	for _, b := range got.blobs {
+		if err := im.site.Quarantine.MoveTo(im.site.Held, b.digest); err != nil {
+			return err
+		}
+	}
+	return im.site.Held.Flush()
+}
+
 // begin remembers that this shipment is being imported, in place of one of the
 // same number that was begun and is not this one.
 func (im *importing) begin(ctx context.Context) error {
 	im.sink = newSink(im.site, im.row.Content)
+	if im.mend {
+		im.row.Volume, im.row.Frame = 0, 0
+		return nil
+	}
 	if im.row.Frame > 0 {
 		if err := im.sink.restore(); err != nil {
 			im.row.Volume, im.row.Frame = 0, 0
@@ -394,6 +437,10 @@ func (im *importing) begin(ctx context.Context) error {
 const markEvery = 1 << 30
 
 func (im *importing) read(ctx context.Context) error {
+	every := im.opt.MarkEvery
+	if every == 0 {
+		every = markEvery
+	}
 	h := im.verified.Header
 	var total, since int64
 	for _, v := range h.Volumes {
@@ -409,7 +456,7 @@ func (im *importing) read(ctx context.Context) error {
 		opt.Volume, opt.Frame = 0, 0
 	}
 	opt.Mark = func(volume, frame int) error {
-		if since < markEvery {
+		if since < every || im.mend {
 			return nil
 		}
 		since = 0

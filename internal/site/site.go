@@ -113,8 +113,17 @@ func Init(ctx context.Context, dir, side, name string, policy []byte, passphrase
 		return id, fail.As(fail.Usage, "name a directory that does not exist yet with -C", fmt.Errorf("%s is not empty", dir))
 	}
 	// Made beside its place and named at the end: a site is whole or not there.
-	tmp := strings.TrimRight(dir, "/") + ".init"
-	if err := errors.Join(os.RemoveAll(tmp), os.MkdirAll(filepath.Join(tmp, "keys"), 0o700),
+	if dir, err = filepath.Abs(dir); err != nil {
+		return id, err
+	}
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+		return id, err
+	}
+	tmp, err := os.MkdirTemp(filepath.Dir(dir), ".enisle-init-")
+	if err != nil {
+		return id, err
+	}
+	if err := errors.Join(os.Chmod(tmp, 0o755), os.MkdirAll(filepath.Join(tmp, "keys"), 0o700),
 		os.MkdirAll(filepath.Join(tmp, "state"), 0o755), os.MkdirAll(filepath.Join(tmp, policiesDir), 0o755)); err != nil {
 		return id, err
 	}
@@ -157,7 +166,10 @@ func Init(ctx context.Context, dir, side, name string, policy []byte, passphrase
 	if err := syncAll(tmp); err != nil {
 		return id, err
 	}
-	// An empty directory gives way to the rename.
+	// An empty directory gives way.
+	if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return id, err
+	}
 	return id, os.Rename(tmp, dir)
 }
 

@@ -255,6 +255,14 @@ func TestRevokedPeopleStayInTheRecord(t *testing.T) {
 	if err := w.as("high", "eve").WithdrawRoot(t.Context()); fail.KindOf(err) != fail.Usage {
 		t.Errorf("withdrawing nothing: %v", err)
 	}
+	// Two admins are the least: nobody could change anything any more.
+	_, err = w.as("high", "adam").Revoke(t.Context(), "eve")
+	refused(t, err, "1 would be left as admin")
+	w.keygen("dave")
+	_, err = w.as("high", "adam").AddPerson(t.Context(), "dave", []string{trust.Admin}, w.path("dave.key.pub"))
+	w.must(err)
+	_, err = w.as("high", "eve").SignRoot(t.Context(), "")
+	w.must(err)
 	_, err = w.as("high", "adam").Revoke(t.Context(), "eve")
 	w.must(err)
 	_, err = w.as("high", "eve").SignRoot(t.Context(), "")

@@ -257,3 +257,84 @@ func TestTheQuarantineIsTidied(t *testing.T) {
 		t.Errorf("beside shipments that lost their content: %v", err)
 	}
 }
+
+// What a disk damaged can be brought back by the medium that it came on.
+func TestADamagedBlobIsBroughtBack(t *testing.T) {
+	w := newWorld(t)
+	w.cross("media")
+	before, err := w.app("high").Served(t.Context(), "stable")
+	w.must(err)
+	files, err := filepath.Glob(w.path("high/blobs/sha256/*"))
+	w.must(err)
+	for _, f := range files {
+		if st, err := os.Stat(f); err == nil && st.Size() > 100_000 {
+			w.must(os.WriteFile(f, []byte("damaged"), 0o600))
+		}
+	}
+	_, err = w.app("high").Check(t.Context(), true, func(string) {})
+	refused(t, err, "1 of ")
+	_, err = w.app("high").CheckRemove(t.Context(), func(string) {})
+	w.must(err)
+	out, err := w.app("high").Import(t.Context(), w.path("media"))
+	if err != nil || out.Already {
+		t.Fatalf("%+v, %v", out, err)
+	}
+	_, err = w.app("high").Check(t.Context(), true, func(string) {})
+	w.must(err)
+	served, err := w.app("high").Served(t.Context(), "stable")
+	w.must(err)
+	if len(served) != len(before) {
+		t.Errorf("%d artifacts are served, of %d", len(served), len(before))
+	}
+	if out, err := w.app("high").Import(t.Context(), w.path("media")); err != nil || !out.Already {
+		t.Errorf("again: %+v, %v", out, err)
+	}
+	left, err := filepath.Glob(w.path("high/quarantine/sha256/*"))
+	if err != nil || len(left) != 0 {
+		t.Errorf("left in quarantine: %v, %v", left, err)
+	}
+}
+
+// An import that is interrupted again and again goes on where it stopped.
+func TestAnImportIsTakenUpAtTheFrame(t *testing.T) {
+	w := newWorld(t)
+	w.request(strings.Repeat("x", 10), 40<<20)
+	w.collect()
+	w.pack("media", 0)
+	s, err := site.Open(t.Context(), w.path("high"), site.Options{})
+	w.must(err)
+	t.Cleanup(func() { _ = s.Close() })
+	by, err := s.Actor("", nil)
+	w.must(err)
+	resumed := 0
+	for n := 1; ; n++ {
+		ctx, cancel := context.WithCancel(t.Context())
+		var done int64
+		out, err := crossing.Import(ctx, s, by, crossing.ImportOptions{
+			From: w.path("media"), MarkEvery: 5 << 20,
+			Progress: func(string, int64) func(int64) {
+				return func(n int64) {
+					if done += n; done > 17<<20 {
+						cancel()
+					}
+				}
+			},
+		})
+		cancel()
+		if out.Resumed {
+			resumed++
+		}
+		if err == nil {
+			break
+		}
+		if fail.ExitCode(err) != 4 || n > 10 {
+			t.Fatalf("run %d: %v", n, err)
+		}
+	}
+	if resumed < 2 {
+		t.Errorf("taken up %d times", resumed)
+	}
+	w.must(s.Close())
+	_, err = w.app("high").Check(t.Context(), true, func(string) {})
+	w.must(err)
+}

@@ -48,6 +48,9 @@ func (r *Roots) Propose(change func(Root) (Root, error), k *Key, now time.Time) 
 	if next, err = change(next); err != nil {
 		return err
 	}
+	if err := r.root.enough(next); err != nil {
+		return err
+	}
 	next.Made = now.UTC().Truncate(time.Second)
 	payload, err := json.Marshal(next)
 	if err != nil {
@@ -205,6 +208,14 @@ func (r *Roots) adopt(env []byte) error {
 	return os.Remove(r.pending())
 }
 
+// enough refuses a next version that nobody could ever follow by another.
+func (r Root) enough(next Root) error {
+	if need := r.Thresholds.Admins; r.With(Admin) >= need && next.With(Admin) < need {
+		return fail.Refuse("enrol another admin first, with 'enisle person add'", fmt.Errorf("%d would be left as admin, and %d are needed to change anything", next.With(Admin), need))
+	}
+	return nil
+}
+
 // changes says, one line each, what next would change of r.
 func (r Root) changes(next Root) (out []string) {
 	say := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
@@ -227,6 +238,9 @@ func (r Root) changes(next Root) (out []string) {
 		if _, ok := r.Retired(p.Key.ID()); !ok {
 			say("revoke key %.16s of %s", p.Key.ID(), p.Name)
 		}
+	}
+	if n := next.With(Approver); n < next.Thresholds.Approvers && n < r.With(Approver) {
+		say("leave %d as approver, where a release needs %d", n, next.Thresholds.Approvers)
 	}
 	for _, p := range next.Peers {
 		switch old, ok := r.Peer(p.Key.ID()); {
