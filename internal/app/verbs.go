@@ -117,6 +117,33 @@ func (a *App) Import(ctx context.Context, dir string) (out crossing.Imported, er
 	return out, err
 }
 
+// Receipt says what arrived from a low site.
+func (a *App) Receipt(ctx context.Context, peer string) (out crossing.Received, err error) {
+	err = a.change(ctx, "receipt", func(s *site.Site, by site.Actor) error {
+		out, err = crossing.MakeReceipt(ctx, s, by, peer)
+		return err
+	})
+	return out, err
+}
+
+// AddReceipt takes an island's receipt, as its file holds it.
+func (a *App) AddReceipt(ctx context.Context, file []byte) (out crossing.Told, err error) {
+	err = a.change(ctx, "receipt add", func(s *site.Site, by site.Actor) error {
+		out, err = crossing.AddReceipt(ctx, s, by, file)
+		return err
+	})
+	return out, err
+}
+
+// AddReceiptCode takes an island's receipt as a code that somebody typed.
+func (a *App) AddReceiptCode(ctx context.Context, code string) (out crossing.Told, err error) {
+	err = a.change(ctx, "receipt add", func(s *site.Site, by site.Actor) error {
+		out, err = crossing.AddReceiptCode(ctx, s, by, code)
+		return err
+	})
+	return out, err
+}
+
 // Inspect runs the scanners over a shipment.
 func (a *App) Inspect(ctx context.Context, id string) (out crossing.Judged, err error) {
 	err = a.change(ctx, "inspect", func(s *site.Site, by site.Actor) error {

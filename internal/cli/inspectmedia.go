@@ -30,7 +30,10 @@ func (e *env) showMedium(m app.Medium) {
 		e.print("to         %s  key %.16s", to.Name, to.Fingerprint)
 	}
 	e.print("sealed     %s, expires %s", h.Created.Format("2006-01-02 15:04"), h.Expires.Format("2006-01-02"))
-	e.print("content    %d artifacts, %s, in %d volumes", h.Artifacts, size(h.Bytes), len(h.Volumes))
+	e.print("content    %d artifacts, %s, of which %s are here in %d volumes", h.Artifacts, size(h.Bytes), size(h.Carried.Bytes), len(h.Volumes))
+	for _, b := range h.Base {
+		e.print("builds on  %s", b.ID)
+	}
 	if len(m.Ignored) > 0 {
 		e.print("ignored    %s", strings.Join(m.Ignored, ", "))
 	}

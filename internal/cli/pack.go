@@ -3,6 +3,7 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -39,6 +40,7 @@ func (e *env) pack() *cobra.Command {
 	c.Flags().StringVar(&opt.Request, "request", "", "name of the request; default: the one collected last")
 	c.Flags().StringVar(&media, "media", "", "largest volume: cd, dvd, bd25, bd50, bd100, usb-fat32, usb, or a size")
 	c.Flags().StringVar(&bom, "bom", "", "'clear' writes names and versions into the clear-text bill")
+	c.Flags().BoolVar(&opt.Full, "full", false, "carry everything, whatever the receipts of the islands say")
 	c.Flags().BoolVar(&opt.DryRun, "dry-run", false, "print bytes and volumes and write nothing")
 	return c
 }
@@ -66,5 +68,8 @@ func (e *env) showPacked(out crossing.Packed, dry bool) {
 		word = "stood there already"
 	}
 	e.say("%s: artifacts %d, volumes %d, %s", word, out.Artifacts, out.Volumes, size(out.Bytes))
+	if len(out.Base) > 0 {
+		e.say("builds on %s: %s of %s are carried", strings.Join(out.Base, ", "), size(out.Payload), size(out.Content))
+	}
 	e.print("%s", out.ID)
 }

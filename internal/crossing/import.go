@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"filippo.io/age"
@@ -69,6 +70,9 @@ func Import(ctx context.Context, s *site.Site, by site.Actor, opt ImportOptions)
 		Artifacts: v.Header.Artifacts, Bytes: v.Header.Bytes, Ignored: m.Ignored,
 	}
 	if done, err := im.admit(ctx); done || err != nil {
+		return im.out, err
+	}
+	if err := im.findBase(ctx); err != nil {
 		return im.out, err
 	}
 	if err := m.CheckSet(v.Header); err != nil {
@@ -230,7 +234,8 @@ type importing struct {
 	by       site.Actor
 	identity age.Identity
 	row      state.Shipment
-	mend     bool // it was imported before, and some of its content is gone
+	base     map[artifact.Digest]bool // blobs that the volumes leave out
+	mend     bool                     // it was imported before, and some of its content is gone
 	sink     *sink
 	out      Imported
 }
@@ -331,11 +336,43 @@ func (im *importing) follows(last state.Shipment, ok bool) error {
 	case h.Sequence > last.Sequence+1:
 		im.out.Notes = append(im.out.Notes, fmt.Sprintf("%sshipments %d to %d of this stream never arrived", GapNote, last.Sequence+1, h.Sequence-1))
 	}
-	if h.Base == "" {
-		return nil
+	return nil
+}
+
+// findBase makes sure that everything the shipment builds on is held whole.
+func (im *importing) findBase(ctx context.Context) error {
+	h := im.verified.Header
+	im.base = map[artifact.Digest]bool{}
+	var missing []string
+	for _, b := range h.Base {
+		var row state.Shipment
+		ok := false
+		err := im.site.State.View(ctx, func(tx *state.Tx) (err error) { row, ok, err = tx.ShipmentByHeader(b.Header); return err })
+		if err != nil {
+			return err
+		}
+		switch {
+		case !ok || row.Status == state.Importing || row.Content != b.Content:
+			missing = append(missing, b.ID)
+			continue
+		case row.Status == state.Rejected:
+			missing = append(missing, b.ID+" (which was rejected)")
+			continue
+		case !im.mend && !whole(im.site, row):
+			missing = append(missing, b.ID+" (which is not whole: import it again)")
+			continue
+		}
+		got, err := readSet(openAny(im.site), b.Content)
+		if err != nil {
+			return err
+		}
+		for _, o := range got.blobs {
+			im.base[o.digest] = true
+		}
 	}
-	if _, err := readSet(openAny(im.site), h.Base); err != nil {
-		return fail.Refuse("import the shipments before it first", fmt.Errorf("shipment %s needs content %s, which is not held: %w", h.ID, h.Base.Short(), err))
+	if len(missing) > 0 {
+		return fail.Refuse("import them first; or have 'enisle receipt' tell the low side what is here, and ask for 'enisle pack' again, or with --full",
+			fmt.Errorf("shipment %s builds on shipments that are not here: %s", h.ID, strings.Join(missing, ", ")))
 	}
 	return nil
 }
@@ -405,7 +442,7 @@ func (im *importing) mended(got set) error {
 // begin remembers that this shipment is being imported, in place of one of the
 // same number that was begun and is not this one.
 func (im *importing) begin(ctx context.Context) error {
-	im.sink = newSink(im.site, im.row.Content)
+	im.sink = newSink(im.site, im.row.Content, im.base)
 	if im.mend {
 		im.row.Volume, im.row.Frame = 0, 0
 		return nil
@@ -413,7 +450,7 @@ func (im *importing) begin(ctx context.Context) error {
 	if im.row.Frame > 0 {
 		if err := im.sink.restore(); err != nil {
 			im.row.Volume, im.row.Frame = 0, 0
-			im.sink = newSink(im.site, im.row.Content)
+			im.sink = newSink(im.site, im.row.Content, im.base)
 		}
 	}
 	return im.site.State.Update(ctx, func(tx *state.Tx) error {

@@ -34,6 +34,7 @@ type PackOptions struct {
 	ClearBOM   bool   // names and versions in the clear-text bill
 	DryRun     bool
 	Progress   Progress
+	Full       bool // carry everything, whatever the islands hold
 }
 
 // Packed says what a shipment came to.
@@ -44,8 +45,11 @@ type Packed struct {
 	Volumes   int    `json:"volumes"`
 	Bytes     int64  `json:"bytes"`   // written to the media
 	Payload   int64  `json:"payload"` // of which content
+	Content   int64  `json:"content"` // of the whole set, whether carried or held there
 	Already   bool   `json:"already"` // it stood there complete
 	Sealed    bool   `json:"sealed"`  // this run sealed the site's people
+
+	Base []string `json:"base"` // ids of the shipments it builds on
 }
 
 // Pack seals what was collected into the next shipment for every paired island.
@@ -87,7 +91,8 @@ type packing struct {
 	policy  policy.Policy
 	set     set
 	content artifact.Digest
-	blobs   []shipment.Blob
+	blobs   []shipment.Blob // that are carried
+	base    basis
 	peers   []trust.Peer
 	to256   []age.Recipient
 	stream  string
@@ -122,7 +127,8 @@ func newPacking(ctx context.Context, s *site.Site, by site.Actor, opt PackOption
 		Stream  string
 		Volume  int64
 		Clear   bool
-	}{p.content, p.stream, opt.VolumeSize, opt.ClearBOM})
+		Base    []shipment.Base
+	}{p.content, p.stream, opt.VolumeSize, opt.ClearBOM, p.base.shipments})
 	p.plan = string(artifact.Sum(b))
 	return p, err
 }
@@ -150,13 +156,26 @@ func (p *packing) readContent(ctx context.Context) error {
 	if p.set, err = readSet(p.site.Held.Open, p.content); err != nil {
 		return err
 	}
-	for _, b := range p.set.blobs {
+	p.base = basis{shipments: []shipment.Base{}}
+	if !p.opt.Full {
+		if p.base, err = chooseBasis(ctx, p.site, p.peers, p.set.blobs); err != nil {
+			return err
+		}
+	}
+	p.out = Packed{Artifacts: len(p.set.artifacts), Content: p.set.bytes(), Base: []string{}}
+	for _, b := range p.base.shipments {
+		p.out.Base = append(p.out.Base, b.ID)
+	}
+	for i, b := range p.set.blobs {
+		if i > 0 && p.base.held[b.digest] {
+			continue // the content root itself always comes along
+		}
 		if n, err := p.site.Held.Stat(b.digest); err != nil || n != b.size {
 			return fail.Refuse("run 'enisle collect' again", errors.Join(fmt.Errorf("blob %s is not held whole", b.digest.Short()), err))
 		}
 		p.blobs = append(p.blobs, shipment.Blob{Digest: b.digest, Size: b.size})
+		p.out.Payload += b.size
 	}
-	p.out = Packed{Artifacts: len(p.set.artifacts), Payload: p.set.bytes()}
 	return nil
 }
 
@@ -373,7 +392,8 @@ func (p *packing) header(ctx context.Context, volumes []shipment.Volume) error {
 	h := shipment.Header{
 		Format: shipment.Format, ID: p.pack.ID, Set: p.pack.Set, From: p.party(p.site.Identity), To: p.parties(),
 		Sequence: p.pack.Sequence, Content: p.content,
-		Artifacts: len(p.set.artifacts), Blobs: len(p.blobs), Bytes: p.out.Payload,
+		Base: p.base.shipments, Artifacts: len(p.set.artifacts), Blobs: len(p.set.blobs), Bytes: p.out.Content,
+		Carried: shipment.Carried{Blobs: len(p.blobs), Bytes: p.out.Payload},
 		Created: now, Expires: now.AddDate(0, 0, p.policy.ShipmentDays), Checkpoint: p.site.Ledger.Head().Note, Volumes: volumes,
 	}
 	for _, env := range p.site.Roots.Envelopes() {
@@ -446,7 +466,12 @@ func (p *packing) bill(h shipment.Header) []byte {
 		fmt.Fprintf(&b, "to          %s  (key %s)\n", to.Name, to.Fingerprint[:16])
 	}
 	fmt.Fprintf(&b, "number      %d\nsealed      %s\nexpires     %s\n", h.Sequence, h.Created.Format(time.RFC3339), h.Expires.Format(time.RFC3339))
-	fmt.Fprintf(&b, "artifacts   %d\nblobs       %d\ncontent     %d bytes\nvolumes     %d\n\n", h.Artifacts, h.Blobs, h.Bytes, len(h.Volumes))
+	fmt.Fprintf(&b, "artifacts   %d\nblobs       %d\ncontent     %d bytes\n", h.Artifacts, h.Blobs, h.Bytes)
+	fmt.Fprintf(&b, "carried     %d blobs, %d bytes\nvolumes     %d\n", h.Carried.Blobs, h.Carried.Bytes, len(h.Volumes))
+	for _, base := range h.Base {
+		fmt.Fprintf(&b, "builds on   %s\n", base.ID)
+	}
+	fmt.Fprintln(&b)
 	for _, v := range h.Volumes {
 		fmt.Fprintf(&b, "volume %4d  %15d bytes  %s\n", v.Number, v.Size, v.Root)
 	}

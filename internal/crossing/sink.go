@@ -22,6 +22,7 @@ var errAgain = errors.New("start again from the first frame")
 type sink struct {
 	site     *site.Site
 	content  artifact.Digest
+	base     map[artifact.Digest]bool  // held already, and left out
 	expected map[artifact.Digest]int64 // size in bytes; -1 for the index
 	entries  map[artifact.Digest]store.Entry
 	request  string
@@ -31,8 +32,8 @@ type sink struct {
 	skip bool // it is held already
 }
 
-func newSink(s *site.Site, content artifact.Digest) *sink {
-	return &sink{site: s, content: content, expected: map[artifact.Digest]int64{content: -1}, entries: map[artifact.Digest]store.Entry{}}
+func newSink(s *site.Site, content artifact.Digest, base map[artifact.Digest]bool) *sink {
+	return &sink{site: s, content: content, base: base, expected: map[artifact.Digest]int64{content: -1}, entries: map[artifact.Digest]store.Entry{}}
 }
 
 // restore learns from index and manifests that an earlier run brought in.
@@ -69,6 +70,14 @@ func (k *sink) learn(d artifact.Digest) error {
 		k.request = request
 		for _, e := range entries {
 			k.expected[e.Manifest], k.entries[e.Manifest] = e.Size, e
+		}
+		for _, e := range entries {
+			if !k.base[e.Manifest] {
+				continue
+			}
+			if err := k.learn(e.Manifest); err != nil {
+				return err
+			}
 		}
 		return nil
 	}
@@ -121,7 +130,7 @@ func (k *sink) turn(ctx context.Context, c shipment.Chunk) error {
 		return fail.Refuse("ask the low side for a new shipment", fmt.Errorf("blob %s: ends after %d of %d bytes", k.blob.Digest.Short(), k.w.Size(), k.blob.Size))
 	}
 	size, ok := k.expected[d]
-	if !ok || size >= 0 && size != c.Blob.Size || size < 0 && c.Blob.Size > store.MaxManifest {
+	if !ok || k.base[d] && d != k.content || size >= 0 && size != c.Blob.Size || size < 0 && c.Blob.Size > store.MaxManifest {
 		return fail.Refuse("ask the low side for a new shipment", fmt.Errorf("blob %s of %d bytes is not part of the signed content", d.Short(), c.Blob.Size))
 	}
 	k.blob, k.skip = c.Blob, k.site.Held.Has(d)
@@ -184,6 +193,16 @@ func (k *sink) complete(h shipment.Header) (set, error) {
 		if size != b.size {
 			return got, fail.Refuse("run 'enisle check --read-data'", fmt.Errorf("blob %s has %d bytes, want %d", b.digest.Short(), size, b.size))
 		}
+	}
+	var carried shipment.Carried
+	for i, b := range got.blobs {
+		if i == 0 || !k.base[b.digest] {
+			carried.Blobs, carried.Bytes = carried.Blobs+1, carried.Bytes+b.size
+		}
+	}
+	if carried != h.Carried {
+		return got, fail.Refuse("ask the low side for a new shipment", fmt.Errorf("the header promises %d blobs of %d bytes in the volumes, the content and what it builds on leave %d of %d",
+			h.Carried.Blobs, h.Carried.Bytes, carried.Blobs, carried.Bytes))
 	}
 	if len(got.artifacts) != h.Artifacts || len(got.blobs) != h.Blobs || total != h.Bytes {
 		return got, fail.Refuse("ask the low side for a new shipment", fmt.Errorf("the header promises %d artifacts in %d blobs of %d bytes, the content is %d in %d of %d",

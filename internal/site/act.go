@@ -235,11 +235,16 @@ func (s *Site) catchUp(ctx context.Context) error {
 
 // Checkpoint reads a head of this site's own ledger.
 func (s *Site) Checkpoint(signed string) (ledger.Head, error) {
-	public, err := notePublic(s.Identity.Key)
+	return s.CheckpointOf(s.Identity, signed)
+}
+
+// CheckpointOf reads a head of another site's ledger.
+func (s *Site) CheckpointOf(id trust.Identity, signed string) (ledger.Head, error) {
+	public, err := notePublic(id.Key)
 	if err != nil {
 		return ledger.Head{}, err
 	}
-	h, err := ledger.ParseCheckpoint(signed, origin(s.Identity.Name), public)
+	h, err := ledger.ParseCheckpoint(signed, origin(id.Name), public)
 	if err != nil {
 		err = fail.Refuse("tell the security officer", err)
 	}

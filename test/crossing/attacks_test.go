@@ -311,7 +311,12 @@ func TestWhoImportedIsRecordedForGood(t *testing.T) {
 // sql changes the island's state behind its back.
 func (w *world) sql(query string) {
 	w.t.Helper()
-	db, err := sql.Open("sqlite", w.path("high/state/state.db"))
+	w.sqlAt("high", query)
+}
+
+func (w *world) sqlAt(site, query string) {
+	w.t.Helper()
+	db, err := sql.Open("sqlite", w.path(site, "state/state.db"))
 	w.must(err)
 	_, err = db.ExecContext(w.t.Context(), query)
 	w.must(errors.Join(err, db.Close()))

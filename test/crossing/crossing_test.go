@@ -57,7 +57,9 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
-func (w *world) path(name string) string { return filepath.Join(w.dir, name) }
+func (w *world) path(name ...string) string {
+	return filepath.Join(append([]string{w.dir}, name...)...)
+}
 
 func (w *world) must(err error) {
 	w.t.Helper()

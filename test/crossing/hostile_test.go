@@ -66,7 +66,11 @@ func (w *world) forge(media string, blobs ...[]byte) {
 	})
 	w.must(err)
 	bill := []byte("forged\n")
-	h.Content, h.Blobs, h.Bill = list[0].Digest, len(list), artifact.Sum(bill)
+	h.Content, h.Blobs, h.Bytes, h.Bill = list[0].Digest, len(list), 0, artifact.Sum(bill)
+	for _, b := range list {
+		h.Bytes += b.Size
+	}
+	h.Carried = shipment.Carried{Blobs: h.Blobs, Bytes: h.Bytes}
 	env, err := h.Encode(signer{s.Key})
 	w.must(err)
 	w.must(errors.Join(shipment.WriteFile(dir, shipment.BillName, bill), shipment.WriteFile(dir, shipment.HeaderName, env), dir.Close()))

@@ -41,6 +41,7 @@ const (
 	maxHeader  = 16 << 20 // bytes of header.json
 	maxBill    = 16 << 20 // bytes of BILL.txt
 	maxVolumes = 9999     // so that names sort and keep four digits
+	maxBase    = 10_000   // shipments that one builds on
 )
 
 // Party is one end of a stream: a site's name and the fingerprint of its key.
@@ -57,6 +58,21 @@ type Volume struct {
 	Root   artifact.Digest `json:"root"` // Merkle root over superblock and frame headers
 }
 
+// Base is a shipment that another one builds on: what its content has in common
+// with the new one is left out.
+type Base struct {
+	ID      string          `json:"id"`
+	Header  artifact.Digest `json:"header"` // of the signed payload
+	Content artifact.Digest `json:"content"`
+}
+
+// Carried counts what is in the volumes: the content root, and of everything else
+// what the content of no Base has.
+type Carried struct {
+	Blobs int   `json:"blobs"`
+	Bytes int64 `json:"bytes"`
+}
+
 // Header is what the collectors sign.
 type Header struct {
 	Format     string            `json:"format"`
@@ -66,11 +82,12 @@ type Header struct {
 	To         []Party           `json:"to"`       // with From: the stream
 	Sequence   uint64            `json:"sequence"` // per stream, from 1
 	Previous   artifact.Digest   `json:"previous,omitempty"`
-	Base       artifact.Digest   `json:"base,omitempty"` // content root that must be held; empty: none
-	Content    artifact.Digest   `json:"content"`        // content root: digest of the index of all artifacts
+	Base       []Base            `json:"base"`    // shipments whose content must be held; never null
+	Content    artifact.Digest   `json:"content"` // content root: digest of the index of all artifacts
 	Artifacts  int               `json:"artifacts"`
 	Blobs      int               `json:"blobs"`
-	Bytes      int64             `json:"bytes"` // sum of the sizes of the blobs
+	Bytes      int64             `json:"bytes"`   // sum of the sizes of the blobs
+	Carried    Carried           `json:"carried"` // what of it the volumes hold
 	Created    time.Time         `json:"created"`
 	Expires    time.Time         `json:"expires"`
 	Roots      []json.RawMessage `json:"roots"`      // every version of the low root, oldest first
@@ -123,12 +140,17 @@ func (h Header) check() error {
 		return errors.New("it names no recipient or carries no root")
 	case len(h.Volumes) == 0 || len(h.Volumes) > maxVolumes:
 		return fmt.Errorf("it lists %d volumes, want 1 to %d", len(h.Volumes), maxVolumes)
-	case h.Artifacts < 0 || h.Blobs < 1 || h.Bytes < 0:
-		return errors.New("its counts are negative")
+	case h.Artifacts < 0 || h.Blobs < 1 || h.Bytes < 0 || h.Carried.Blobs < 1 || h.Carried.Blobs > h.Blobs || h.Carried.Bytes < 0 || h.Carried.Bytes > h.Bytes:
+		return errors.New("its counts cannot be")
+	case h.Base == nil || len(h.Base) > maxBase || len(h.Base) == 0 && (h.Carried != Carried{h.Blobs, h.Bytes}):
+		return errors.New("what it builds on does not go with what it carries")
 	case !h.Expires.After(h.Created):
 		return errors.New("it expires before it was made")
 	}
-	for i, d := range []artifact.Digest{h.Content, h.Bill, h.Previous, h.Base} {
+	if err := h.checkBase(); err != nil {
+		return err
+	}
+	for i, d := range []artifact.Digest{h.Content, h.Bill, h.Previous} {
 		if _, err := artifact.ParseDigest(string(d)); err != nil && (i < 2 || d != "") {
 			return err
 		}
@@ -140,6 +162,19 @@ func (h Header) check() error {
 		if _, err := artifact.ParseDigest(string(v.Root)); err != nil {
 			return fmt.Errorf("volume %d: %w", i+1, err)
 		}
+	}
+	return nil
+}
+
+func (h Header) checkBase() error {
+	seen := map[artifact.Digest]bool{}
+	for _, b := range h.Base {
+		_, err1 := artifact.ParseDigest(string(b.Header))
+		_, err2 := artifact.ParseDigest(string(b.Content))
+		if err1 != nil || err2 != nil || !idPattern.MatchString(b.ID) || seen[b.Header] {
+			return errors.New("what it builds on is malformed or stands twice")
+		}
+		seen[b.Header] = true
 	}
 	return nil
 }

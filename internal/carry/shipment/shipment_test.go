@@ -84,7 +84,7 @@ func finish(t *testing.T, root *os.Root, vols []Volume, blobs []Blob) Header {
 	key := strings.Repeat("f", 64)
 	h := Header{
 		Format: Format, ID: "outside-1-01000000", Set: fmt.Sprintf("%032x", 1), From: Party{"outside", key}, To: []Party{{"island", key}},
-		Sequence: 1, Content: blobs[0].Digest, Blobs: len(blobs), Created: time.Unix(0, 0).UTC(), Expires: time.Unix(9, 0).UTC(),
+		Sequence: 1, Content: blobs[0].Digest, Blobs: len(blobs), Base: []Base{}, Carried: Carried{Blobs: len(blobs)}, Created: time.Unix(0, 0).UTC(), Expires: time.Unix(9, 0).UTC(),
 		Roots: []json.RawMessage{json.RawMessage(`{}`)}, Bill: artifact.Sum(bill), Volumes: vols,
 	}
 	h.Set = "01" + strings.Repeat("0", 30)
