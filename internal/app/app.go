@@ -297,6 +297,12 @@ func (a *App) SetClock(ctx context.Context) (pending bool, err error) {
 	})
 }
 
+// SetThresholds says how many people an act needs.
+func (a *App) SetThresholds(ctx context.Context, t trust.Thresholds) (pending bool, err error) {
+	subject := map[string]string{"collectors": fmt.Sprint(t.Collectors), "approvers": fmt.Sprint(t.Approvers), "admins": fmt.Sprint(t.Admins)}
+	return a.changeRoot(ctx, "trust thresholds", subject, func(r trust.Root) (trust.Root, error) { return r.SetThresholds(t) })
+}
+
 // WithdrawRoot takes the proposed root back.
 func (a *App) WithdrawRoot(ctx context.Context) error {
 	return a.asAdmin(ctx, "trust withdraw", func(s *site.Site, by site.Actor) (map[string]string, error) {

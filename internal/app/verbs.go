@@ -41,6 +41,15 @@ func (a *App) Pack(ctx context.Context, opt crossing.PackOptions) (out crossing.
 	return out, err
 }
 
+// Sign adds a collector's signature to a shipment.
+func (a *App) Sign(ctx context.Context, id string, opt crossing.SignOptions) (out crossing.Cosigned, err error) {
+	err = a.change(ctx, "sign", func(s *site.Site, by site.Actor) error {
+		out, err = crossing.SignShipment(ctx, s, by, id, opt)
+		return err
+	})
+	return out, err
+}
+
 // Medium says what stands on a medium, and whether this site vouches for it.
 type Medium struct {
 	Header   shipment.Header `json:"header"`

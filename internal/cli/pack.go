@@ -41,6 +41,7 @@ func (e *env) pack() *cobra.Command {
 	c.Flags().StringVar(&media, "media", "", "largest volume: cd, dvd, bd25, bd50, bd100, usb-fat32, usb, or a size")
 	c.Flags().StringVar(&bom, "bom", "", "'clear' writes names and versions into the clear-text bill")
 	c.Flags().BoolVar(&opt.Full, "full", false, "carry everything, whatever the receipts of the islands say")
+	c.Flags().BoolVar(&opt.Unproven, "no-read-back", false, "do not read the medium back before the shipment is sealed")
 	c.Flags().BoolVar(&opt.DryRun, "dry-run", false, "print bytes and volumes and write nothing")
 	return c
 }
@@ -68,6 +69,9 @@ func (e *env) showPacked(out crossing.Packed, dry bool) {
 		word = "stood there already"
 	}
 	e.say("%s: artifacts %d, volumes %d, %s", word, out.Artifacts, out.Volumes, size(out.Bytes))
+	if out.Missing > 0 {
+		e.say("%d more collectors must sign it before an island takes it: enisle sign %s --to DIR --as NAME --key FILE", out.Missing, out.ID)
+	}
 	if len(out.Base) > 0 {
 		e.say("builds on %s: %s of %s are carried", strings.Join(out.Base, ", "), size(out.Payload), size(out.Content))
 	}

@@ -10,7 +10,7 @@ import (
 
 func (e *env) trust() *cobra.Command {
 	c := &cobra.Command{Use: "trust", Short: "Show and change who may do what"}
-	c.AddCommand(e.trustShow(), e.trustRevoke(), e.trustSign(), e.trustWithdraw(), e.trustClock())
+	c.AddCommand(e.trustShow(), e.trustRevoke(), e.trustSign(), e.trustWithdraw(), e.trustClock(), e.trustThresholds())
 	return c
 }
 
@@ -42,6 +42,7 @@ func (e *env) trustShow() *cobra.Command {
 				for _, p := range t.Root.Revoked {
 					e.print("revoked      %-16s key %.16s", p.Name, p.Key.ID())
 				}
+				e.print("thresholds   collectors %d, approvers %d, admins %d", t.Root.Thresholds.Collectors, t.Root.Thresholds.Approvers, t.Root.Thresholds.Admins)
 				e.print("policy       %s", t.Root.Policy.Short())
 				if t.Damaged != "" {
 					e.print("proposed     cannot be signed: %s", t.Damaged)
@@ -141,4 +142,29 @@ func (e *env) trustClock() *cobra.Command {
 			})
 		},
 	}
+}
+
+func (e *env) trustThresholds() *cobra.Command {
+	var t trust.Thresholds
+	c := &cobra.Command{
+		Use: "thresholds [--collectors N] [--approvers N] [--admins N]", Short: "Say how many people must sign; after sealing a second admin signs it", Args: cobra.NoArgs,
+		Example: "  enisle -C low trust thresholds --collectors 2",
+		RunE: func(c *cobra.Command, _ []string) error {
+			pending, err := e.app().SetThresholds(c.Context(), t)
+			if err != nil {
+				return err
+			}
+			return e.result(map[string]any{"thresholds": t, "pending": pending}, func() {
+				if pending {
+					e.say("proposed; a second admin signs it with 'enisle trust sign'")
+					return
+				}
+				e.say("the thresholds are in force")
+			})
+		},
+	}
+	c.Flags().IntVar(&t.Collectors, "collectors", 0, "who must sign a shipment; at least 1")
+	c.Flags().IntVar(&t.Approvers, "approvers", 0, "who must approve a release; at least 2")
+	c.Flags().IntVar(&t.Admins, "admins", 0, "who must sign a change of the root; at least 2")
+	return c
 }

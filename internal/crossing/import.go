@@ -13,6 +13,7 @@ import (
 
 	"enisle/internal/artifact"
 	"enisle/internal/carry/shipment"
+	"enisle/internal/disk"
 	"enisle/internal/fail"
 	"enisle/internal/judge/policy"
 	"enisle/internal/site"
@@ -76,6 +77,9 @@ func Import(ctx context.Context, s *site.Site, by site.Actor, opt ImportOptions)
 		return im.out, err
 	}
 	if err := m.CheckSet(v.Header); err != nil {
+		return im.out, err
+	}
+	if err := im.preflight(); err != nil {
 		return im.out, err
 	}
 	if im.identity, err = s.AgeIdentity(opt.Passphrase); err != nil {
@@ -337,6 +341,20 @@ func (im *importing) follows(last state.Shipment, ok bool) error {
 		im.out.Notes = append(im.out.Notes, fmt.Sprintf("%sshipments %d to %d of this stream never arrived", GapNote, last.Sequence+1, h.Sequence-1))
 	}
 	return nil
+}
+
+// preflight refuses to begin what cannot end. What an interrupted run brought in
+// already is not asked for again.
+func (im *importing) preflight() error {
+	if im.out.Resumed || im.mend {
+		return nil
+	}
+	free, err := disk.Free(im.site.Dir)
+	if err == nil && im.verified.Header.Carried.Bytes > free {
+		err = fail.As(fail.Partial, "free some space and run the same command again",
+			fmt.Errorf("shipment %s brings %d bytes, and %d bytes are free", im.verified.Header.ID, im.verified.Header.Carried.Bytes, free))
+	}
+	return err
 }
 
 // findBase makes sure that everything the shipment builds on is held whole.

@@ -19,6 +19,7 @@ import (
 
 	"enisle/internal/artifact"
 	"enisle/internal/carry/shipment"
+	"enisle/internal/disk"
 	"enisle/internal/fail"
 	"enisle/internal/judge/policy"
 	"enisle/internal/site"
@@ -35,6 +36,8 @@ type PackOptions struct {
 	DryRun     bool
 	Progress   Progress
 	Full       bool // carry everything, whatever the islands hold
+	// Unproven leaves out reading back what was written.
+	Unproven bool
 }
 
 // Packed says what a shipment came to.
@@ -49,7 +52,8 @@ type Packed struct {
 	Already   bool   `json:"already"` // it stood there complete
 	Sealed    bool   `json:"sealed"`  // this run sealed the site's people
 
-	Base []string `json:"base"` // ids of the shipments it builds on
+	Base    []string `json:"base"`    // ids of the shipments it builds on
+	Missing int      `json:"missing"` // collectors who must sign it still
 }
 
 // Pack seals what was collected into the next shipment for every paired island.
@@ -226,9 +230,6 @@ func (p *packing) mayPack(by site.Actor) error {
 	if _, err := r.Holder(false, trust.Collector)(by.ID()); err != nil {
 		return fail.Refuse("let a collector pack", err)
 	}
-	if need := r.Thresholds.Collectors; need > 1 {
-		return fail.Refuse("this version seals with one collector", fmt.Errorf("the root wants %d collectors", need))
-	}
 	return nil
 }
 
@@ -266,6 +267,9 @@ func (p *packing) run(ctx context.Context, by site.Actor, intent int64) (err err
 	if p.pack.Envelope != nil {
 		return p.writeHeader(ctx, dir, intent)
 	}
+	if err := p.preflight(dir); err != nil {
+		return fmt.Errorf("pack: %w", err)
+	}
 	if err := p.write(ctx, dir, [16]byte(set)); err != nil {
 		return fmt.Errorf("pack: %w", err)
 	}
@@ -298,7 +302,7 @@ func (p *packing) number(ctx context.Context) (resuming bool, err error) {
 // sameMedia reports whether the finished shipment stands at opt.To already.
 func (p *packing) sameMedia(last state.Pack) bool {
 	b, err := os.ReadFile(filepath.Join(p.opt.To, shipment.HeaderName))
-	return err == nil && bytes.Equal(b, last.Envelope)
+	return err == nil && samePayload(b, last.Envelope)
 }
 
 // volumesStand reports whether a shipment that was sealed just before a crash
@@ -340,7 +344,7 @@ func (p *packing) take(ctx context.Context, sequence uint64) error {
 // already accepts a finished shipment that stands where this one would go, if
 // it is the very one; a rerun after a crash at the last moment finds it so.
 func (p *packing) already(ctx context.Context, header []byte, intent int64) error {
-	if !bytes.Equal(header, p.pack.Envelope) {
+	if !samePayload(header, p.pack.Envelope) {
 		return fail.Refuse("empty the directory, or name another one", errors.New("another shipment stands where this one is to be written"))
 	}
 	h, err := headerOf(header)
@@ -354,6 +358,12 @@ func (p *packing) already(ctx context.Context, header []byte, intent int64) erro
 	if err := errors.Join(m.CheckSet(h), m.Close()); err != nil {
 		return err
 	}
+	if !bytes.Equal(header, p.pack.Envelope) {
+		// More collectors have signed since.
+		if err := writeHeaderTo(p.opt.To, p.pack.Envelope); err != nil {
+			return err
+		}
+	}
 	p.describe(h)
 	p.out.Already = true
 	return p.finish(ctx, intent)
@@ -361,6 +371,11 @@ func (p *packing) already(ctx context.Context, header []byte, intent int64) erro
 
 func (p *packing) describe(h shipment.Header) {
 	p.out.ID, p.out.Sequence, p.out.Volumes, p.out.Bytes = h.ID, h.Sequence, len(h.Volumes), 0
+	if r := p.site.Roots.Root(); r.With(trust.Collector) > 0 {
+		if e, err := trust.Parse(p.pack.Envelope); err == nil {
+			p.out.Missing = max(0, r.Thresholds.Collectors-len(e.Signatures)+1)
+		}
+	}
 	for _, v := range h.Volumes {
 		p.out.Bytes += v.Size
 	}
@@ -377,6 +392,9 @@ func (p *packing) write(ctx context.Context, dir *os.Root, set [16]byte) error {
 	opt := p.writeOptions(set)
 	opt.Progress = p.opt.Progress.start("packing", p.out.Payload)
 	volumes, err := shipment.Write(ctx, dir, p.blobs, opt)
+	if err == nil && !p.opt.Unproven {
+		err = p.prove(ctx, volumes)
+	}
 	if err != nil {
 		if errors.Is(err, context.Canceled) {
 			err = fail.As(fail.Partial, "run the same command again: it goes on where it stopped", err)
@@ -384,6 +402,45 @@ func (p *packing) write(ctx context.Context, dir *os.Root, set [16]byte) error {
 		return err
 	}
 	return p.header(ctx, volumes)
+}
+
+// prove reads back from the medium what was written to it. Only then is a header
+// signed over it.
+func (p *packing) prove(ctx context.Context, volumes []shipment.Volume) (err error) {
+	m, err := shipment.OpenMedia(p.opt.To)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, m.Close()) }()
+	var total int64
+	for _, v := range volumes {
+		total += v.Size
+	}
+	err = m.Read(ctx, shipment.Header{Set: p.pack.Set, Volumes: volumes}, shipment.ReadOptions{Fresh: true, Progress: p.opt.Progress.start("reading back", total)})
+	if fail.IsRefused(err) {
+		err = fail.Refuse("do not use this medium; remove what stands there and pack to another one", fmt.Errorf("the medium did not keep what was written: %w", err))
+	}
+	return err
+}
+
+// preflight refuses to begin what cannot end.
+func (p *packing) preflight(dir *os.Root) error {
+	volumes, size, err := shipment.Plan(p.blobs, p.writeOptions([16]byte{}))
+	if err != nil {
+		return err
+	}
+	free, err := disk.Free(p.opt.To)
+	if err != nil {
+		return err
+	}
+	have, err := shipment.Size(dir)
+	if err != nil {
+		return err
+	}
+	if size-have > free {
+		return fail.As(fail.Partial, "use a larger medium, or --media for several", fmt.Errorf("%d volumes of together %d bytes are to be written, and %d bytes are free", volumes, size-have, free))
+	}
+	return nil
 }
 
 // header builds the header; it is signed in seal.

@@ -1,6 +1,7 @@
 // Package disk writes large files past the page cache where the file system
-// allows it: on a machine with few cores the copy into the cache and its
-// write-back cost more than everything else that is done with the data.
+// allows it, and reads them back from the medium: on a machine with few cores the
+// copy into the cache and its write-back cost more than everything else that is
+// done with the data, and what comes from the cache proves nothing.
 package disk
 
 import (
@@ -16,6 +17,19 @@ const (
 	block  = 4096    // bytes; every file system in use takes direct writes in these
 	buffer = 4 << 20 // bytes; one direct write
 )
+
+// Forget drops what the page cache holds of a file, so that the next read comes
+// from the medium. What has not been written back yet stays.
+func Forget(f *os.File) error { return unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED) }
+
+// Free returns how many bytes a user may still write beside a path.
+func Free(path string) (int64, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(path, &st); err != nil {
+		return 0, fmt.Errorf("free space of %s: %w", path, err)
+	}
+	return int64(st.Bavail) * st.Bsize, nil
+}
 
 // Appender writes the end of a file, in large direct writes. At most 4 MiB are
 // held back until Finish. It is for one goroutine.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -74,5 +75,41 @@ func TestFullDisk(t *testing.T) {
 	_, err = a.Write(content(9 << 20))
 	if !errors.Is(err, unix.ENOSPC) {
 		t.Errorf("writing to a full disk: %v", err)
+	}
+}
+
+// TestForget looks at the page cache itself.
+func TestForget(t *testing.T) {
+	f := open(t, filepath.Join(t.TempDir(), "f"))
+	if _, err := f.Write(content(8 << 20)); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	resident := func() (n int) {
+		m, err := unix.Mmap(int(f.Fd()), 0, 8<<20, unix.PROT_READ, unix.MAP_SHARED)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = unix.Munmap(m) }()
+		pages := make([]byte, (8<<20)/os.Getpagesize())
+		if _, _, errno := unix.Syscall(unix.SYS_MINCORE, uintptr(unsafe.Pointer(&m[0])), uintptr(len(m)), uintptr(unsafe.Pointer(&pages[0]))); errno != 0 {
+			t.Fatal(errno)
+		}
+		for _, p := range pages {
+			n += int(p & 1)
+		}
+		return n
+	}
+	before := resident()
+	if before == 0 {
+		t.Skip("nothing was cached: there is nothing to see")
+	}
+	if err := Forget(f); err != nil {
+		t.Fatal(err)
+	}
+	if after := resident(); after*10 > before {
+		t.Errorf("%d pages are cached still, of %d", after, before)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -571,5 +572,71 @@ func TestAFullDiskIsResumed(t *testing.T) {
 	}
 	if _, _, err := island.VerifyLedger(t.Context()); err != nil {
 		t.Error(err)
+	}
+}
+
+// A medium that does not keep what was written is found out before anybody
+// signs that the shipment is good.
+func TestAMediumThatLiesIsNotSealed(t *testing.T) {
+	w := newWorld(t)
+	w.collect()
+	a := w.app("low")
+	a.Progress = func(label string, _ int64) func(int64) {
+		if label == "reading back" {
+			w.flip("media/volume-0001.enisle", 100_000, 3)
+		}
+		return func(int64) {}
+	}
+	_, err := a.Pack(t.Context(), crossing.PackOptions{To: w.path("media")})
+	refused(t, err, "volume 1, frame 1: damaged")
+	if _, err := os.Stat(w.path("media/header.json")); err == nil {
+		t.Error("it was sealed")
+	}
+	w.pack("another", 0)
+	_, err = w.importFrom("another")
+	w.must(err)
+}
+
+// flip changes one bit of a file.
+func (w *world) flip(name string, at int64, bit int) {
+	w.t.Helper()
+	f, err := os.OpenFile(w.path(name), os.O_RDWR, 0)
+	w.must(err)
+	b := make([]byte, 1)
+	_, err = f.ReadAt(b, at)
+	w.must(err)
+	b[0] ^= 1 << bit
+	_, err = f.WriteAt(b, at)
+	w.must(errors.Join(err, f.Close()))
+}
+
+// What cannot end is not begun.
+func TestPreflight(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("mounting a small file system needs root")
+	}
+	w := newWorld(t)
+	small := w.path("small")
+	w.must(os.Mkdir(small, 0o700))
+	if err := unix.Mount("tmpfs", small, "tmpfs", 0, "size=6m"); err != nil {
+		t.Skipf("mounting a small file system is not allowed here: %v", err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(small, 0) })
+	w.request("large", 20<<20)
+	w.collect()
+	_, err := w.app("low").Pack(t.Context(), crossing.PackOptions{To: filepath.Join(small, "media")})
+	if fail.ExitCode(err) != 4 || !strings.Contains(fmt.Sprint(err), "bytes are free") {
+		t.Errorf("packing 20 MiB into 6: %v", err)
+	}
+	if files, err := filepath.Glob(filepath.Join(small, "media", "*")); err != nil || len(files) != 0 {
+		t.Errorf("something was begun: %v, %v", files, err)
+	}
+	w.pack("media", 0)
+	w.must(os.CopyFS(filepath.Join(small, "high"), os.DirFS(w.path("high"))))
+	high := w.app("high")
+	high.Dir = filepath.Join(small, "high")
+	_, err = high.Import(t.Context(), w.path("media"))
+	if fail.ExitCode(err) != 4 || !strings.Contains(fmt.Sprint(err), "bytes are free") {
+		t.Errorf("importing 20 MiB into 6: %v", err)
 	}
 }

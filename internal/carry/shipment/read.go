@@ -12,6 +12,7 @@ import (
 	"filippo.io/age"
 	"golang.org/x/sys/unix"
 
+	"enisle/internal/disk"
 	"enisle/internal/fail"
 )
 
@@ -19,6 +20,8 @@ import (
 type ReadOptions struct {
 	// Identities open the frames; none means that frames are only verified.
 	Identities []age.Identity
+	// Fresh reads from the medium what the page cache may hold.
+	Fresh bool
 	// Volume and Frame are the first to be read; zero means from the start.
 	Volume, Frame int
 	// Chunk receives the content in order; p is valid until it returns.
@@ -61,6 +64,11 @@ func (m *Media) readVolume(ctx context.Context, h Header, v Volume, first int, o
 	defer func() { err = errors.Join(err, f.Close()) }()
 	if st.Size() != v.Size {
 		return m.wrongSize(h, v, st.Size())
+	}
+	if opt.Fresh {
+		if err := disk.Forget(f); err != nil {
+			return fmt.Errorf("volume %d: %w", v.Number, err)
+		}
 	}
 	p := place{h.SetBytes(), v.Number}
 	entries, err := readIndex(f, p, v)

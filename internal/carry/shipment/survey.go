@@ -139,25 +139,17 @@ func Prepare(dir *os.Root, set [16]byte, resuming bool) (header []byte, err erro
 	return nil, nil
 }
 
-// Discard removes what an interrupted run left in dir and nothing else.
-func Discard(dir *os.Root) error {
+// Size returns how many bytes stand in dir already.
+func Size(dir *os.Root) (n int64, err error) {
 	d, err := dir.Open(".")
 	if err != nil {
-		return err
+		return 0, err
 	}
-	names, err := d.Readdirnames(-1)
-	if err = errors.Join(err, d.Close()); err != nil {
-		return err
+	infos, err := d.Readdir(-1)
+	for _, st := range infos {
+		n += st.Size()
 	}
-	for _, name := range names {
-		base := strings.TrimSuffix(name, partialSuffix)
-		if base == HeaderName && name != base || base == BillName || isVolume(base) {
-			if err := dir.Remove(name); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+	return n, errors.Join(err, d.Close())
 }
 
 // WriteFile writes a small file into dir, durably and under its name only when

@@ -58,6 +58,18 @@ func (e *Envelope) add(k *Key) error {
 	return nil
 }
 
+// Cosign returns an envelope with one more signature.
+func Cosign(envelope []byte, k *Key) ([]byte, error) {
+	e, err := Parse(envelope)
+	if err != nil {
+		return nil, err
+	}
+	if err := e.add(k); err != nil {
+		return nil, err
+	}
+	return json.Marshal(e)
+}
+
 // SignDetached returns only the signature over a payload of a type.
 func SignDetached(payloadType string, payload []byte, k *Key) ([]byte, error) {
 	return k.sign(pae(payloadType, payload))

@@ -210,7 +210,7 @@ func (r *Roots) adopt(env []byte) error {
 
 // enough refuses a next version that nobody could ever follow by another.
 func (r Root) enough(next Root) error {
-	if need := r.Thresholds.Admins; r.With(Admin) >= need && next.With(Admin) < need {
+	if need := next.Thresholds.Admins; r.With(Admin) >= r.Thresholds.Admins && next.With(Admin) < need {
 		return fail.Refuse("enrol another admin first, with 'enisle person add'", fmt.Errorf("%d would be left as admin, and %d are needed to change anything", next.With(Admin), need))
 	}
 	return nil
@@ -264,7 +264,8 @@ func (r Root) changes(next Root) (out []string) {
 		say("say that the time is %s", next.Clock.Format("2006-01-02 15:04:05 MST"))
 	}
 	if r.Thresholds != next.Thresholds {
-		say("thresholds %+v instead of %+v", next.Thresholds, r.Thresholds)
+		t, old := next.Thresholds, r.Thresholds
+		say("want %d collectors, %d approvers, %d admins instead of %d, %d, %d", t.Collectors, t.Approvers, t.Admins, old.Collectors, old.Approvers, old.Admins)
 	}
 	return out
 }

@@ -279,6 +279,25 @@ func (r Root) SetPolicy(d artifact.Digest) (Root, error) {
 	return r, r.refusal()
 }
 
+// SetThresholds says how many different keys an act needs; 0 leaves a number as
+// it is.
+func (r Root) SetThresholds(t Thresholds) (Root, error) {
+	for _, n := range []struct {
+		now  *int
+		next int
+		role string
+	}{{&r.Thresholds.Collectors, t.Collectors, Collector}, {&r.Thresholds.Approvers, t.Approvers, Approver}, {&r.Thresholds.Admins, t.Admins, Admin}} {
+		if n.next == 0 {
+			continue
+		}
+		if r.With(n.role) < n.next {
+			return r, fail.Refuse("enrol more first, with 'enisle person add'", fmt.Errorf("%d are enrolled as %s, and %d would be needed", r.With(n.role), n.role, n.next))
+		}
+		*n.now = n.next
+	}
+	return r, r.refusal()
+}
+
 // SetClock says what time it is.
 func (r Root) SetClock(now time.Time) (Root, error) {
 	r.Clock = now.UTC().Truncate(time.Second)
