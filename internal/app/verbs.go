@@ -54,15 +54,16 @@ func (a *App) Sign(ctx context.Context, id string, opt crossing.SignOptions) (ou
 type Medium struct {
 	Header   shipment.Header `json:"header"`
 	Ignored  []string        `json:"ignored"`
-	Verified bool            `json:"verified"`         // signatures, sender and recipient are proven
-	Why      string          `json:"why,omitempty"`    // why not
-	Frames   int             `json:"frames,omitempty"` // frames verified
+	Verified bool            `json:"verified"`          // signatures, sender and recipient are proven
+	Why      string          `json:"why,omitempty"`     // why not
+	Frames   int             `json:"frames,omitempty"`  // frames verified
+	Missing  []int           `json:"missing,omitempty"` // volumes that are on other media
 }
 
 // InspectMedia reads the header of a medium without importing anything. Without
 // a site, or one that does not know the sender, what it says is only a claim.
-func (a *App) InspectMedia(ctx context.Context, dir string) (out Medium, err error) {
-	m, err := shipment.OpenMedia(dir)
+func (a *App) InspectMedia(ctx context.Context, dirs ...string) (out Medium, err error) {
+	m, err := shipment.OpenMedia(dirs...)
 	if err != nil {
 		return out, err
 	}
@@ -71,7 +72,7 @@ func (a *App) InspectMedia(ctx context.Context, dir string) (out Medium, err err
 	verr := a.read(ctx, func(s *site.Site) error {
 		v, err := crossing.VerifyHeader(ctx, s, m)
 		if err == nil {
-			err = m.CheckSet(v.Header)
+			err, out.Missing = m.CheckSet(v.Header), m.Missing(v.Header)
 		}
 		out.Header = v.Header
 		return err
@@ -87,8 +88,8 @@ func (a *App) InspectMedia(ctx context.Context, dir string) (out Medium, err err
 }
 
 // Verify checks every frame on a medium against the roots of the site.
-func (a *App) Verify(ctx context.Context, dir string) (out Medium, err error) {
-	m, err := shipment.OpenMedia(dir)
+func (a *App) Verify(ctx context.Context, dirs ...string) (out Medium, err error) {
+	m, err := shipment.OpenMedia(dirs...)
 	if err != nil {
 		return out, err
 	}
@@ -100,7 +101,7 @@ func (a *App) Verify(ctx context.Context, dir string) (out Medium, err error) {
 			return err
 		}
 		out.Header = v.Header
-		if err := m.CheckSet(v.Header); err != nil {
+		if err := m.CheckWhole(v.Header); err != nil {
 			return err
 		}
 		var total int64
@@ -118,9 +119,19 @@ func (a *App) Verify(ctx context.Context, dir string) (out Medium, err error) {
 }
 
 // Import brings a shipment into quarantine.
-func (a *App) Import(ctx context.Context, dir string) (out crossing.Imported, err error) {
+func (a *App) Import(ctx context.Context, dirs ...string) (out crossing.Imported, err error) {
+	return a.importMedia(ctx, crossing.ImportOptions{From: dirs})
+}
+
+// ImportMore is Import of some of the volumes of a shipment: others come later.
+func (a *App) ImportMore(ctx context.Context, dirs ...string) (out crossing.Imported, err error) {
+	return a.importMedia(ctx, crossing.ImportOptions{From: dirs, More: true})
+}
+
+func (a *App) importMedia(ctx context.Context, opt crossing.ImportOptions) (out crossing.Imported, err error) {
+	opt.Progress, opt.Passphrase = a.Progress, a.askSite()
 	err = a.change(ctx, "import", func(s *site.Site, by site.Actor) error {
-		out, err = crossing.Import(ctx, s, by, crossing.ImportOptions{From: dir, Progress: a.Progress, Passphrase: a.askSite()})
+		out, err = crossing.Import(ctx, s, by, opt)
 		return err
 	})
 	return out, err

@@ -3,12 +3,18 @@ package cli
 import "github.com/spf13/cobra"
 
 func (e *env) importMedia() *cobra.Command {
-	return &cobra.Command{
-		Use: "import DIR", Short: "Bring a shipment into quarantine, verified frame by frame", Args: cobra.ExactArgs(1),
-		Long:    "Bring a shipment into quarantine, verified frame by frame while it is read.\nThe medium is never written to. A run that was interrupted goes on where it stopped.",
-		Example: "  enisle -C high import /media/usb",
+	var more bool
+	c := &cobra.Command{
+		Use: "import DIR…", Short: "Bring a shipment into quarantine, verified frame by frame", Args: cobra.MinimumNArgs(1),
+		Long: "Bring a shipment into quarantine, verified frame by frame while it is read.\nThe medium is never written to. A run that was interrupted goes on where it stopped.\n" +
+			"Several directories are read at the same time; with --more one after the other, in any order.",
+		Example: "  enisle -C high import /media/usb\n  enisle -C high import --more /media/dvd   # and again with the next disc",
 		RunE: func(c *cobra.Command, args []string) error {
-			out, err := e.app().Import(c.Context(), args[0])
+			do := e.app().Import
+			if more {
+				do = e.app().ImportMore
+			}
+			out, err := do(c.Context(), args...)
 			e.warnSealed(c, out.Sealed)
 			if err != nil {
 				return err
@@ -29,4 +35,6 @@ func (e *env) importMedia() *cobra.Command {
 			})
 		},
 	}
+	c.Flags().BoolVar(&more, "more", false, "load the volumes that are here; others come later (exit 4 until all are there)")
+	return c
 }

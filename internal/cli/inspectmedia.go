@@ -10,10 +10,10 @@ import (
 
 func (e *env) inspectMedia() *cobra.Command {
 	return &cobra.Command{
-		Use: "inspect-media DIR", Short: "Say who sealed a shipment, for whom and how large, without importing", Args: cobra.ExactArgs(1),
+		Use: "inspect-media DIR…", Short: "Say who sealed a shipment, for whom and how large, without importing", Args: cobra.MinimumNArgs(1),
 		Example: "  enisle -C high inspect-media /media/usb",
 		RunE: func(c *cobra.Command, args []string) error {
-			m, err := e.app().InspectMedia(c.Context(), args[0])
+			m, err := e.app().InspectMedia(c.Context(), args...)
 			if err != nil {
 				return err
 			}
@@ -31,6 +31,9 @@ func (e *env) showMedium(m app.Medium) {
 	}
 	e.print("sealed     %s, expires %s", h.Created.Format("2006-01-02 15:04"), h.Expires.Format("2006-01-02"))
 	e.print("content    %d artifacts, %s, of which %s are here in %d volumes", h.Artifacts, size(h.Bytes), size(h.Carried.Bytes), len(h.Volumes))
+	if len(m.Missing) > 0 {
+		e.print("elsewhere  volumes %v", m.Missing)
+	}
 	for _, b := range h.Base {
 		e.print("builds on  %s", b.ID)
 	}

@@ -5,14 +5,14 @@ import "github.com/spf13/cobra"
 func (e *env) verify() *cobra.Command {
 	var site string
 	c := &cobra.Command{
-		Use: "verify DIR [--site SITE]", Short: "Check every frame of a shipment against the roots of a site", Args: cobra.ExactArgs(1),
+		Use: "verify DIR… [--site SITE]", Short: "Check every frame of a shipment against the roots of a site", Args: cobra.MinimumNArgs(1),
 		Example: "  enisle verify /media/usb --site high",
 		RunE: func(c *cobra.Command, args []string) error {
 			a := e.app()
 			if site != "" {
 				a.Dir = site
 			}
-			m, err := a.Verify(c.Context(), args[0])
+			m, err := a.Verify(c.Context(), args...)
 			if err != nil {
 				return err
 			}

@@ -7,9 +7,11 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"filippo.io/age"
+	"golang.org/x/sync/errgroup"
 
 	"enisle/internal/artifact"
 	"enisle/internal/carry/shipment"
@@ -23,7 +25,8 @@ import (
 
 // ImportOptions say what is imported.
 type ImportOptions struct {
-	From       string // directory with the shipment; never written to
+	From       []string // directories with the shipment; never written to
+	More       bool     // other volumes come later: load what is here
 	Passphrase func() (string, error)
 	Progress   Progress
 	// MarkEvery is how many bytes are read between two points from which a run can
@@ -40,7 +43,8 @@ type Imported struct {
 	Bytes     int64    `json:"bytes"`
 	Already   bool     `json:"already"` // it was imported before: nothing was done
 	Resumed   bool     `json:"resumed"`
-	Sealed    bool     `json:"sealed"` // this run sealed the site's people
+	Sealed    bool     `json:"sealed"`            // this run sealed the site's people
+	Missing   []int    `json:"missing,omitempty"` // volumes that are still to come
 	Notes     []string `json:"notes"`
 	Ignored   []string `json:"ignored"` // names on the medium that an operating system left
 }
@@ -56,7 +60,7 @@ func Import(ctx context.Context, s *site.Site, by site.Actor, opt ImportOptions)
 	if err := s.Require(trust.High); err != nil {
 		return Imported{}, err
 	}
-	m, err := shipment.OpenMedia(opt.From)
+	m, err := shipment.OpenMedia(opt.From...)
 	if err != nil {
 		return Imported{}, err
 	}
@@ -76,7 +80,7 @@ func Import(ctx context.Context, s *site.Site, by site.Actor, opt ImportOptions)
 	if err := im.findBase(ctx); err != nil {
 		return im.out, err
 	}
-	if err := m.CheckSet(v.Header); err != nil {
+	if err := im.checkSet(); err != nil {
 		return im.out, err
 	}
 	if err := im.preflight(); err != nil {
@@ -268,7 +272,7 @@ func (im *importing) admit(ctx context.Context) (done bool, err error) {
 			return nil
 		}
 		if ok {
-			im.row, im.out.Resumed = row, row.Frame > 0
+			im.row, im.out.Resumed = row, len(row.Marks) > 0
 		}
 		last, ok, err := tx.LastImported(stream)
 		if err != nil {
@@ -343,6 +347,24 @@ func (im *importing) follows(last state.Shipment, ok bool) error {
 	return nil
 }
 
+// checkSet compares the media with the header. Volumes that an earlier run read to
+// their end need not be here; others may be missing only if more is to come.
+func (im *importing) checkSet() error {
+	h := im.verified.Header
+	if err := im.media.CheckSet(h); err != nil {
+		return err
+	}
+	for _, n := range im.media.Missing(h) {
+		if im.mend || im.row.Marks[n] < h.Volumes[n-1].Frames {
+			im.out.Missing = append(im.out.Missing, n)
+		}
+	}
+	if len(im.out.Missing) > 0 && (!im.opt.More || im.mend) {
+		return fail.Refuse("name the directories of all media; or load one after the other, with --more", fmt.Errorf("volume %d of %d is missing", im.out.Missing[0], len(h.Volumes)))
+	}
+	return nil
+}
+
 // preflight refuses to begin what cannot end. What an interrupted run brought in
 // already is not asked for again.
 func (im *importing) preflight() error {
@@ -401,24 +423,17 @@ func (im *importing) run(ctx context.Context, intent int64) error {
 	if err := im.begin(ctx); err != nil {
 		return err
 	}
-	err := im.read(ctx)
-	if errors.Is(err, errAgain) {
-		// What an earlier run left does not continue: read everything.
-		im.row.Volume, im.row.Frame = 0, 0
-		if err = im.begin(ctx); err == nil {
-			err = im.read(ctx)
-		}
-	}
-	if errors.Is(err, errAgain) {
-		err = fail.Refuse("run 'enisle check', then import it again", fmt.Errorf("shipment %s: the quarantine changed while it was read", im.row.ID))
-	}
-	if err != nil {
+	if err := im.read(ctx); err != nil {
 		if errors.Is(err, context.Canceled) {
 			err = fail.As(fail.Partial, "run the same command again: it goes on where it stopped", err)
 		}
 		return err
 	}
-	got, err := im.sink.complete(im.verified.Header)
+	if len(im.out.Missing) > 0 {
+		return fail.As(fail.Partial, "run the same command with the directory of the next medium", fmt.Errorf("shipment %s: volumes %s of %d are still to come",
+			im.row.ID, numbers(im.out.Missing), len(im.verified.Header.Volumes)))
+	}
+	got, err := im.sink.complete(ctx, im.verified.Header)
 	if err != nil {
 		return err
 	}
@@ -462,14 +477,10 @@ func (im *importing) mended(got set) error {
 func (im *importing) begin(ctx context.Context) error {
 	im.sink = newSink(im.site, im.row.Content, im.base)
 	if im.mend {
-		im.row.Volume, im.row.Frame = 0, 0
 		return nil
 	}
-	if im.row.Frame > 0 {
-		if err := im.sink.restore(); err != nil {
-			im.row.Volume, im.row.Frame = 0, 0
-			im.sink = newSink(im.site, im.row.Content, im.base)
-		}
+	if len(im.row.Marks) > 0 {
+		im.sink.restore()
 	}
 	return im.site.State.Update(ctx, func(tx *state.Tx) error {
 		all, err := tx.Shipments()
@@ -491,36 +502,87 @@ func (im *importing) begin(ctx context.Context) error {
 // taken up, in bytes.
 const markEvery = 1 << 30
 
+// read reads every volume that is here, those of different directories at the
+// same time, and remembers how far each was read.
 func (im *importing) read(ctx context.Context) error {
-	every := im.opt.MarkEvery
-	if every == 0 {
-		every = markEvery
-	}
 	h := im.verified.Header
-	var total, since int64
+	r := &reading{importing: im, every: im.opt.MarkEvery, from: map[int]int{}}
+	if r.every == 0 {
+		r.every = markEvery
+	}
+	marks := im.row.Marks
+	if im.mend {
+		marks = nil
+	}
+	var total int64
 	for _, v := range h.Volumes {
 		total += v.Size
+		r.from[v.Number] = marks[v.Number] + 1
 	}
-	show := im.opt.Progress.start("importing", total)
+	r.show = im.opt.Progress.start("importing", total)
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(maxLanes)
+	for _, volumes := range im.media.Lanes(h) {
+		g.Go(func() error { return r.lane(ctx, volumes) })
+	}
+	return g.Wait()
+}
+
+// maxLanes is how many directories are read at the same time; each takes some
+// 32 MiB of memory.
+const maxLanes = 4
+
+// reading is what the lanes of one run share.
+type reading struct {
+	*importing
+	every int64
+	from  map[int]int
+	mu    sync.Mutex // of row.Marks and show
+	show  func(int64)
+}
+
+func (r *reading) lane(ctx context.Context, volumes []shipment.Volume) error {
+	l := &lane{sink: r.sink}
+	var since int64
 	opt := shipment.ReadOptions{
-		Identities: []age.Identity{im.identity}, Volume: im.row.Volume, Frame: im.row.Frame + 1,
-		Chunk:    func(c shipment.Chunk) error { return im.sink.take(ctx, c) },
-		Progress: func(n int64) { since += n; show(n) },
+		Identities: []age.Identity{r.identity}, Volumes: volumes, From: r.from, Chunk: l.take,
+		Progress: func(n int64) {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			since += n
+			r.show(n)
+		},
+		Mark: func(volume, frame int) error {
+			last := frame == r.verified.Header.Volumes[volume-1].Frames && len(r.out.Missing) > 0
+			if r.mend || since < r.every && !last {
+				return nil
+			}
+			since = 0
+			return r.mark(ctx, volume, frame)
+		},
 	}
-	if im.row.Frame == 0 {
-		opt.Volume, opt.Frame = 0, 0
+	err := r.media.Read(ctx, r.verified.Header, opt)
+	return errors.Join(err, l.suspend())
+}
+
+// mark makes durable what was written and remembers the frame.
+func (r *reading) mark(ctx context.Context, volume, frame int) error {
+	if err := r.site.Quarantine.Flush(); err != nil {
+		return err
 	}
-	opt.Mark = func(volume, frame int) error {
-		if since < every || im.mend {
-			return nil
-		}
-		since = 0
-		if err := im.site.Quarantine.Flush(); err != nil {
-			return err
-		}
-		im.row.Volume, im.row.Frame = volume, frame
-		return im.site.State.Update(ctx, func(tx *state.Tx) error { return tx.SetShipment(im.row) })
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.row.Marks == nil {
+		r.row.Marks = map[int]int{}
 	}
-	err := im.media.Read(ctx, h, opt)
-	return errors.Join(err, im.sink.suspend())
+	r.row.Marks[volume] = frame
+	return r.site.State.Update(ctx, func(tx *state.Tx) error { return tx.SetShipment(r.row) })
+}
+
+func numbers(all []int) string {
+	var words []string
+	for _, n := range all {
+		words = append(words, strconv.Itoa(n))
+	}
+	return strings.Join(words, ", ")
 }

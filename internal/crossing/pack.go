@@ -355,7 +355,7 @@ func (p *packing) already(ctx context.Context, header []byte, intent int64) erro
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(m.CheckSet(h), m.Close()); err != nil {
+	if err := errors.Join(m.CheckWhole(h), m.Close()); err != nil {
 		return err
 	}
 	if !bytes.Equal(header, p.pack.Envelope) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 
 	"enisle/internal/artifact"
 	"enisle/internal/carry/shipment"
@@ -13,40 +14,39 @@ import (
 	"enisle/internal/site/store"
 )
 
-// errAgain says that what an interrupted import left cannot be continued.
-var errAgain = errors.New("start again from the first frame")
-
-// sink puts the chunks of a shipment into quarantine. It takes only blobs that
-// the signed content root asks for: first the index, then the manifests it
-// names, then the files they name.
+// sink puts the content of a shipment into quarantine. Volumes come in any order
+// and several at a time: each is written by a lane. As soon as the content root is
+// known, only what it asks for is taken: the index, the manifests it names, the
+// files they name.
 type sink struct {
-	site     *site.Site
-	content  artifact.Digest
-	base     map[artifact.Digest]bool  // held already, and left out
+	site    *site.Site
+	content artifact.Digest
+	base    map[artifact.Digest]bool // held already, and left out
+
+	mu       sync.Mutex
+	learned  bool                      // the index is known
 	expected map[artifact.Digest]int64 // size in bytes; -1 for the index
 	entries  map[artifact.Digest]store.Entry
+	unasked  map[artifact.Digest]bool // came before anybody knew what was asked for
 	request  string
-
-	blob shipment.Blob // the one being written
-	w    *store.Writer
-	skip bool // it is held already
 }
 
 func newSink(s *site.Site, content artifact.Digest, base map[artifact.Digest]bool) *sink {
-	return &sink{site: s, content: content, base: base, expected: map[artifact.Digest]int64{content: -1}, entries: map[artifact.Digest]store.Entry{}}
+	return &sink{
+		site: s, content: content, base: base, expected: map[artifact.Digest]int64{content: -1},
+		entries: map[artifact.Digest]store.Entry{}, unasked: map[artifact.Digest]bool{},
+	}
 }
 
-// restore learns from index and manifests that an earlier run brought in.
-func (k *sink) restore() error {
-	if err := k.learn(k.content); err != nil {
-		return err
+// restore learns from index and manifests that an earlier run brought in. What
+// is not there yet is learned when it comes.
+func (k *sink) restore() {
+	if k.learn(k.content) != nil {
+		return
 	}
 	for d := range k.entries {
-		if err := k.learn(d); err != nil {
-			return err
-		}
+		_ = k.learn(d) // complete judges
 	}
-	return nil
 }
 
 // learn reads a blob that names others.
@@ -67,12 +67,12 @@ func (k *sink) learn(d artifact.Digest) error {
 		if err != nil {
 			return refuse(err)
 		}
-		k.request = request
+		k.request, k.learned = request, true
 		for _, e := range entries {
 			k.expected[e.Manifest], k.entries[e.Manifest] = e.Size, e
 		}
 		for _, e := range entries {
-			if !k.base[e.Manifest] {
+			if !k.base[e.Manifest] && !k.unasked[e.Manifest] {
 				continue
 			}
 			if err := k.learn(e.Manifest); err != nil {
@@ -96,119 +96,179 @@ func (k *sink) learn(d artifact.Digest) error {
 	return nil
 }
 
+// admit refuses a blob that is not part of the signed content, and reports
+// whether it is held already.
+func (k *sink) admit(b shipment.Blob) (held bool, err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	size, ok := k.expected[b.Digest]
+	asked := ok && (size < 0 && b.Size <= store.MaxManifest || size == b.Size) && (!k.base[b.Digest] || b.Digest == k.content)
+	if !k.learned && !ok {
+		k.unasked[b.Digest] = true
+		asked = true
+	}
+	if !asked {
+		return false, fail.Refuse("ask the low side for a new shipment", fmt.Errorf("blob %s of %d bytes is not part of the signed content", b.Digest.Short(), b.Size))
+	}
+	if held = k.site.Held.Has(b.Digest); held {
+		err = k.learn(b.Digest)
+	}
+	return held, err
+}
+
+func (k *sink) arrived(d artifact.Digest) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.learn(d)
+}
+
+func importKey(d artifact.Digest) string { return site.ImportKey + d.Hex() }
+
+// lane writes the content of one volume after the other.
+type lane struct {
+	*sink
+	blob shipment.Blob // the one being written
+	w    *store.Writer // of blob, while its parts come in order from its start
+	part *store.Part   // of blob, when they do not
+	skip bool          // it is held already
+}
+
 // take writes one chunk of a verified frame.
-func (k *sink) take(ctx context.Context, c shipment.Chunk) error {
-	if c.Offset == 0 || k.w == nil && !k.skip || c.Blob != k.blob {
-		if err := k.turn(ctx, c); err != nil {
+func (l *lane) take(c shipment.Chunk) error {
+	if c.Offset == 0 || c.Blob != l.blob || l.w == nil && l.part == nil && !l.skip {
+		if err := l.turn(c); err != nil {
 			return err
 		}
 	}
-	if k.skip {
+	switch {
+	case l.skip:
 		return nil
-	}
-	if k.w.Size() != c.Offset {
+	case l.part != nil:
+		_, err := l.part.WriteAt(c.Data, c.Offset)
+		return err
+	case l.w.Size() != c.Offset:
 		return fail.Refuse("ask the low side for a new shipment", fmt.Errorf("blob %s: its parts are out of order", c.Blob.Digest.Short()))
 	}
-	if _, err := k.w.Write(c.Data); err != nil {
+	if _, err := l.w.Write(c.Data); err != nil {
 		return err
 	}
-	if k.w.Size() < c.Blob.Size {
+	if l.w.Size() < c.Blob.Size {
 		return nil
 	}
-	w := k.w
-	k.w = nil
+	w := l.w
+	l.w = nil
 	if err := w.CommitLater(c.Blob.Digest, c.Blob.Size); err != nil {
 		return err
 	}
-	return k.learn(c.Blob.Digest)
+	return l.arrived(c.Blob.Digest)
 }
 
-// turn begins the blob of c.
-func (k *sink) turn(ctx context.Context, c shipment.Chunk) error {
-	d := c.Blob.Digest
-	if k.w != nil {
-		return fail.Refuse("ask the low side for a new shipment", fmt.Errorf("blob %s: ends after %d of %d bytes", k.blob.Digest.Short(), k.w.Size(), k.blob.Size))
+// turn begins the blob of c. One that does not begin in this lane is written in
+// parts, which complete puts together.
+func (l *lane) turn(c shipment.Chunk) (err error) {
+	if err := l.suspend(); err != nil {
+		return err
 	}
-	size, ok := k.expected[d]
-	if !ok || k.base[d] && d != k.content || size >= 0 && size != c.Blob.Size || size < 0 && c.Blob.Size > store.MaxManifest {
-		return fail.Refuse("ask the low side for a new shipment", fmt.Errorf("blob %s of %d bytes is not part of the signed content", d.Short(), c.Blob.Size))
+	l.blob = c.Blob
+	if l.skip, err = l.admit(c.Blob); err != nil || l.skip {
+		return err
 	}
-	k.blob, k.skip = c.Blob, k.site.Held.Has(d)
-	if k.skip {
-		return k.learn(d)
-	}
-	var err error
 	if c.Offset == 0 {
-		k.w, err = k.site.Quarantine.Begin(site.ImportKey + d.Hex())
+		l.w, err = l.site.Quarantine.Overwrite(importKey(c.Blob.Digest))
 		return err
 	}
-	if k.site.Quarantine.Has(d) {
-		// Named after the last mark; durable or not, its bytes decide.
-		k.skip = true
-		if k.site.Quarantine.Check(ctx, d) != nil {
-			return errAgain
-		}
-		return k.learn(d)
+	l.part, err = l.site.Quarantine.Part(importKey(c.Blob.Digest), c.Blob.Digest)
+	return err
+}
+
+// suspend leaves a blob under construction for another lane, or the next run.
+func (l *lane) suspend() (err error) {
+	if l.w != nil {
+		err = l.w.Suspend()
 	}
-	if k.w, err = k.site.Quarantine.Resume(ctx, site.ImportKey+d.Hex(), c.Offset); err != nil {
-		return err
+	if l.part != nil {
+		err = errors.Join(err, l.part.Close())
 	}
-	if k.w.Size() != c.Offset {
-		err, k.w = errors.Join(errAgain, k.w.Abort()), nil
+	l.w, l.part, l.skip = nil, nil, false
+	return err
+}
+
+// piece makes sure that a blob which may have come in parts is whole.
+func (k *sink) piece(ctx context.Context, d artifact.Digest, size int64) error {
+	if k.site.Quarantine.Has(d) || k.site.Held.Has(d) {
+		return nil
+	}
+	err := k.site.Quarantine.CommitParts(ctx, importKey(d), d, size)
+	if errors.Is(err, artifact.ErrNotHeld) {
+		err = fail.Refuse("ask the low side for a new shipment", fmt.Errorf("the shipment is not complete: %w", err))
 	}
 	return err
 }
 
-// suspend leaves a blob under construction for the next run.
-func (k *sink) suspend() error {
-	if k.w == nil {
-		return nil
+// complete puts together what came in parts, and checks that everything the
+// content root asks for is there, nothing besides came, and that it is what the
+// header said of it.
+func (k *sink) complete(ctx context.Context, h shipment.Header) (set, error) {
+	if err := k.piece(ctx, k.content, -1); err != nil {
+		return set{}, err
 	}
-	w := k.w
-	k.w = nil
-	return w.Suspend()
-}
-
-// complete checks that everything the content root asks for is there, and that
-// it is what the header said of it.
-func (k *sink) complete(h shipment.Header) (set, error) {
+	if err := k.learn(k.content); err != nil {
+		return set{}, err
+	}
+	for _, e := range k.entries {
+		if err := errors.Join(k.piece(ctx, e.Manifest, e.Size)); err != nil {
+			return set{}, err
+		}
+		if err := k.learn(e.Manifest); err != nil {
+			return set{}, err
+		}
+	}
 	got, err := readSet(openAny(k.site), k.content)
-	if errors.Is(err, artifact.ErrNotHeld) {
-		err = fail.Refuse("ask the low side for a new shipment", fmt.Errorf("the shipment is not complete: %w", err))
-	}
 	if err != nil {
 		return got, err
 	}
-	var total int64
 	for _, b := range got.blobs {
-		total += b.size
-		open, err := openAny(k.site)(b.digest)
-		if err != nil {
-			return got, fail.Refuse("ask the low side for a new shipment", fmt.Errorf("the shipment is not complete: %w", err))
-		}
-		size := open.Size()
-		if err := open.Close(); err != nil {
+		if err := k.piece(ctx, b.digest, b.size); err != nil {
 			return got, err
 		}
-		if size != b.size {
-			return got, fail.Refuse("run 'enisle check --read-data'", fmt.Errorf("blob %s has %d bytes, want %d", b.digest.Short(), size, b.size))
-		}
+		delete(k.unasked, b.digest)
 	}
+	for d := range k.unasked {
+		return got, fail.Refuse("ask the low side for a new shipment", fmt.Errorf("blob %s is not part of the signed content", d.Short()))
+	}
+	return got, k.compare(got, h)
+}
+
+// compare checks sizes and counts.
+func (k *sink) compare(got set, h shipment.Header) error {
+	var total int64
 	var carried shipment.Carried
 	for i, b := range got.blobs {
+		total += b.size
 		if i == 0 || !k.base[b.digest] {
 			carried.Blobs, carried.Bytes = carried.Blobs+1, carried.Bytes+b.size
 		}
+		open, err := openAny(k.site)(b.digest)
+		if err != nil {
+			return err
+		}
+		size := open.Size()
+		if err := open.Close(); err != nil {
+			return err
+		}
+		if size != b.size {
+			return fail.Refuse("run 'enisle check --read-data'", fmt.Errorf("blob %s has %d bytes, want %d", b.digest.Short(), size, b.size))
+		}
 	}
-	if carried != h.Carried {
-		return got, fail.Refuse("ask the low side for a new shipment", fmt.Errorf("the header promises %d blobs of %d bytes in the volumes, the content and what it builds on leave %d of %d",
+	switch {
+	case carried != h.Carried:
+		return fail.Refuse("ask the low side for a new shipment", fmt.Errorf("the header promises %d blobs of %d bytes in the volumes, the content and what it builds on leave %d of %d",
 			h.Carried.Blobs, h.Carried.Bytes, carried.Blobs, carried.Bytes))
-	}
-	if len(got.artifacts) != h.Artifacts || len(got.blobs) != h.Blobs || total != h.Bytes {
-		return got, fail.Refuse("ask the low side for a new shipment", fmt.Errorf("the header promises %d artifacts in %d blobs of %d bytes, the content is %d in %d of %d",
+	case len(got.artifacts) != h.Artifacts || len(got.blobs) != h.Blobs || total != h.Bytes:
+		return fail.Refuse("ask the low side for a new shipment", fmt.Errorf("the header promises %d artifacts in %d blobs of %d bytes, the content is %d in %d of %d",
 			h.Artifacts, h.Blobs, h.Bytes, len(got.artifacts), len(got.blobs), total))
 	}
-	return got, nil
+	return nil
 }
 
 // sweep removes from quarantine what no shipment there needs: the remains of

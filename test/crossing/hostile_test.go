@@ -35,6 +35,12 @@ import (
 // The first blob is the content root.
 func (w *world) forge(media string, blobs ...[]byte) {
 	w.t.Helper()
+	w.forgeVolumes(media, 0, blobs...)
+}
+
+// forgeVolumes is forge with volumes of a size.
+func (w *world) forgeVolumes(media string, volume int64, blobs ...[]byte) {
+	w.t.Helper()
 	w.pack("genuine", 0)
 	s, err := site.Open(w.t.Context(), w.path("low"), site.Options{})
 	w.must(err)
@@ -59,7 +65,7 @@ func (w *world) forge(media string, blobs ...[]byte) {
 	dir, err := os.OpenRoot(w.path(media))
 	w.must(err)
 	h.Volumes, err = shipment.Write(w.t.Context(), dir, list, shipment.WriteOptions{
-		Set: h.SetBytes(), Recipients: []age.Recipient{to},
+		Set: h.SetBytes(), VolumeSize: volume, Recipients: []age.Recipient{to},
 		Open: func(b shipment.Blob) (io.ReadCloser, error) {
 			return io.NopCloser(bytes.NewReader(content[b.Digest])), nil
 		},
@@ -315,7 +321,7 @@ func TestAnImportIsTakenUpAtTheFrame(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		var done int64
 		out, err := crossing.Import(ctx, s, by, crossing.ImportOptions{
-			From: w.path("media"), MarkEvery: 5 << 20,
+			From: []string{w.path("media")}, MarkEvery: 5 << 20,
 			Progress: func(string, int64) func(int64) {
 				return func(n int64) {
 					if done += n; done > 17<<20 {

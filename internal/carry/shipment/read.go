@@ -22,8 +22,11 @@ type ReadOptions struct {
 	Identities []age.Identity
 	// Fresh reads from the medium what the page cache may hold.
 	Fresh bool
-	// Volume and Frame are the first to be read; zero means from the start.
-	Volume, Frame int
+	// Volumes are those to be read, in this order; nil means all.
+	Volumes []Volume
+	// From is the first frame to be read of a volume, by its number; absent means
+	// from the start.
+	From map[int]int
 	// Chunk receives the content in order; p is valid until it returns.
 	Chunk func(c Chunk) error
 	// Mark is told after each frame whose chunks were all taken; may be nil.
@@ -41,15 +44,12 @@ func (m *Media) Read(ctx context.Context, h Header, opt ReadOptions) error {
 	if opt.Progress == nil {
 		opt.Progress = func(int64) {}
 	}
-	for _, v := range h.Volumes {
-		if v.Number < opt.Volume {
-			continue
-		}
-		first := 1
-		if v.Number == opt.Volume {
-			first = max(1, opt.Frame)
-		}
-		if err := m.readVolume(ctx, h, v, first, opt); err != nil {
+	volumes := opt.Volumes
+	if volumes == nil {
+		volumes = h.Volumes
+	}
+	for _, v := range volumes {
+		if err := m.readVolume(ctx, h, v, max(1, opt.From[v.Number]), opt); err != nil {
 			return err
 		}
 	}
@@ -57,13 +57,17 @@ func (m *Media) Read(ctx context.Context, h Header, opt ReadOptions) error {
 }
 
 func (m *Media) readVolume(ctx context.Context, h Header, v Volume, first int, opt ReadOptions) (err error) {
-	f, st, err := openRegular(m.root, VolumeName(v.Number))
+	d := m.with(v.Number)
+	if d == nil {
+		return fail.Refuse("bring the medium that holds it", fmt.Errorf("volume %d of %d is missing", v.Number, len(h.Volumes)))
+	}
+	f, st, err := openRegular(d.root, VolumeName(v.Number))
 	if err != nil {
 		return fmt.Errorf("volume %d: %w", v.Number, err)
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
 	if st.Size() != v.Size {
-		return m.wrongSize(h, v, st.Size())
+		return d.wrongSize(h, v, st.Size())
 	}
 	if opt.Fresh {
 		if err := disk.Forget(f); err != nil {

@@ -116,7 +116,7 @@ func (p parcel) read(dir string) (map[artifact.Digest][]byte, error) {
 	if want, _ := json.Marshal(p.header); !bytes.Equal(want, env) {
 		return nil, fail.Refuse("", errors.New("header: not what was signed")) // stands for the signature
 	}
-	if err := m.CheckSet(h); err != nil {
+	if err := m.CheckWhole(h); err != nil {
 		return nil, err
 	}
 	got := map[artifact.Digest][]byte{}

@@ -1,6 +1,7 @@
 package state
 
 import (
+	"encoding/json"
 	"strings"
 	"time"
 
@@ -66,16 +67,20 @@ type Shipment struct {
 	Importer string   // key id of who imported it, empty if unproven
 	Imported string   // RFC 3339
 	Notes    []string // what an approver must know: gaps, unconfirmed pairing
-	Volume   int      // with Frame: everything up to here is durable
-	Frame    int
+	// Marks say, by number of volume, how many of its frames were read and are
+	// durable.
+	Marks map[int]int
 }
 
-const shipmentColumns = "id, header, envelope, stream, sequence, content, request, status, importer, imported, notes, volume, frame"
+const shipmentColumns = "id, header, envelope, stream, sequence, content, request, status, importer, imported, notes, marks"
 
 func (s *Shipment) scan(scan func(...any) error) error {
-	var notes string
+	var notes, marks string
 	err := scan(&s.ID, (*string)(&s.Header), &s.Envelope, &s.Stream, &s.Sequence, (*string)(&s.Content), &s.Request,
-		&s.Status, &s.Importer, &s.Imported, &notes, &s.Volume, &s.Frame)
+		&s.Status, &s.Importer, &s.Imported, &notes, &marks)
+	if err == nil {
+		err = json.Unmarshal([]byte(marks), &s.Marks)
+	}
 	if notes != "" {
 		s.Notes = strings.Split(notes, "\n")
 	}
@@ -84,12 +89,19 @@ func (s *Shipment) scan(scan func(...any) error) error {
 
 // SetShipment writes s over what is known of its header.
 func (tx *Tx) SetShipment(s Shipment) error {
+	marks, err := json.Marshal(s.Marks)
+	if err != nil {
+		return err
+	}
+	if s.Marks == nil {
+		marks = []byte("{}")
+	}
 	// Another shipment of the same id or number is an error, never replaced.
-	return tx.exec("INSERT INTO shipments ("+shipmentColumns+") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (header) DO UPDATE SET "+
+	return tx.exec("INSERT INTO shipments ("+shipmentColumns+") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (header) DO UPDATE SET "+
 		"request = excluded.request, status = excluded.status, importer = excluded.importer, imported = excluded.imported, "+
-		"notes = excluded.notes, volume = excluded.volume, frame = excluded.frame",
+		"notes = excluded.notes, marks = excluded.marks",
 		s.ID, string(s.Header), s.Envelope, s.Stream, s.Sequence, string(s.Content), s.Request, s.Status, s.Importer,
-		s.Imported, strings.Join(s.Notes, "\n"), s.Volume, s.Frame)
+		s.Imported, strings.Join(s.Notes, "\n"), string(marks))
 }
 
 // Shipment returns a shipment by its id.

@@ -45,6 +45,10 @@ CREATE TABLE releases (
 CREATE TABLE channels (name TEXT PRIMARY KEY, release INTEGER NOT NULL REFERENCES releases(number)) STRICT;
 CREATE TABLE moves (
 	id INTEGER PRIMARY KEY, channel TEXT NOT NULL, release INTEGER NOT NULL, at TEXT NOT NULL) STRICT;
+`, `
+ALTER TABLE shipments DROP COLUMN volume;
+ALTER TABLE shipments DROP COLUMN frame;
+ALTER TABLE shipments ADD COLUMN marks TEXT NOT NULL DEFAULT '{}';
 `}
 }
 

@@ -161,6 +161,66 @@ func (s *Blobs) Begin(key string) (*Writer, error) {
 	return &Writer{s: s, f: f, name: "tmp/" + key, sum: sha256.New()}, nil
 }
 
+// Overwrite opens the blob under construction of key for writing from its start
+// and leaves what stands there: other parts of it may have been written already,
+// or may be at the same time. Commit cuts off what is behind the end.
+func (s *Blobs) Overwrite(key string) (*Writer, error) {
+	f, err := s.root.OpenFile("tmp/"+key, os.O_RDWR|os.O_CREATE, 0o644)
+	if err != nil {
+		return nil, fmt.Errorf("store: %w", err)
+	}
+	return &Writer{s: s, f: f, name: "tmp/" + key, sum: sha256.New()}, nil
+}
+
+// Part is a piece of a blob under construction that is written out of order.
+// Nothing is hashed until CommitParts.
+type Part struct{ f *os.File }
+
+// Part opens the blob under construction of key for writing anywhere in it. A
+// blob that has its name already is taken back: what is written next, or was
+// written before a crash, decides anew.
+func (s *Blobs) Part(key string, d artifact.Digest) (*Part, error) {
+	if err := s.root.Rename(blobPath(d), "tmp/"+key); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("store: %w", err)
+	}
+	f, err := s.root.OpenFile("tmp/"+key, os.O_RDWR|os.O_CREATE, 0o644)
+	if err != nil {
+		return nil, fmt.Errorf("store: %w", err)
+	}
+	return &Part{f}, nil
+}
+
+// WriteAt writes p at an offset of the blob.
+func (p *Part) WriteAt(b []byte, off int64) (int, error) { return p.f.WriteAt(b, off) }
+
+// Close leaves what was written for CommitParts.
+func (p *Part) Close() error { return p.f.Close() }
+
+// CommitParts reads a blob that was written in parts through its hash and names
+// it, or refuses and removes it. One that is not there is artifact.ErrNotHeld. A
+// size below 0 is not compared. Like CommitLater it does not wait for the disk.
+func (s *Blobs) CommitParts(ctx context.Context, key string, d artifact.Digest, size int64) error {
+	f, err := s.root.OpenFile("tmp/"+key, os.O_RDWR, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("blob %s: %w", d.Short(), artifact.ErrNotHeld)
+	}
+	if err != nil {
+		return fmt.Errorf("store: %w", err)
+	}
+	w := &Writer{s: s, f: f, name: "tmp/" + key, sum: sha256.New()}
+	limit := size
+	if size < 0 {
+		limit = 1 << 62
+	}
+	if w.size, err = io.Copy(w.sum, io.LimitReader(&contextReader{ctx, f}, limit)); err != nil {
+		return errors.Join(fmt.Errorf("blob %s: %w", d.Short(), err), f.Close())
+	}
+	if size < 0 {
+		size = w.size
+	}
+	return w.CommitLater(d, size)
+}
+
 // Resume opens the blob under construction of key, reads what is there through
 // the hash, at most limit bytes, and returns the writer behind them.
 func (s *Blobs) Resume(ctx context.Context, key string, limit int64) (*Writer, error) {
@@ -216,7 +276,7 @@ func (w *Writer) Commit(want artifact.Digest, size int64) error {
 // CommitLater is Commit without waiting for the disk: the caller calls Flush
 // once for many, and must not rely on any of them before.
 func (w *Writer) CommitLater(want artifact.Digest, size int64) error {
-	if err := w.f.Close(); err != nil {
+	if err := errors.Join(w.f.Truncate(w.size), w.f.Close()); err != nil {
 		return fmt.Errorf("blob %s: %w", want.Short(), err)
 	}
 	if got := w.Digest(); got != want || size != w.size {
