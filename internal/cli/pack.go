@@ -41,7 +41,7 @@ func (e *env) pack() *cobra.Command {
 	c.Flags().StringVar(&media, "media", "", "largest volume: cd, dvd, bd25, bd50, bd100, usb-fat32, usb, or a size")
 	c.Flags().StringVar(&bom, "bom", "", "'clear' writes names and versions into the clear-text bill")
 	c.Flags().BoolVar(&opt.Full, "full", false, "carry everything, whatever the receipts of the islands say")
-	c.Flags().BoolVar(&opt.Unproven, "no-read-back", false, "do not read the medium back before the shipment is sealed")
+	c.Flags().BoolVar(&opt.ReadBack, "read-back", false, "read the medium back, past the page cache, before the shipment is sealed")
 	c.Flags().BoolVar(&opt.DryRun, "dry-run", false, "print bytes and volumes and write nothing")
 	return c
 }

@@ -36,8 +36,9 @@ type PackOptions struct {
 	DryRun     bool
 	Progress   Progress
 	Full       bool // carry everything, whatever the islands hold
-	// Unproven leaves out reading back what was written.
-	Unproven bool
+	// ReadBack reads from the medium what was written to it before the header is
+	// signed.
+	ReadBack bool
 }
 
 // Packed says what a shipment came to.
@@ -392,7 +393,7 @@ func (p *packing) write(ctx context.Context, dir *os.Root, set [16]byte) error {
 	opt := p.writeOptions(set)
 	opt.Progress = p.opt.Progress.start("packing", p.out.Payload)
 	volumes, err := shipment.Write(ctx, dir, p.blobs, opt)
-	if err == nil && !p.opt.Unproven {
+	if err == nil && p.opt.ReadBack {
 		err = p.prove(ctx, volumes)
 	}
 	if err != nil {

@@ -141,6 +141,8 @@ func (b *bench) round(n int, all map[string][]measure) error {
 	}{
 		{"cp + fsync", exec.Command("sh", "-c", "cp payload copy && sync copy")},
 		{"pack", b.cmd("-C", "low", "pack", "--to", media, "-q")},
+		{"cp + cold read", exec.Command("sh", "-c", "cp payload copy2 && sync copy2 && dd if=copy2 of=/dev/null bs=4M iflag=direct 2>/dev/null && rm copy2")},
+		{"pack, read back", b.cmd("-C", "low", "pack", "--to", media+"-proven", "--read-back", "-q")},
 		{"sha256sum", exec.Command("sh", "-c", "sha256sum "+media+"/volume-*")},
 		{"verify", b.cmd("verify", media, "--site", "high", "-q")},
 		{"cp + fsync 2", exec.Command("sh", "-c", "cp "+media+"/volume-* copies/ && sync copies/*")},
@@ -162,7 +164,7 @@ func (b *bench) round(n int, all map[string][]measure) error {
 	if err != nil {
 		return err
 	}
-	for _, f := range append(blobs, b.path(media), b.path("copies"), b.path("copy")) {
+	for _, f := range append(blobs, b.path(media), b.path(media+"-proven"), b.path("copies"), b.path("copy")) {
 		if err := os.RemoveAll(f); err != nil {
 			return err
 		}
@@ -183,8 +185,8 @@ func (b *bench) print(all map[string][]measure, rounds int) {
 	wall := func(name string) float64 {
 		return median(all[name], func(m measure) float64 { return m.wall.Seconds() })
 	}
-	fmt.Printf("%d bytes, medians of %d rounds\n\n%-14s %8s %9s %9s %9s  %s\n", b.size, rounds, "", "seconds", "MB/s", "RSS MiB", "written", "ratio of speed")
-	for _, row := range []struct{ name, peer string }{{"cp + fsync", ""}, {"pack", "cp + fsync"}, {"cp + fsync 2", ""}, {"import", "cp + fsync 2"}, {"sha256sum", ""}, {"verify", "sha256sum"}} {
+	fmt.Printf("%d bytes, medians of %d rounds\n\n%-16s %8s %9s %9s %9s  %s\n", b.size, rounds, "", "seconds", "MB/s", "RSS MiB", "written", "ratio of speed")
+	for _, row := range []struct{ name, peer string }{{"cp + fsync", ""}, {"pack", "cp + fsync"}, {"cp + cold read", ""}, {"pack, read back", "cp + cold read"}, {"cp + fsync 2", ""}, {"import", "cp + fsync 2"}, {"sha256sum", ""}, {"verify", "sha256sum"}} {
 		s := wall(row.name)
 		rss := median(all[row.name], func(m measure) float64 { return float64(m.rss) }) / (1 << 20)
 		written := median(all[row.name], func(m measure) float64 { return float64(m.written) }) / float64(b.size)
@@ -192,6 +194,6 @@ func (b *bench) print(all map[string][]measure, rounds int) {
 		if row.peer != "" {
 			ratio = fmt.Sprintf("%.2f of %s", wall(row.peer)/s, row.peer)
 		}
-		fmt.Printf("%-14s %8.2f %9.0f %9.0f %8.3fx  %s\n", row.name, s, float64(b.size)/1e6/s, rss, written, ratio)
+		fmt.Printf("%-16s %8.2f %9.0f %9.0f %8.3fx  %s\n", row.name, s, float64(b.size)/1e6/s, rss, written, ratio)
 	}
 }

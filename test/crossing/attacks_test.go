@@ -587,7 +587,7 @@ func TestAMediumThatLiesIsNotSealed(t *testing.T) {
 		}
 		return func(int64) {}
 	}
-	_, err := a.Pack(t.Context(), crossing.PackOptions{To: w.path("media")})
+	_, err := a.Pack(t.Context(), crossing.PackOptions{To: w.path("media"), ReadBack: true})
 	refused(t, err, "volume 1, frame 1: damaged")
 	if _, err := os.Stat(w.path("media/header.json")); err == nil {
 		t.Error("it was sealed")
