@@ -54,10 +54,10 @@ func (a *App) Sign(ctx context.Context, id string, opt crossing.SignOptions) (ou
 type Medium struct {
 	Header   shipment.Header `json:"header"`
 	Ignored  []string        `json:"ignored"`
-	Verified bool            `json:"verified"`          // signatures, sender and recipient are proven
-	Why      string          `json:"why,omitempty"`     // why not
-	Frames   int             `json:"frames,omitempty"`  // frames verified
-	Missing  []int           `json:"missing,omitempty"` // volumes that are on other media
+	Verified bool            `json:"verified"`      // signatures, sender and recipient are proven
+	Why      string          `json:"why,omitempty"` // why not
+	crossing.Checked
+	Missing []int `json:"missing,omitempty"` // volumes that are on other media
 }
 
 // InspectMedia reads the header of a medium without importing anything. Without
@@ -87,8 +87,10 @@ func (a *App) InspectMedia(ctx context.Context, dirs ...string) (out Medium, err
 	return out, err
 }
 
-// Verify checks every frame on a medium against the roots of the site.
-func (a *App) Verify(ctx context.Context, dirs ...string) (out Medium, err error) {
+// Verify checks every frame on a medium against the roots of the site, and names
+// all that is not what was signed. With a directory to repair to, it writes there
+// what is damaged or missing, whole, as far as there is parity.
+func (a *App) Verify(ctx context.Context, repairTo string, dirs ...string) (out Medium, err error) {
 	m, err := shipment.OpenMedia(dirs...)
 	if err != nil {
 		return out, err
@@ -101,18 +103,8 @@ func (a *App) Verify(ctx context.Context, dirs ...string) (out Medium, err error
 			return err
 		}
 		out.Header = v.Header
-		if err := m.CheckWhole(v.Header); err != nil {
-			return err
-		}
-		var total int64
-		for _, vol := range v.Header.Volumes {
-			total += vol.Size
-		}
-		opt := shipment.ReadOptions{Mark: func(int, int) error { out.Frames++; return nil }}
-		if a.Progress != nil {
-			opt.Progress = a.Progress("verifying", total)
-		}
-		return m.Read(ctx, v.Header, opt)
+		out.Checked, err = crossing.Check(ctx, m, v.Header, repairTo, a.Progress)
+		return err
 	})
 	out.Verified = err == nil
 	return out, err

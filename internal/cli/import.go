@@ -25,6 +25,7 @@ func (e *env) importMedia() *cobra.Command {
 			for _, n := range out.Ignored {
 				e.say("ignored on the medium: %s", n)
 			}
+			e.showDamage(out.Repaired)
 			return e.result(out, func() {
 				if out.Already {
 					e.say("was imported before; nothing to do")

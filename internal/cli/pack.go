@@ -13,10 +13,10 @@ import (
 
 func (e *env) pack() *cobra.Command {
 	var opt crossing.PackOptions
-	var media, bom string
+	var media, bom, share string
 	c := &cobra.Command{
 		Use: "pack --to DIR [--media PROFILE|SIZE]", Short: "Seal what was collected into the next shipment", Args: cobra.NoArgs,
-		Example: "  id=$(enisle -C low pack --to /media/usb --media usb-fat32 --quiet)",
+		Example: "  id=$(enisle -C low pack --to /media/usb --media usb-fat32 --quiet)\n  enisle -C low pack --to discs --media bd25 --parity 5% --spare 1",
 		RunE: func(c *cobra.Command, _ []string) (err error) {
 			if opt.To == "" && !opt.DryRun {
 				return fail.As(fail.Usage, "give --to DIR", errors.New("pack: where to?"))
@@ -24,6 +24,10 @@ func (e *env) pack() *cobra.Command {
 			if opt.VolumeSize, err = parseMedia(media); err != nil {
 				return err
 			}
+			if opt.Parity, err = parseShare(share); err != nil {
+				return err
+			}
+			opt.Fill = media != ""
 			if bom != "" && bom != "clear" {
 				return fail.As(fail.Usage, "use --bom clear, or leave it out", fmt.Errorf("pack: --bom %s", bom))
 			}
@@ -42,6 +46,9 @@ func (e *env) pack() *cobra.Command {
 	c.Flags().StringVar(&bom, "bom", "", "'clear' writes names and versions into the clear-text bill")
 	c.Flags().BoolVar(&opt.Full, "full", false, "carry everything, whatever the receipts of the islands say")
 	c.Flags().BoolVar(&opt.ReadBack, "read-back", false, "read the medium back, past the page cache, before the shipment is sealed")
+	c.Flags().StringVar(&share, "parity", "", "parity within each volume, such as 5%: as much of it may be damaged and is repaired")
+	c.Flags().IntVar(&opt.Spare, "spare", 0, "volumes of parity besides: as many whole volumes may be lost")
+	c.Flags().BoolVar(&opt.Compress, "compress", false, "compress what gains by it; weights by their byte planes")
 	c.Flags().BoolVar(&opt.DryRun, "dry-run", false, "print bytes and volumes and write nothing")
 	return c
 }

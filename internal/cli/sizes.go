@@ -54,3 +54,15 @@ func parseMedia(s string) (int64, error) {
 	}
 	return int64(f), nil
 }
+
+// parseShare returns a percentage such as 5% or 2.5% in thousandths.
+func parseShare(s string) (int, error) {
+	if s == "" {
+		return 0, nil
+	}
+	f, err := strconv.ParseFloat(strings.TrimSuffix(s, "%"), 64)
+	if err != nil || !(f >= 0 && f <= 50) {
+		return 0, fail.As(fail.Usage, "give a percentage from 0% to 50%", fmt.Errorf("parity %q", s))
+	}
+	return int(math.Ceil(f * 10)), nil
+}

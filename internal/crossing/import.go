@@ -47,6 +47,8 @@ type Imported struct {
 	Missing   []int    `json:"missing,omitempty"` // volumes that are still to come
 	Notes     []string `json:"notes"`
 	Ignored   []string `json:"ignored"` // names on the medium that an operating system left
+	// Repaired is what was damaged or missing on the media and given back by parity.
+	Repaired []Damage `json:"repaired"`
 }
 
 // metaPeerRoot remembers, per low site, the newest root seen.
@@ -72,7 +74,7 @@ func Import(ctx context.Context, s *site.Site, by site.Actor, opt ImportOptions)
 	im := &importing{site: s, media: m, verified: v, opt: opt, by: by}
 	im.out = Imported{
 		ID: v.Header.ID, Sequence: v.Header.Sequence, Content: string(v.Header.Content),
-		Artifacts: v.Header.Artifacts, Bytes: v.Header.Bytes, Ignored: m.Ignored,
+		Artifacts: v.Header.Artifacts, Bytes: v.Header.Bytes, Ignored: m.Ignored, Repaired: []Damage{},
 	}
 	if done, err := im.admit(ctx); done || err != nil {
 		return im.out, err
@@ -515,7 +517,7 @@ func (im *importing) read(ctx context.Context) error {
 		marks = nil
 	}
 	var total int64
-	for _, v := range h.Volumes {
+	for _, v := range h.Data() {
 		total += v.Size
 		r.from[v.Number] = marks[v.Number] + 1
 	}
@@ -546,6 +548,7 @@ func (r *reading) lane(ctx context.Context, volumes []shipment.Volume) error {
 	var since int64
 	opt := shipment.ReadOptions{
 		Identities: []age.Identity{r.identity}, Volumes: volumes, From: r.from, Chunk: l.take,
+		Damage: r.damage,
 		Progress: func(n int64) {
 			r.mu.Lock()
 			defer r.mu.Unlock()
@@ -563,6 +566,17 @@ func (r *reading) lane(ctx context.Context, volumes []shipment.Volume) error {
 	}
 	err := r.media.Read(ctx, r.verified.Header, opt)
 	return errors.Join(err, l.suspend())
+}
+
+// damage tolerates what parity gave back, and nothing else.
+func (r *reading) damage(d shipment.Damage) error {
+	if !d.Mended {
+		return d.Err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.out.Repaired = append(r.out.Repaired, d)
+	return nil
 }
 
 // mark makes durable what was written and remembers the frame.

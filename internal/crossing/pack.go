@@ -36,6 +36,10 @@ type PackOptions struct {
 	DryRun     bool
 	Progress   Progress
 	Full       bool // carry everything, whatever the islands hold
+	Parity     int  // of the frames of each volume, in thousandths; 0 to 500
+	Fill       bool // give what is free on the last medium to parity, if there is any
+	Spare      int  // further volumes: as many whole ones may be lost
+	Compress   bool
 	// ReadBack reads from the medium what was written to it before the header is
 	// signed.
 	ReadBack bool
@@ -128,12 +132,16 @@ func newPacking(ctx context.Context, s *site.Site, by site.Actor, opt PackOption
 	}
 	p.stream = streamOf(p.party(s.Identity), p.parties())
 	b, err := json.Marshal(struct {
-		Content artifact.Digest
-		Stream  string
-		Volume  int64
-		Clear   bool
-		Base    []shipment.Base
-	}{p.content, p.stream, opt.VolumeSize, opt.ClearBOM, p.base.shipments})
+		Content  artifact.Digest
+		Stream   string
+		Volume   int64
+		Clear    bool
+		Base     []shipment.Base
+		Parity   int
+		Fill     bool
+		Spare    int
+		Compress bool
+	}{p.content, p.stream, opt.VolumeSize, opt.ClearBOM, p.base.shipments, opt.Parity, opt.Fill, opt.Spare, opt.Compress})
 	p.plan = string(artifact.Sum(b))
 	return p, err
 }
@@ -237,7 +245,9 @@ func (p *packing) mayPack(by site.Actor) error {
 func (p *packing) writeOptions(set [16]byte) shipment.WriteOptions {
 	return shipment.WriteOptions{
 		Set: set, VolumeSize: p.opt.VolumeSize, Recipients: p.to256,
-		Open: func(b shipment.Blob) (io.ReadCloser, error) { return p.site.Held.Open(b.Digest) },
+		Parity: p.opt.Parity, Fill: p.opt.Fill, Spare: p.opt.Spare, Compress: p.opt.Compress,
+		Copies: func(b shipment.Blob) []shipment.Copy { return p.base.copies[b.Digest] },
+		Open:   func(b shipment.Blob) (io.ReadCloser, error) { return p.site.Held.Open(b.Digest) },
 	}
 }
 
@@ -417,7 +427,7 @@ func (p *packing) prove(ctx context.Context, volumes []shipment.Volume) (err err
 	for _, v := range volumes {
 		total += v.Size
 	}
-	err = m.Read(ctx, shipment.Header{Set: p.pack.Set, Volumes: volumes}, shipment.ReadOptions{Fresh: true, Progress: p.opt.Progress.start("reading back", total)})
+	err = m.Read(ctx, shipment.Header{Set: p.pack.Set, Volumes: volumes, Spare: p.opt.Spare}, shipment.ReadOptions{Fresh: true, Progress: p.opt.Progress.start("reading back", total)})
 	if fail.IsRefused(err) {
 		err = fail.Refuse("do not use this medium; remove what stands there and pack to another one", fmt.Errorf("the medium did not keep what was written: %w", err))
 	}
@@ -452,7 +462,7 @@ func (p *packing) header(ctx context.Context, volumes []shipment.Volume) error {
 		Sequence: p.pack.Sequence, Content: p.content,
 		Base: p.base.shipments, Artifacts: len(p.set.artifacts), Blobs: len(p.set.blobs), Bytes: p.out.Content,
 		Carried: shipment.Carried{Blobs: len(p.blobs), Bytes: p.out.Payload},
-		Created: now, Expires: now.AddDate(0, 0, p.policy.ShipmentDays), Checkpoint: p.site.Ledger.Head().Note, Volumes: volumes,
+		Created: now, Expires: now.AddDate(0, 0, p.policy.ShipmentDays), Checkpoint: p.site.Ledger.Head().Note, Spare: p.opt.Spare, Volumes: volumes,
 	}
 	for _, env := range p.site.Roots.Envelopes() {
 		h.Roots = append(h.Roots, env)
@@ -531,7 +541,11 @@ func (p *packing) bill(h shipment.Header) []byte {
 	}
 	fmt.Fprintln(&b)
 	for _, v := range h.Volumes {
-		fmt.Fprintf(&b, "volume %4d  %15d bytes  %s\n", v.Number, v.Size, v.Root)
+		spare := ""
+		if v.Number > len(h.Data()) {
+			spare = "  spare: stands in for any one that is lost"
+		}
+		fmt.Fprintf(&b, "volume %4d  %15d bytes  %s%s\n", v.Number, v.Size, v.Root, spare)
 	}
 	if p.opt.ClearBOM {
 		fmt.Fprintf(&b, "\nrequest     %s\n", p.set.request)

@@ -397,10 +397,12 @@ func streamsTo(packs []sealedPack, peer trust.Peer) (streams []string) {
 type basis struct {
 	shipments []shipment.Base
 	held      map[artifact.Digest]bool
+	copies    map[artifact.Digest][]shipment.Copy // runs of what is carried that they hold elsewhere
 }
 
 // chooseBasis returns the fewest shipments, newest first, that all islands hold
-// and that bring anything of what is needed. Islands that told nothing hold
+// and that bring anything of what is needed: whole blobs, or tensors of new model
+// files. Islands that told nothing hold
 // nothing.
 func chooseBasis(ctx context.Context, s *site.Site, peers []trust.Peer, need []blob) (b basis, err error) {
 	b = basis{shipments: []shipment.Base{}, held: map[artifact.Digest]bool{}}
@@ -421,7 +423,7 @@ func chooseBasis(ctx context.Context, s *site.Site, peers []trust.Peer, need []b
 	}
 	for _, c := range common {
 		if len(missing) == 0 {
-			break
+			return b, nil
 		}
 		old, err := readSet(s.Held.Open, c.Content)
 		if err != nil {
@@ -435,6 +437,16 @@ func chooseBasis(ctx context.Context, s *site.Site, peers []trust.Peer, need []b
 			}
 		}
 		if useful {
+			b.shipments = append(b.shipments, c)
+		}
+	}
+	r := reuse{site: s, old: common}
+	if err := r.look(ctx, slices.DeleteFunc(slices.Clone(need), func(n blob) bool { return !missing[n.digest] })); err != nil {
+		return b, err
+	}
+	b.copies = r.copies
+	for _, c := range common {
+		if r.used[c.Content] && !slices.Contains(b.shipments, c) {
 			b.shipments = append(b.shipments, c)
 		}
 	}

@@ -131,6 +131,7 @@ type lane struct {
 	w    *store.Writer // of blob, while its parts come in order from its start
 	part *store.Part   // of blob, when they do not
 	skip bool          // it is held already
+	buf  []byte        // of copy
 }
 
 // take writes one chunk of a verified frame.
@@ -140,19 +141,17 @@ func (l *lane) take(c shipment.Chunk) error {
 			return err
 		}
 	}
-	switch {
-	case l.skip:
+	if l.skip {
 		return nil
-	case l.part != nil:
-		_, err := l.part.WriteAt(c.Data, c.Offset)
-		return err
-	case l.w.Size() != c.Offset:
-		return fail.Refuse("ask the low side for a new shipment", fmt.Errorf("blob %s: its parts are out of order", c.Blob.Digest.Short()))
 	}
-	if _, err := l.w.Write(c.Data); err != nil {
+	if c.Length == 0 {
+		if err := l.write(c.Data, c.Offset, c.Blob); err != nil {
+			return err
+		}
+	} else if err := l.copy(c); err != nil {
 		return err
 	}
-	if l.w.Size() < c.Blob.Size {
+	if l.w == nil || l.w.Size() < c.Blob.Size {
 		return nil
 	}
 	w := l.w
@@ -161,6 +160,46 @@ func (l *lane) take(c shipment.Chunk) error {
 		return err
 	}
 	return l.arrived(c.Blob.Digest)
+}
+
+// write puts bytes of a blob where they belong.
+func (l *lane) write(b []byte, off int64, blob shipment.Blob) error {
+	if l.part != nil {
+		_, err := l.part.WriteAt(b, off)
+		return err
+	}
+	if l.w.Size() != off {
+		return fail.Refuse("ask the low side for a new shipment", fmt.Errorf("blob %s: its parts are out of order", blob.Digest.Short()))
+	}
+	_, err := l.w.Write(b)
+	return err
+}
+
+// copy puts bytes where they belong that the shipment leaves out, because a
+// shipment it builds on brought them. The sum of the blob proves them right.
+func (l *lane) copy(c shipment.Chunk) (err error) {
+	if !l.base[c.From.Digest] {
+		return fail.Refuse("ask the low side for a new shipment", fmt.Errorf("blob %s copies from blob %s, which is of no shipment that it builds on", c.Blob.Digest.Short(), c.From.Digest.Short()))
+	}
+	src, err := openAny(l.site)(c.From.Digest)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, src.Close()) }()
+	if l.buf == nil {
+		l.buf = make([]byte, 1<<20)
+	}
+	for done := int64(0); done < c.Length; {
+		b := l.buf[:min(int64(len(l.buf)), c.Length-done)]
+		if _, err := src.ReadAt(b, c.From.Offset+done); err != nil {
+			return fail.Refuse("ask the low side for a new shipment, or have it packed with --full", fmt.Errorf("blob %s copies from blob %s: %w", c.Blob.Digest.Short(), c.From.Digest.Short(), err))
+		}
+		if err := l.write(b, c.Offset+done, c.Blob); err != nil {
+			return err
+		}
+		done += int64(len(b))
+	}
+	return nil
 }
 
 // turn begins the blob of c. One that does not begin in this lane is written in

@@ -226,7 +226,7 @@ func (d *demo) pack(ctx context.Context) error {
 		return err
 	}
 	d.tell("shipment %s: %d volumes, %d MB in %s", out.ID, out.Volumes, out.Bytes/1e6, d.path("media"))
-	m, err := d.high.Verify(ctx, d.path("media"))
+	m, err := d.high.Verify(ctx, "", d.path("media"))
 	if err != nil {
 		return err
 	}

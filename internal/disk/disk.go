@@ -116,12 +116,16 @@ func (a *Appender) indirect() error {
 	return setDirect(a.f, false)
 }
 
-// Finish writes what was held back and makes all durable. The file stays open.
-func (a *Appender) Finish() error {
+// Finish writes what was held back, writes first over the first bytes of the
+// file, and makes all durable. The file stays open.
+func (a *Appender) Finish(first []byte) error {
 	if err := a.indirect(); err != nil {
 		return err
 	}
 	if err := a.flush(); err != nil {
+		return err
+	}
+	if _, err := a.f.WriteAt(first, 0); err != nil {
 		return err
 	}
 	return a.f.Sync()

@@ -52,7 +52,7 @@ func TestAppend(t *testing.T) {
 		if a.Size() != int64(len(want)) {
 			t.Errorf("at %d: size %d, want %d", at, a.Size(), len(want))
 		}
-		if err := a.Finish(); err != nil {
+		if err := a.Finish(nil); err != nil {
 			t.Fatal(err)
 		}
 		if got, err := os.ReadFile(name); err != nil || !bytes.Equal(got, want) {

@@ -112,7 +112,7 @@ func TestKilledAtAnyMoment(t *testing.T) {
 		w.run(bin, args)
 		switch verb {
 		case "pack":
-			m, err := w.app("high").Verify(t.Context(), w.path("media"))
+			m, err := w.app("high").Verify(t.Context(), "", w.path("media"))
 			w.must(err)
 			id = m.Header.ID
 		case "import":

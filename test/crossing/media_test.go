@@ -20,20 +20,7 @@ func (w *world) discs(large int, volume int64) (dirs []string) {
 	w.request("many discs", large)
 	w.collect()
 	w.pack("all", volume)
-	files, err := filepath.Glob(w.path("all/volume-*"))
-	w.must(err)
-	for i, f := range files {
-		dir := w.path(fmt.Sprintf("disc%d", i+1))
-		w.must(os.Mkdir(dir, 0o755))
-		for _, name := range []string{"header.json", "BILL.txt"} {
-			b, err := os.ReadFile(w.path("all", name))
-			w.must(err)
-			w.must(os.WriteFile(filepath.Join(dir, name), b, 0o600))
-		}
-		w.must(os.Rename(f, filepath.Join(dir, filepath.Base(f))))
-		dirs = append(dirs, dir)
-	}
-	return dirs
+	return w.spread("all")
 }
 
 // imported checks that everything arrived whole, and nothing else.
@@ -59,7 +46,7 @@ func TestSeveralDrives(t *testing.T) {
 	if len(dirs) < 5 {
 		t.Fatalf("%d discs", len(dirs))
 	}
-	if _, err := w.app("high").Verify(t.Context(), dirs...); err != nil {
+	if _, err := w.app("high").Verify(t.Context(), "", dirs...); err != nil {
 		t.Error(err)
 	}
 	out, err := w.app("high").Import(t.Context(), dirs...)

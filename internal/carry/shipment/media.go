@@ -2,6 +2,7 @@ package shipment
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -169,23 +170,33 @@ func (m *Media) CheckWhole(h Header) error {
 	return nil
 }
 
-// Missing returns the numbers of the volumes that are not here.
+// Missing returns the numbers of the volumes with content that are not here and
+// cannot be given back from spare volumes that are.
 func (m *Media) Missing(h Header) (numbers []int) {
+	spare := 0
 	for _, v := range h.Volumes {
-		if m.with(v.Number) == nil {
+		switch {
+		case v.Number > len(h.Data()) && m.with(v.Number) != nil:
+			spare++
+		case v.Number <= len(h.Data()) && m.with(v.Number) == nil:
 			numbers = append(numbers, v.Number)
 		}
+	}
+	if len(numbers) <= spare {
+		return nil
 	}
 	return numbers
 }
 
-// Lanes returns the volumes that are here, by the directory that they are read
-// from: each lane can be read at the same time as the others.
+// Lanes returns the volumes with content that are here, by the directory that they
+// are read from, and last those that spare volumes give back: each lane can be
+// read at the same time as the others.
 func (m *Media) Lanes(h Header) (lanes [][]Volume) {
-	for _, d := range m.dirs {
+	missing := m.Missing(h)
+	for _, d := range append(slices.Clone(m.dirs), nil) {
 		var lane []Volume
-		for _, v := range h.Volumes {
-			if m.with(v.Number) == d {
+		for _, v := range h.Data() {
+			if m.with(v.Number) == d && !slices.Contains(missing, v.Number) {
 				lane = append(lane, v)
 			}
 		}
@@ -223,7 +234,7 @@ func (m *Media) CheckSet(h Header) error {
 		if err != nil {
 			return err
 		}
-		if st.Size() != v.Size {
+		if st.Size() > v.Size || st.Size() < v.Size && !h.mendable(v) {
 			return d.wrongSize(h, v, st.Size())
 		}
 	}
@@ -237,22 +248,13 @@ func (m *mediaDir) wrongSize(h Header, v Volume, size int64) error {
 	if size > v.Size {
 		return fail.Refuse(hint, fmt.Errorf("volume %d, frame %d: the file goes on for %d bytes after it", v.Number, v.Frames, size-v.Size))
 	}
-	at, n := int64(superblockSize), 0
+	n := 0
 	f, _, err := openRegular(m.root, VolumeName(v.Number))
 	if err == nil {
-		head, p := make([]byte, frameHeaderSize), place{h.SetBytes(), v.Number}
-		for n < v.Frames {
-			if _, err := f.ReadAt(head, at); err != nil {
-				break
-			}
-			e, err := p.parseFrameHeader(head, n+1)
-			if err != nil || at+frameHeaderSize+int64(e.length) > size {
-				break
-			}
-			at += frameHeaderSize + int64(e.length)
-			n++
-		}
-		err = f.Close()
+		var l layout
+		l, err = wholeFrames(context.Background(), f, place{h.SetBytes(), v.Number})
+		n = len(l.entries)
+		err = errors.Join(err, f.Close())
 	}
 	return errors.Join(fail.Refuse(hint, fmt.Errorf("volume %d, frame %d: the file is cut short: %d bytes of %d", v.Number, min(n+1, v.Frames), size, v.Size)), err)
 }

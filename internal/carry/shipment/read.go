@@ -7,12 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 
 	"filippo.io/age"
 	"golang.org/x/sys/unix"
 
-	"enisle/internal/disk"
 	"enisle/internal/fail"
 )
 
@@ -27,84 +25,59 @@ type ReadOptions struct {
 	// From is the first frame to be read of a volume, by its number; absent means
 	// from the start.
 	From map[int]int
-	// Chunk receives the content in order; p is valid until it returns.
+	// Chunk receives the content in order; its data is valid until it returns.
 	Chunk func(c Chunk) error
 	// Mark is told after each frame whose chunks were all taken; may be nil.
 	Mark func(volume, frame int) error
+	// Damage is told of everything that is not what was signed, and decides: an
+	// error stops reading. Without it any damage does, mended or not.
+	Damage func(Damage) error
 	// Progress is told of every n bytes read from the medium; may be nil.
 	Progress func(n int64)
 }
 
 // Read verifies every frame against the verified header while it reads it, and
 // hands the content on in order. Nothing is handed on of a frame that is not
-// exactly what was signed. It writes nothing to the medium, reads every byte
-// once, and holds a handful of frames in memory. A damaged frame stops it with
-// a refusal that names volume and frame.
-func (m *Media) Read(ctx context.Context, h Header, opt ReadOptions) error {
+// exactly what was signed. What is damaged or missing it mends in memory, as far
+// as there is parity. It writes nothing to the medium, reads every byte once if
+// nothing is damaged, and holds a handful of frames in memory.
+func (m *Media) Read(ctx context.Context, h Header, opt ReadOptions) (err error) {
 	if opt.Progress == nil {
 		opt.Progress = func(int64) {}
+	}
+	if opt.Damage == nil {
+		opt.Damage = func(d Damage) error { return d.Err }
 	}
 	volumes := opt.Volumes
 	if volumes == nil {
 		volumes = h.Volumes
 	}
+	s := m.set(h, opt.Fresh)
+	defer func() { err = errors.Join(err, s.close()) }()
 	for _, v := range volumes {
-		if err := m.readVolume(ctx, h, v, max(1, opt.From[v.Number]), opt); err != nil {
+		if err := s.read(ctx, v.Number, max(1, opt.From[v.Number]), opt); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (m *Media) readVolume(ctx context.Context, h Header, v Volume, first int, opt ReadOptions) (err error) {
-	d := m.with(v.Number)
-	if d == nil {
-		return fail.Refuse("bring the medium that holds it", fmt.Errorf("volume %d of %d is missing", v.Number, len(h.Volumes)))
-	}
-	f, st, err := openRegular(d.root, VolumeName(v.Number))
+func (s *set) read(ctx context.Context, n, first int, opt ReadOptions) error {
+	v, err := s.volume(n)
 	if err != nil {
-		return fmt.Errorf("volume %d: %w", v.Number, err)
+		return opt.Damage(Damage{Volume: n, Err: err})
 	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	if st.Size() != v.Size {
-		return d.wrongSize(h, v, st.Size())
-	}
-	if opt.Fresh {
-		if err := disk.Forget(f); err != nil {
-			return fmt.Errorf("volume %d: %w", v.Number, err)
+	for _, d := range v.damage {
+		if err := opt.Damage(d); err != nil {
+			return err
 		}
 	}
-	p := place{h.SetBytes(), v.Number}
-	entries, err := readIndex(f, p, v)
-	if err != nil {
-		return err
+	if v.file != nil {
+		// A hint for read-ahead; reading works without it.
+		_ = unix.Fadvise(int(v.file.Fd()), 0, 0, unix.FADV_SEQUENTIAL)
 	}
-	// A hint for read-ahead; reading works without it.
-	_ = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_SEQUENTIAL)
-	r := volumeReader{file: f, place: p, entries: entries, first: first, opt: opt}
-	return r.run(ctx)
-}
-
-// readIndex verifies superblock, index and trailer of a volume.
-func readIndex(f *os.File, p place, v Volume) ([]entry, error) {
-	super := make([]byte, superblockSize)
-	if _, err := f.ReadAt(super, 0); err != nil {
-		return nil, readError(v.Number, 0, err)
-	}
-	if !bytes.Equal(super, p.superblock()) {
-		return nil, damaged(v.Number, 0, errors.New("the superblock is not of this volume of this shipment"))
-	}
-	idx := make([]byte, indexSize(v.Frames))
-	if _, err := f.ReadAt(idx, v.Size-int64(len(idx))); err != nil {
-		return nil, readError(v.Number, v.Frames, err)
-	}
-	entries, err := p.parseIndex(v, idx)
-	if err != nil {
-		// The frames carry their own headers; they say where the first
-		// difference is, if it is not in the index itself.
-		return nil, damaged(v.Number, v.Frames, fmt.Errorf("index after it: %w", err))
-	}
-	return entries, nil
+	r := volumeReader{volume: v, first: first, opt: opt}
+	return inOrder(ctx, r.feed, func(o *opened) { r.open(o) }, r.take)
 }
 
 func readError(volume, frame int, err error) error {
@@ -117,94 +90,113 @@ func readError(volume, frame int, err error) error {
 }
 
 type volumeReader struct {
-	file    *os.File
-	place   place
-	entries []entry
-	first   int
-	opt     ReadOptions
+	*volume
+	first  int
+	opt    ReadOptions
+	unpack unpacker // of take
 }
 
 // opened is one frame on its way; its buffers are reused.
 type opened struct {
 	number int
-	raw    []byte // header and sealed bytes
+	raw    []byte // header and content
+	short  error  // why not all of it could be read
 	plain  bytes.Buffer
+	damage *Damage
 	err    error
-}
-
-func (r *volumeReader) run(ctx context.Context) error {
-	return inOrder(ctx, r.feed, func(o *opened) { o.err = r.open(o) }, r.take)
 }
 
 // feed reads the frames in order.
 func (r *volumeReader) feed(next func() (*opened, error), put func(work bool)) error {
-	at := int64(superblockSize)
-	for i, e := range r.entries {
-		size := frameHeaderSize + int64(e.length)
+	for i, e := range r.layout.entries {
 		if i+1 < r.first {
-			at += size
 			continue
 		}
 		o, err := next()
 		if err != nil {
 			return err
 		}
+		size := e.size()
 		if int64(cap(o.raw)) < size {
 			o.raw = make([]byte, size)
 		}
-		o.number, o.raw, o.err = i+1, o.raw[:size], nil
-		readAhead(r.file.Fd(), at)
-		if _, err := r.file.ReadAt(o.raw, at); err != nil {
-			return readError(r.place.volume, o.number, err)
+		o.number, o.raw, o.short, o.damage, o.err = i+1, o.raw[:size], nil, nil, nil
+		if r.file != nil {
+			readAhead(r.file.Fd(), r.layout.at[i])
 		}
-		at += size
+		n, err := r.src.ReadAt(o.raw, r.layout.at[i])
+		if n < len(o.raw) {
+			clear(o.raw[n:])
+			o.short = readError(r.Number, o.number, err)
+		}
 		put(true)
 	}
 	return nil
 }
 
-// open verifies one frame and decrypts it.
-func (r *volumeReader) open(o *opened) error {
-	e := r.entries[o.number-1]
+// open verifies one frame, mends it if it must, and decrypts it.
+func (r *volumeReader) open(o *opened) {
+	e := r.layout.entries[o.number-1]
 	head, sealed := o.raw[:frameHeaderSize], o.raw[frameHeaderSize:]
-	if !bytes.Equal(head, r.place.frameHeader(o.number, e)) {
-		return damaged(r.place.volume, o.number, errors.New("its header is not the one that was signed"))
+	why := o.short
+	switch {
+	case why != nil:
+	case !bytes.Equal(head, r.place.frameHeader(o.number, e)):
+		why = damaged(r.Number, o.number, errors.New("its header is not the one that was signed"))
+	case sha256.Sum256(sealed) != e.sum:
+		why = damaged(r.Number, o.number, errors.New("its content is not what was signed"))
 	}
-	if sha256.Sum256(sealed) != e.sum {
-		return damaged(r.place.volume, o.number, errors.New("its content is not what was signed"))
+	if why != nil {
+		o.damage = &Damage{Volume: r.Number, Frame: o.number, Err: why}
+		if !e.holds(sealed) {
+			b, err := r.mend(o.number, sealed)
+			if err != nil {
+				return
+			}
+			copy(sealed, b)
+		}
+		o.damage.Mended = true
 	}
-	if len(r.opt.Identities) == 0 {
-		return nil
+	if len(r.opt.Identities) == 0 || e.kind != kindData {
+		return
 	}
 	o.plain.Reset()
 	if err := open(&o.plain, r.opt.Identities, sealed); err != nil {
 		// The sum was right: what was signed is here, and the key is not the one.
-		return fail.Refuse("restore the site's keys from its backup, or ask for a new shipment if they are lost",
-			fmt.Errorf("volume %d, frame %d: it does not open with this site's key: %w", r.place.volume, o.number, err))
+		o.err = fail.Refuse("restore the site's keys from its backup, or ask for a new shipment if they are lost",
+			fmt.Errorf("volume %d, frame %d: it does not open with this site's key: %w", r.Number, o.number, err))
 	}
-	return nil
 }
 
 // take hands the chunks of a frame on.
 func (r *volumeReader) take(o *opened) error {
+	r.opt.Progress(int64(len(o.raw)))
+	if o.damage != nil {
+		if err := r.opt.Damage(*o.damage); err != nil {
+			return err
+		}
+		if !o.damage.Mended {
+			return nil
+		}
+	}
 	if o.err != nil {
 		return o.err
 	}
-	r.opt.Progress(int64(len(o.raw)))
-	if len(r.opt.Identities) > 0 {
-		for p := o.plain.Bytes(); len(p) > 0; {
-			c, rest, err := nextChunk(p)
-			if err != nil {
-				return damaged(r.place.volume, o.number, err)
-			}
-			if err := r.opt.Chunk(c); err != nil {
-				return fmt.Errorf("volume %d, frame %d: %w", r.place.volume, o.number, err)
-			}
-			p = rest
+	if len(r.opt.Identities) > 0 && r.layout.entries[o.number-1].kind == kindData {
+		taken := error(nil)
+		err := r.unpack.each(o.plain.Bytes(), func(c Chunk) error {
+			taken = r.opt.Chunk(c)
+			return taken
+		})
+		switch {
+		case taken != nil:
+			return fmt.Errorf("volume %d, frame %d: %w", r.Number, o.number, taken)
+		case err != nil:
+			return damaged(r.Number, o.number, err)
 		}
 	}
 	if r.opt.Mark == nil {
 		return nil
 	}
-	return r.opt.Mark(r.place.volume, o.number)
+	return r.opt.Mark(r.Number, o.number)
 }

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"enisle/internal/artifact"
+	"enisle/internal/carry/parity"
 	"enisle/internal/fail"
 )
 
@@ -55,7 +56,8 @@ type Volume struct {
 	Number int             `json:"number"` // from 1
 	Size   int64           `json:"size"`   // bytes of the file
 	Frames int             `json:"frames"`
-	Root   artifact.Digest `json:"root"` // Merkle root over superblock and frame headers
+	Parity int             `json:"parity,omitempty"` // of which parity of the others
+	Root   artifact.Digest `json:"root"`             // Merkle root over superblock, frame headers and the head of the index
 }
 
 // Base is a shipment that another one builds on: what its content has in common
@@ -90,11 +92,18 @@ type Header struct {
 	Carried    Carried           `json:"carried"` // what of it the volumes hold
 	Created    time.Time         `json:"created"`
 	Expires    time.Time         `json:"expires"`
-	Roots      []json.RawMessage `json:"roots"`      // every version of the low root, oldest first
-	Checkpoint string            `json:"checkpoint"` // the low ledger's head
-	Bill       artifact.Digest   `json:"bill"`       // digest of BILL.txt
+	Roots      []json.RawMessage `json:"roots"`           // every version of the low root, oldest first
+	Checkpoint string            `json:"checkpoint"`      // the low ledger's head
+	Bill       artifact.Digest   `json:"bill"`            // digest of BILL.txt
+	Spare      int               `json:"spare,omitempty"` // how many of the last volumes are parity of the others
 	Volumes    []Volume          `json:"volumes"`
 }
+
+// Data returns the volumes that content is in.
+func (h Header) Data() []Volume { return h.Volumes[:len(h.Volumes)-h.Spare] }
+
+// mendable reports whether a volume, or parts of it, can be given back from parity.
+func (h Header) mendable(v Volume) bool { return v.Parity > 0 || h.Spare > 0 }
 
 var (
 	idPattern = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}-[0-9]{1,19}-[0-9a-f]{8}$`)
@@ -144,6 +153,8 @@ func (h Header) check() error {
 		return errors.New("its counts cannot be")
 	case h.Base == nil || len(h.Base) > maxBase || len(h.Base) == 0 && (h.Carried != Carried{h.Blobs, h.Bytes}):
 		return errors.New("what it builds on does not go with what it carries")
+	case h.Spare < 0 || h.Spare > parity.Spare || h.Spare >= len(h.Volumes) || h.Spare > 0 && len(h.Data()) > parity.Data:
+		return errors.New("its spare volumes cannot be")
 	case !h.Expires.After(h.Created):
 		return errors.New("it expires before it was made")
 	}
@@ -156,7 +167,7 @@ func (h Header) check() error {
 		}
 	}
 	for i, v := range h.Volumes {
-		if v.Number != i+1 || v.Frames < 1 || v.Frames > maxFrames || v.Size < v.minSize() {
+		if v.Number != i+1 || v.Frames < 1 || v.Frames > maxFrames || v.Size < v.minSize() || v.Parity < 0 || v.Parity >= v.Frames {
 			return fmt.Errorf("volume %d has impossible figures", i+1)
 		}
 		if _, err := artifact.ParseDigest(string(v.Root)); err != nil {
@@ -226,13 +237,6 @@ func DecodeHeader(payload []byte) (Header, error) {
 type Blob struct {
 	Digest artifact.Digest
 	Size   int64
-}
-
-// Chunk is a run of bytes of one blob.
-type Chunk struct {
-	Blob   Blob
-	Offset int64 // of the first byte in the blob
-	Data   []byte
 }
 
 // VolumeName is the file name of volume n, counting from 1.

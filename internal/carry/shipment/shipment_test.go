@@ -27,6 +27,8 @@ type parcel struct {
 	header   Header
 	identity age.Identity
 	content  map[artifact.Digest][]byte
+	damage   func(Damage) error
+	base     []byte // a blob that the importer holds
 }
 
 type plainSigner struct{}
@@ -59,33 +61,49 @@ func opener(m map[artifact.Digest][]byte) func(Blob) (io.ReadCloser, error) {
 
 func write(t *testing.T, volume int64, sizes ...int) parcel {
 	t.Helper()
+	return writeWith(t, WriteOptions{VolumeSize: volume}, sizes...)
+}
+
+func writeWith(t *testing.T, opt WriteOptions, sizes ...int) parcel {
+	t.Helper()
+	blobs, held := content(t, sizes...)
+	return writeBlobs(t, opt, blobs, held)
+}
+
+func writeBlobs(t *testing.T, opt WriteOptions, blobs []Blob, held map[artifact.Digest][]byte) parcel {
+	t.Helper()
 	id, err := age.GenerateHybridIdentity()
 	if err != nil {
 		t.Fatal(err)
 	}
-	blobs, held := content(t, sizes...)
-	dir := t.TempDir()
-	root, err := os.OpenRoot(dir)
+	return parcel{dir: t.TempDir(), identity: id, content: held}.again(t, opt, blobs, held)
+}
+
+// again writes into the directory of p.
+func (p parcel) again(t *testing.T, opt WriteOptions, blobs []Blob, held map[artifact.Digest][]byte) parcel {
+	t.Helper()
+	root, err := os.OpenRoot(p.dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = root.Close() }()
-	opt := WriteOptions{Set: [16]byte{1}, VolumeSize: volume, Recipients: []age.Recipient{id.Recipient()}, Open: opener(held)}
+	opt.Set, opt.Recipients, opt.Open = [16]byte{1}, []age.Recipient{p.identity.(*age.HybridIdentity).Recipient()}, opener(held)
 	vols, err := Write(context.Background(), root, blobs, opt)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return parcel{dir, finish(t, root, vols, blobs), id, held}
+	p.header = finish(t, root, vols, blobs, opt.Spare)
+	return p
 }
 
-func finish(t *testing.T, root *os.Root, vols []Volume, blobs []Blob) Header {
+func finish(t *testing.T, root *os.Root, vols []Volume, blobs []Blob, spare int) Header {
 	t.Helper()
 	bill := []byte("a bill\n")
 	key := strings.Repeat("f", 64)
 	h := Header{
 		Format: Format, ID: "outside-1-01000000", Set: fmt.Sprintf("%032x", 1), From: Party{"outside", key}, To: []Party{{"island", key}},
 		Sequence: 1, Content: blobs[0].Digest, Blobs: len(blobs), Base: []Base{}, Carried: Carried{Blobs: len(blobs)}, Created: time.Unix(0, 0).UTC(), Expires: time.Unix(9, 0).UTC(),
-		Roots: []json.RawMessage{json.RawMessage(`{}`)}, Bill: artifact.Sum(bill), Volumes: vols,
+		Roots: []json.RawMessage{json.RawMessage(`{}`)}, Bill: artifact.Sum(bill), Spare: spare, Volumes: vols,
 	}
 	h.Set = "01" + strings.Repeat("0", 30)
 	env, err := h.Encode(plainSigner{})
@@ -120,9 +138,12 @@ func (p parcel) read(dir string) (map[artifact.Digest][]byte, error) {
 		return nil, err
 	}
 	got := map[artifact.Digest][]byte{}
-	err = m.Read(context.Background(), h, ReadOptions{Identities: []age.Identity{p.identity}, Chunk: func(c Chunk) error {
+	err = m.Read(context.Background(), h, ReadOptions{Identities: []age.Identity{p.identity}, Damage: p.damage, Chunk: func(c Chunk) error {
 		if int64(len(got[c.Blob.Digest])) != c.Offset {
 			return errors.New("chunk out of order")
+		}
+		if c.Length > 0 {
+			c.Data = p.base[c.From.Offset : c.From.Offset+c.Length]
 		}
 		got[c.Blob.Digest] = append(got[c.Blob.Digest], c.Data...)
 		return nil
@@ -391,7 +412,7 @@ func TestWritingIsTakenUpWhereItStopped(t *testing.T) {
 				t.Errorf("volume %d was complete and was written again", n+1)
 			}
 		}
-		p.header = finish(t, root, vols, blobs)
+		p.header = finish(t, root, vols, blobs, 0)
 		_ = root.Close()
 		got, err := p.read(p.dir)
 		if err != nil || len(got) != len(held) {
@@ -433,18 +454,19 @@ func FuzzDecodeHeader(f *testing.F) {
 
 func FuzzFrames(f *testing.F) {
 	p := place{[16]byte{1}, 1}
-	e := []entry{{100, sha256.Sum256(nil)}}
-	f.Add(p.index(e, superblockSize+frameHeaderSize+100), int64(superblockSize+frameHeaderSize+100+indexSize(1)), 1)
-	f.Add(appendChunkHeader(nil, Blob{artifact.Sum(nil), 0}, 0, 0), int64(0), 0)
+	l := &layout{front: frontAlign}
+	l.add(entry{kindData, 100, sha256.Sum256(nil)})
+	f.Add(p.index(l), l.size(), 1)
+	b := make([]byte, chunkHeaderSize)
+	chunkHead{blob: Blob{artifact.Sum(nil), 0}}.put(b)
+	f.Add(b, int64(0), 0)
 	f.Fuzz(func(_ *testing.T, b []byte, size int64, frames int) {
 		if frames >= 0 && frames < 1000 {
-			_, _ = p.parseIndex(Volume{1, size, frames, ""}, b)
+			_, _ = p.parseIndex(Volume{Number: 1, Size: size, Frames: frames}, b)
 		}
-		for rest := b; len(rest) > 0; {
-			var err error
-			if _, rest, err = nextChunk(rest); err != nil {
-				break
-			}
-		}
+		var u unpacker
+		_ = u.each(b, func(Chunk) error { return nil })
+		_, _ = p.parseSuperblock(b)
+		_, _ = p.parseFrameHeader(b, 1)
 	})
 }

@@ -16,7 +16,7 @@ import (
 
 // keptVolume is what an interrupted run left of a volume.
 type keptVolume struct {
-	entries  []entry
+	layout
 	complete bool // it has its index and its name
 }
 
@@ -52,16 +52,12 @@ func surveyVolume(ctx context.Context, dir *os.Root, p place) (v keptVolume, err
 		return v, err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	v.entries, err = wholeFrames(ctx, f, p)
+	v.layout, err = wholeFrames(ctx, f, p)
 	if err != nil || !v.complete {
 		return v, err
 	}
-	at := int64(superblockSize)
-	for _, e := range v.entries {
-		at += frameHeaderSize + int64(e.length)
-	}
-	want := p.index(v.entries, at)
-	got, err := io.ReadAll(io.NewSectionReader(f, at, int64(len(want))+1))
+	want := p.tail(&v.layout)
+	got, err := io.ReadAll(io.NewSectionReader(f, v.end(), int64(len(want))+1))
 	if err == nil && (len(v.entries) == 0 || string(got) != string(want)) {
 		err = foreign(p.volume)
 	}
@@ -70,31 +66,40 @@ func surveyVolume(ctx context.Context, dir *os.Root, p place) (v keptVolume, err
 
 // wholeFrames returns the frames from the start of a volume up to the first
 // that is cut short or damaged.
-func wholeFrames(ctx context.Context, r io.ReaderAt, p place) ([]entry, error) {
+func wholeFrames(ctx context.Context, r io.ReaderAt, p place) (l layout, err error) {
 	super := make([]byte, superblockSize)
-	if _, err := r.ReadAt(super, 0); err != nil || string(super) != string(p.superblock()) {
-		return nil, nil //nolint:nilerr // nothing of use stands here
+	if _, err := r.ReadAt(super, 0); err != nil {
+		return l, nil //nolint:nilerr // nothing of use stands here
 	}
-	var out []entry
+	front, ok := p.parseSuperblock(super)
+	if !ok {
+		return l, nil
+	}
+	l.front = front
 	head := make([]byte, frameHeaderSize)
-	for at := int64(superblockSize); ; {
+	for {
 		if err := ctx.Err(); err != nil {
-			return nil, err
+			return l, err
+		}
+		at := l.end()
+		if n := len(l.entries); n > 0 && l.middle == 0 {
+			if _, err := r.ReadAt(super, at); err == nil && string(super) == string(p.superblock(front, copyMiddle, at, 0)) {
+				l.middle, at = n, at+superblockSize
+			}
 		}
 		if _, err := r.ReadAt(head, at); err != nil {
-			return out, nil //nolint:nilerr // the end of what was written
+			return l, nil //nolint:nilerr // the end of what was written
 		}
-		e, err := p.parseFrameHeader(head, len(out)+1)
+		e, err := p.parseFrameHeader(head, len(l.entries)+1)
 		if err != nil {
-			return out, nil //nolint:nilerr // likewise
+			return l, nil //nolint:nilerr // likewise
 		}
 		sum := sha256.New()
 		n, err := io.Copy(sum, io.NewSectionReader(r, at+frameHeaderSize, int64(e.length)))
 		if err != nil || n != int64(e.length) || [32]byte(sum.Sum(nil)) != e.sum {
-			return out, nil //nolint:nilerr // likewise
+			return l, nil //nolint:nilerr // likewise
 		}
-		out = append(out, e)
-		at += frameHeaderSize + n
+		l.add(e)
 	}
 }
 

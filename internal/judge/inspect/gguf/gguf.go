@@ -1,28 +1,19 @@
-// Package gguf inspects the header of GGUF model files: that every count,
-// length and offset lies inside the file before anything trusts it, and what
-// chat template the file brings.
-//
-// It reads the header only, in one pass, and no tensor. Layout: ggml
-// documentation, "GGUF", versions 2 and 3.
+// Package gguf inspects the header of GGUF model files, and what chat template the
+// file brings.
 package gguf
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"encoding/binary"
 	"encoding/hex"
-	"errors"
 	"fmt"
-	"io"
-	"math"
-	"math/bits"
 	"path"
 	"slices"
 	"strings"
 
 	"enisle/internal/judge/inspect"
+	"enisle/internal/model/gguf"
 )
 
 // Scanner inspects GGUF headers; the zero value works.
@@ -39,403 +30,41 @@ func (Scanner) Name() string { return "gguf" }
 // Version changes when verdicts may.
 func (Scanner) Version() string { return "1" }
 
-// Limits. llama.cpp's own are of the same size or larger (gguf.cpp).
-const (
-	maxPairs     = 1 << 16
-	maxTensors   = 1 << 20
-	maxString    = 64 << 20 // bytes; vocabularies are arrays, not strings
-	maxArray     = 1 << 26  // elements
-	maxKey       = 1 << 16  // bytes; GGUF documentation
-	maxTensor    = 64       // bytes of a tensor's name; GGML_MAX_NAME
-	maxDims      = 4        // GGML_MAX_DIMS
-	maxTemplate  = 1 << 20  // bytes
-	defaultAlign = 32
-	magic        = "GGUF"
-)
+const maxTemplate = 1 << 20 // bytes of a chat template
 
 // Wants takes files that begin as GGUF, or are called so.
 func (Scanner) Wants(s inspect.Subject) bool {
-	return bytes.HasPrefix(s.Head, []byte(magic)) || path.Ext(s.Path) == ".gguf"
+	return bytes.HasPrefix(s.Head, []byte(gguf.Magic)) || path.Ext(s.Path) == ".gguf"
 }
 
 // Scan reads the header.
 func (Scanner) Scan(ctx context.Context, s inspect.Subject, run inspect.Run) error {
-	r := &reader{ctx: ctx, size: s.Size, in: bufio.NewReaderSize(io.NewSectionReader(s, 0, s.Size), 1<<16)}
-	h, err := r.header()
+	h, at, err := gguf.Read(ctx, s, s.Size)
 	if err != nil {
-		run.Report("header", inspect.Refuse, fmt.Sprintf("at byte %d: %v", r.at, err))
+		run.Report("header", inspect.Refuse, fmt.Sprintf("at byte %d: %v", at, err))
 		return nil
 	}
-	if err := h.layout(s.Size); err != nil {
+	if err := h.Layout(s.Size); err != nil {
 		run.Report("tensors", inspect.Refuse, err.Error())
 	}
-	if h.arch == "" {
+	if h.Arch == "" {
 		run.Report("header", inspect.Refuse, "it names no general.architecture")
 	}
-	h.templates(run)
-	run.Report("model", inspect.Info, fmt.Sprintf("architecture %s, %d tensors, %d facts", h.arch, len(h.tensors), h.pairs))
-	return nil
-}
-
-type header struct {
-	pairs     int
-	arch      string
-	align     uint64
-	template  map[string]string // key → chat template
-	tensors   []tensor
-	dataStart uint64
-}
-
-type tensor struct {
-	name        string
-	offset, len uint64
-}
-
-type reader struct {
-	ctx  context.Context //nolint:containedctx // lives for one scan
-	in   *bufio.Reader
-	at   int64
-	size int64
-}
-
-func (r *reader) bytes(n uint64) ([]byte, error) {
-	if n > uint64(r.size-r.at) {
-		return nil, fmt.Errorf("%d bytes are claimed, %d are left", n, r.size-r.at)
-	}
-	b := make([]byte, n)
-	_, err := io.ReadFull(r.in, b)
-	r.at += int64(n)
-	return b, err
-}
-
-func (r *reader) u32() (uint32, error) {
-	b, err := r.bytes(4)
-	if err != nil {
-		return 0, err
-	}
-	return binary.LittleEndian.Uint32(b), nil
-}
-
-func (r *reader) u64() (uint64, error) {
-	b, err := r.bytes(8)
-	if err != nil {
-		return 0, err
-	}
-	return binary.LittleEndian.Uint64(b), nil
-}
-
-func (r *reader) text(limit uint64) (string, error) {
-	n, err := r.u64()
-	if err == nil && n > limit {
-		err = fmt.Errorf("a string of %d bytes, more than %d", n, limit)
-	}
-	if err != nil {
-		return "", err
-	}
-	b, err := r.bytes(n)
-	return string(b), err
-}
-
-func (r *reader) header() (*header, error) {
-	m, err := r.bytes(4)
-	if err != nil {
-		return nil, err
-	}
-	if string(m) != magic {
-		return nil, errors.New("it does not begin as GGUF")
-	}
-	version, err := r.u32()
-	if err != nil {
-		return nil, err
-	}
-	if version != 2 && version != 3 {
-		if bits.ReverseBytes32(version) <= 3 {
-			return nil, errors.New("it is big-endian, which is not read")
-		}
-		return nil, fmt.Errorf("version %d is not known", version)
-	}
-	tensors, err := r.u64()
-	if err != nil {
-		return nil, err
-	}
-	pairs, err := r.u64()
-	if err != nil {
-		return nil, err
-	}
-	if tensors > maxTensors || pairs > maxPairs {
-		return nil, fmt.Errorf("it claims %d tensors and %d facts", tensors, pairs)
-	}
-	h := &header{align: defaultAlign, pairs: int(pairs), template: map[string]string{}}
-	if err := r.facts(h, pairs); err != nil {
-		return nil, err
-	}
-	if err := r.tensors(h, tensors); err != nil {
-		return nil, err
-	}
-	h.dataStart = (uint64(r.at) + h.align - 1) / h.align * h.align
-	return h, nil
-}
-
-// Types of facts.
-const (
-	typeBool   = 7
-	typeString = 8
-	typeArray  = 9
-)
-
-// width is the size of a value of a type in bytes, 0 for those without one.
-func width(t uint32) uint64 {
-	widths := [...]uint64{1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8}
-	if int(t) >= len(widths) {
-		return 0
-	}
-	return widths[t]
-}
-
-func (r *reader) facts(h *header, n uint64) error {
-	seen := map[string]bool{}
-	for range n {
-		if err := r.ctx.Err(); err != nil {
-			return err
-		}
-		key, err := r.text(maxKey)
-		if err != nil {
-			return err
-		}
-		if seen[key] || key == "" {
-			return fmt.Errorf("fact %.80q stands twice or has no name", key)
-		}
-		seen[key] = true
-		t, err := r.u32()
-		if err != nil {
-			return err
-		}
-		if err := r.fact(h, key, t); err != nil {
-			return fmt.Errorf("fact %.80q: %w", key, err)
-		}
-	}
-	return nil
-}
-
-func (r *reader) fact(h *header, key string, t uint32) error {
-	switch {
-	case t == typeString:
-		v, err := r.text(maxString)
-		switch {
-		case err != nil:
-			return err
-		case key == "general.architecture":
-			h.arch = v
-		case strings.HasPrefix(key, "tokenizer.chat_template"):
-			h.template[key] = v
-		}
-		return nil
-	case t == typeArray:
-		return r.array(1)
-	case width(t) == 0:
-		return fmt.Errorf("type %d is not known", t)
-	}
-	b, err := r.bytes(width(t))
-	if err != nil {
-		return err
-	}
-	if t == typeBool && b[0] > 1 {
-		return errors.New("a truth value is neither 0 nor 1")
-	}
-	if key == "general.alignment" {
-		if t != 4 {
-			return errors.New("it is not a uint32")
-		}
-		h.align = uint64(binary.LittleEndian.Uint32(b))
-		if h.align == 0 || h.align%8 != 0 || bits.OnesCount64(h.align) != 1 || h.align > 1<<20 {
-			return fmt.Errorf("%d is no alignment", h.align)
-		}
-	}
-	return nil
-}
-
-// array skips an array; arrays of arrays may nest three deep.
-func (r *reader) array(depth int) error {
-	t, err := r.u32()
-	if err != nil {
-		return err
-	}
-	n, err := r.u64()
-	if err != nil {
-		return err
-	}
-	if n > maxArray {
-		return fmt.Errorf("an array of %d elements", n)
-	}
-	switch {
-	case t == typeArray && depth < 3:
-		for range n {
-			if err := r.array(depth + 1); err != nil {
-				return err
-			}
-		}
-		return nil
-	case t == typeString:
-		for range n {
-			if err := r.skipText(); err != nil {
-				return err
-			}
-		}
-		return nil
-	case width(t) == 0:
-		return fmt.Errorf("an array of type %d", t)
-	}
-	return r.skip(n * width(t))
-}
-
-func (r *reader) skipText() error {
-	n, err := r.u64()
-	if err == nil && n > maxString {
-		err = fmt.Errorf("a string of %d bytes", n)
-	}
-	if err != nil {
-		return err
-	}
-	return r.skip(n)
-}
-
-func (r *reader) skip(n uint64) error {
-	if n > uint64(r.size-r.at) {
-		return fmt.Errorf("%d bytes are claimed, %d are left", n, r.size-r.at)
-	}
-	if err := r.ctx.Err(); err != nil {
-		return err
-	}
-	done, err := io.CopyN(io.Discard, r.in, int64(n))
-	r.at += done
-	return err
-}
-
-// ggmlType is the size of a block in elements and in bytes.
-type ggmlType struct{ elements, bytes uint64 }
-
-// typeOf returns the block of a tensor type (ggml.h, enum ggml_type; sizes from
-// ggml.c, type_traits).
-func typeOf(t uint32) (ggmlType, bool) {
-	known := map[uint32]ggmlType{
-		0: {1, 4}, 1: {1, 2}, 2: {32, 18}, 3: {32, 20}, 6: {32, 22}, 7: {32, 24}, 8: {32, 34}, 9: {32, 36},
-		10: {256, 84}, 11: {256, 110}, 12: {256, 144}, 13: {256, 176}, 14: {256, 210}, 15: {256, 292},
-		16: {256, 66}, 17: {256, 74}, 18: {256, 98}, 19: {256, 50}, 20: {32, 18}, 21: {256, 110}, 22: {256, 82}, 23: {256, 136},
-		24: {1, 1}, 25: {1, 2}, 26: {1, 4}, 27: {1, 8}, 28: {1, 8}, 29: {256, 56}, 30: {1, 2}, 34: {256, 54}, 35: {256, 66}, 39: {32, 17},
-	}
-	g, ok := known[t]
-	return g, ok
-}
-
-func (r *reader) tensors(h *header, n uint64) error {
-	seen := map[string]bool{}
-	for range n {
-		if err := r.ctx.Err(); err != nil {
-			return err
-		}
-		t, err := r.tensor()
-		if err != nil {
-			return fmt.Errorf("tensor %.80q: %w", t.name, err)
-		}
-		if seen[t.name] {
-			return fmt.Errorf("tensor %.80q stands twice", t.name)
-		}
-		seen[t.name] = true
-		if t.offset%h.align != 0 {
-			return fmt.Errorf("tensor %.80q is not aligned", t.name)
-		}
-		h.tensors = append(h.tensors, t)
-	}
-	return nil
-}
-
-func (r *reader) tensor() (t tensor, err error) {
-	if t.name, err = r.text(maxTensor); err != nil {
-		return t, err
-	}
-	dims, err := r.u32()
-	if err == nil && (dims == 0 || dims > maxDims) {
-		err = fmt.Errorf("it has %d dimensions", dims)
-	}
-	if err != nil {
-		return t, err
-	}
-	elements, first := uint64(1), uint64(0)
-	for i := range dims {
-		d, err := r.u64()
-		if err != nil {
-			return t, err
-		}
-		hi, lo := bits.Mul64(elements, d)
-		if hi != 0 || lo > math.MaxInt64 || d == 0 {
-			return t, errors.New("its dimensions overflow")
-		}
-		if elements = lo; i == 0 {
-			first = d
-		}
-	}
-	kind, err := r.u32()
-	if err != nil {
-		return t, err
-	}
-	g, ok := typeOf(kind)
-	if !ok {
-		return t, fmt.Errorf("type %d is not known", kind)
-	}
-	if first%g.elements != 0 {
-		return t, errors.New("its rows are no whole blocks")
-	}
-	hi, lo := bits.Mul64(elements/g.elements, g.bytes)
-	if hi != 0 || lo > math.MaxInt64 {
-		return t, errors.New("its size overflows")
-	}
-	t.len = lo
-	t.offset, err = r.u64()
-	return t, err
-}
-
-// layout checks that all tensors lie inside the file and apart.
-func (h *header) layout(size int64) error {
-	if h.dataStart > uint64(size) && len(h.tensors) > 0 {
-		return errors.New("there is no room for tensors")
-	}
-	sorted := slices.Clone(h.tensors)
-	slices.SortFunc(sorted, func(a, b tensor) int {
-		switch {
-		case a.offset < b.offset:
-			return -1
-		case a.offset > b.offset:
-			return 1
-		}
-		return 0
-	})
-	end := uint64(0)
-	for _, t := range sorted {
-		if t.offset < end {
-			return fmt.Errorf("tensor %.80q shares bytes with another", t.name)
-		}
-		sum, carry := bits.Add64(t.offset, t.len, 0)
-		if carry != 0 || sum > uint64(size)-h.dataStart {
-			return fmt.Errorf("tensor %.80q lies outside of the file", t.name)
-		}
-		end = sum
-	}
-	if rest := uint64(size) - min(uint64(size), h.dataStart+end); rest > h.align {
-		return fmt.Errorf("%d bytes stand behind the last tensor", rest)
-	}
+	templates(h, run)
+	run.Report("model", inspect.Info, fmt.Sprintf("architecture %s, %d tensors, %d facts", h.Arch, len(h.Tensors), h.Pairs))
 	return nil
 }
 
 // templates reports every chat template: what it is, and what in it reaches
 // beyond the conversation.
-func (h *header) templates(run inspect.Run) {
-	keys := make([]string, 0, len(h.template))
-	for k := range h.template {
+func templates(h *gguf.Header, run inspect.Run) {
+	keys := make([]string, 0, len(h.Templates))
+	for k := range h.Templates {
 		keys = append(keys, k)
 	}
 	slices.Sort(keys)
 	for _, k := range keys {
-		t := h.template[k]
+		t := h.Templates[k]
 		if len(t) > maxTemplate {
 			run.Report("template", inspect.Refuse, fmt.Sprintf("%s has %d bytes", k, len(t)))
 			continue
