@@ -68,7 +68,7 @@ func (e *Encoder) Encode(dst, p []byte) ([]byte, Encoding) {
 		return append(dst, p...), Plain
 	}
 	n := len(dst)
-	dst = e.encode(dst, p, best)
+	dst = e.EncodeAs(dst, p, best)
 	if !gains(len(dst)-n, len(p)) {
 		return append(dst[:n], p...), Plain
 	}
@@ -90,7 +90,7 @@ func (e *Encoder) probe(p []byte) Encoding {
 	}
 	best, size := Plain, len(sample)
 	for _, c := range []Encoding{Zstd, Two, Four} {
-		e.trial = e.encode(e.trial[:0], sample, c)
+		e.trial = e.EncodeAs(e.trial[:0], sample, c)
 		if n := len(e.trial); gains(n, len(sample)) && n*100 < size*98 {
 			best, size = c, n
 		}
@@ -98,7 +98,8 @@ func (e *Encoder) probe(p []byte) Encoding {
 	return best
 }
 
-func (e *Encoder) encode(dst, p []byte, how Encoding) []byte {
+// EncodeAs appends p to dst in an encoding other than Plain.
+func (e *Encoder) EncodeAs(dst, p []byte, how Encoding) []byte {
 	if how == Zstd {
 		return e.zstd.EncodeAll(p, dst)
 	}
