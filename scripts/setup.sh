@@ -30,6 +30,11 @@ fi
 if [ "$want" = test ]; then
   apt_need strace strace
   apt_need ip iproute2
+  apt_need xorriso xorriso
+  apt_need bsdtar libarchive-tools
+  apt_need zbarimg zbar-tools
+  apt_need age age
+  apt_need softhsm2-util softhsm2
 fi
 if [ ${#missing[@]} -gt 0 ]; then
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then

@@ -49,6 +49,7 @@ func (e *env) pack() *cobra.Command {
 	c.Flags().StringVar(&share, "parity", "", "parity within each volume, such as 5%: as much of it may be damaged and is repaired")
 	c.Flags().IntVar(&opt.Spare, "spare", 0, "volumes of parity besides: as many whole volumes may be lost")
 	c.Flags().BoolVar(&opt.Compress, "compress", false, "compress what gains by it; weights by their byte planes")
+	c.Flags().BoolVar(&opt.ISO, "iso", false, "make an image of an optical disc of each volume, with header and bill, to burn or mount")
 	c.Flags().BoolVar(&opt.DryRun, "dry-run", false, "print bytes and volumes and write nothing")
 	return c
 }
@@ -81,6 +82,9 @@ func (e *env) showPacked(out crossing.Packed, dry bool) {
 	}
 	if len(out.Base) > 0 {
 		e.say("builds on %s: %s of %s are carried", strings.Join(out.Base, ", "), size(out.Payload), size(out.Content))
+	}
+	if n := len(out.Images); n > 0 {
+		e.say("images to burn: %s to %s", out.Images[0], out.Images[n-1])
 	}
 	e.print("%s", out.ID)
 }

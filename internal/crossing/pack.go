@@ -40,6 +40,7 @@ type PackOptions struct {
 	Fill       bool // give what is free on the last medium to parity, if there is any
 	Spare      int  // further volumes: as many whole ones may be lost
 	Compress   bool
+	ISO        bool // make an image of an optical disc around each volume
 	// ReadBack reads from the medium what was written to it before the header is
 	// signed.
 	ReadBack bool
@@ -59,6 +60,7 @@ type Packed struct {
 
 	Base    []string `json:"base"`    // ids of the shipments it builds on
 	Missing int      `json:"missing"` // collectors who must sign it still
+	Images  []string `json:"images,omitempty"`
 }
 
 // Pack seals what was collected into the next shipment for every paired island.
@@ -272,16 +274,26 @@ func (p *packing) run(ctx context.Context, by site.Actor, intent int64) (err err
 	if err != nil {
 		return err
 	}
-	if stands != nil {
-		return p.already(ctx, stands, intent)
+	switch {
+	case stands != nil:
+		err = p.already(ctx, dir, stands, intent)
+	case p.pack.Envelope != nil:
+		err = p.writeHeader(ctx, dir, intent)
+	default:
+		err = p.fresh(ctx, dir, [16]byte(set), by, intent)
 	}
-	if p.pack.Envelope != nil {
-		return p.writeHeader(ctx, dir, intent)
+	if err != nil || !p.opt.ISO {
+		return err
 	}
+	return p.images(dir)
+}
+
+// fresh writes and seals what was not sealed yet.
+func (p *packing) fresh(ctx context.Context, dir *os.Root, set [16]byte, by site.Actor, intent int64) error {
 	if err := p.preflight(dir); err != nil {
 		return fmt.Errorf("pack: %w", err)
 	}
-	if err := p.write(ctx, dir, [16]byte(set)); err != nil {
+	if err := p.write(ctx, dir, set); err != nil {
 		return fmt.Errorf("pack: %w", err)
 	}
 	return p.seal(ctx, dir, by, intent)
@@ -354,13 +366,17 @@ func (p *packing) take(ctx context.Context, sequence uint64) error {
 
 // already accepts a finished shipment that stands where this one would go, if
 // it is the very one; a rerun after a crash at the last moment finds it so.
-func (p *packing) already(ctx context.Context, header []byte, intent int64) error {
+func (p *packing) already(ctx context.Context, dir *os.Root, header []byte, intent int64) error {
 	if !samePayload(header, p.pack.Envelope) {
 		return fail.Refuse("empty the directory, or name another one", errors.New("another shipment stands where this one is to be written"))
 	}
 	h, err := headerOf(header)
 	if err != nil {
 		return err
+	}
+	if p.out.Already = true; p.opt.ISO && imaged(dir, h) {
+		p.describe(h)
+		return p.finish(ctx, intent)
 	}
 	m, err := shipment.OpenMedia(p.opt.To)
 	if err != nil {
@@ -376,7 +392,6 @@ func (p *packing) already(ctx context.Context, header []byte, intent int64) erro
 		}
 	}
 	p.describe(h)
-	p.out.Already = true
 	return p.finish(ctx, intent)
 }
 

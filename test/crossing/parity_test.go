@@ -8,6 +8,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -94,6 +95,35 @@ func TestTooMuchDamageIsRefused(t *testing.T) {
 	w.nothingHere()
 	_, err = w.app("high").Verify(t.Context(), w.path("good"), dirs[1:2]...)
 	refused(t, err, "beyond repair")
+}
+
+// Images hold volume, header and bill; what an independent reader takes out of
+// them is imported. Packing again finds them; so does a run that was interrupted.
+func TestImagesOfDiscs(t *testing.T) {
+	if _, err := exec.LookPath("bsdtar"); err != nil {
+		t.Skipf("bsdtar is not here: %v", err)
+	}
+	w := newWorld(t)
+	w.request("images", 30<<20)
+	w.collect()
+	packed := w.packed("all", crossing.PackOptions{VolumeSize: 12 << 20, ISO: true})
+	w.must(os.Rename(w.path("all/disc-0002.iso"), w.path("all/disc-0002.iso.partial")))
+	again := w.packed("all", crossing.PackOptions{VolumeSize: 12 << 20, ISO: true})
+	if !again.Already || again.ID != packed.ID || len(again.Images) != packed.Volumes {
+		t.Errorf("again: %+v", again)
+	}
+	var dirs []string
+	for _, image := range packed.Images {
+		dir := w.path(strings.TrimSuffix(image, ".iso"))
+		w.must(os.Mkdir(dir, 0o755))
+		if out, err := exec.Command("bsdtar", "-xf", w.path("all", image), "-C", dir).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		dirs = append(dirs, dir)
+	}
+	out, err := w.app("high").Import(t.Context(), dirs...)
+	w.must(err)
+	w.imported(out.ID)
 }
 
 // Superblock and index are there twice: without any parity the one stands in for

@@ -173,3 +173,18 @@ func WriteFile(dir *os.Root, name string, content []byte) error {
 	}
 	return publish(dir, name)
 }
+
+// Find returns which of some offsets a volume begins at.
+func Find(r io.ReaderAt, v Volume, offsets ...int64) (int64, error) {
+	b := make([]byte, superblockSize)
+	for _, at := range offsets {
+		if _, err := r.ReadAt(b, at); err != nil {
+			continue
+		}
+		p := place{[16]byte(b[8:24]), v.Number}
+		if _, ok := p.parseSuperblock(b); ok {
+			return at, nil
+		}
+	}
+	return 0, foreign(v.Number)
+}
