@@ -512,6 +512,25 @@ const (
 	metaLast      = "collected-last"
 )
 
+// hashLocal is the digest of a local file, or of all paths and files below a
+// directory.
+func hashLocal(name string) (artifact.Digest, error) {
+	st, err := os.Stat(name)
+	if err != nil || !st.IsDir() {
+		return hashFile(name)
+	}
+	h := sha256.New()
+	err = filepath.WalkDir(name, func(at string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		sum, err := hashFile(at)
+		fmt.Fprintf(h, "%q %s\n", at[len(name):], sum)
+		return err
+	})
+	return sumOf(h), err
+}
+
 func hashFile(name string) (artifact.Digest, error) {
 	f, _, err := openLocal(name)
 	if err != nil {

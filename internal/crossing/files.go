@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
@@ -139,22 +140,62 @@ func (c *collecting) files(ctx context.Context, artifacts []artifact.Artifact) (
 			return nil, fail.Refuse("rename it, or choose other members", err)
 		}
 	}
+	if err := c.Site.Held.Flush(); err != nil {
+		return nil, err
+	}
 	return artifacts, sortArtifacts(artifacts)
 }
 
-// local ingests one local file.
+// local ingests a local file, or all files of a directory under their paths in it.
 func (c *collecting) local(ctx context.Context, a *artifact.Artifact, name string) error {
+	st, err := os.Stat(filepath.Join(c.req.dir(), name))
+	if err == nil && st.IsDir() {
+		return c.directory(ctx, a, name)
+	}
+	return c.localFile(ctx, a, name, filepath.Base(name), nil)
+}
+
+// directory ingests what is below a directory. Anything but files and directories
+// is refused: a link would bring what nobody named.
+func (c *collecting) directory(ctx context.Context, a *artifact.Artifact, name string) error {
+	top := filepath.Join(c.req.dir(), name)
+	done := c.Progress.start("reading "+filepath.Base(name), 0)
+	err := filepath.WalkDir(top, func(at string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		if !d.Type().IsRegular() {
+			return fail.Refuse("remove it, or name the files one by one", fmt.Errorf("%s is neither a file nor a directory", d.Name()))
+		}
+		below, err := filepath.Rel(top, at)
+		if err != nil {
+			return err
+		}
+		return c.localFile(ctx, a, filepath.Join(name, below), filepath.ToSlash(below), done)
+	})
+	if err == nil && len(a.Files) == 0 {
+		err = fail.As(fail.Usage, "name a directory with files", fmt.Errorf("%s is empty", filepath.Base(name)))
+	}
+	slices.SortFunc(a.Files, func(x, y artifact.File) int { return compare(x.Path, y.Path) })
+	return err
+}
+
+// localFile ingests one file, as path in the artifact.
+func (c *collecting) localFile(ctx context.Context, a *artifact.Artifact, name, path string, done func(int64)) error {
 	f, st, err := openLocal(filepath.Join(c.req.dir(), name))
 	if err != nil {
 		return err
 	}
 	defer func() { _ = f.Close() }() // only read from
-	got, err := c.ingest(ctx, f, st.Size(), c.Progress.start("reading "+filepath.Base(name), st.Size()))
+	if done == nil {
+		done = c.Progress.start("reading "+filepath.Base(name), st.Size())
+	}
+	got, err := c.ingest(ctx, f, st.Size(), done)
 	if err != nil {
 		return err
 	}
-	got.Path, got.Origin = filepath.Base(name), localOrigin+filepath.Base(name)
-	a.Files = []artifact.File{got}
+	got.Path, got.Origin = path, localOrigin+path
+	a.Files = append(a.Files, got)
 	return nil
 }
 
@@ -217,7 +258,7 @@ func (c *collecting) membersOf(ctx context.Context, a *artifact.Artifact, f arti
 	return errors.Join(err, b.Close())
 }
 
-// ingest stores one stream of exactly size bytes.
+// ingest stores one stream of exactly size bytes; files makes it durable.
 func (c *collecting) ingest(ctx context.Context, r io.Reader, size int64, done func(int64)) (artifact.File, error) {
 	w, err := c.Site.Held.Begin(fmt.Sprintf("ingest-%d", os.Getpid()))
 	if err != nil {
@@ -234,5 +275,5 @@ func (c *collecting) ingest(ctx context.Context, r io.Reader, size int64, done f
 		return artifact.File{}, errors.Join(err, w.Abort())
 	}
 	d := w.Digest()
-	return artifact.File{Size: size, Digest: d}, w.Commit(d, size)
+	return artifact.File{Size: size, Digest: d}, w.CommitLater(d, size)
 }

@@ -140,7 +140,7 @@ func (r Request) digest() (artifact.Digest, error) {
 			if !ok {
 				continue
 			}
-			d, err := hashFile(filepath.Join(r.dir(), name))
+			d, err := hashLocal(filepath.Join(r.dir(), name))
 			if errors.Is(err, fs.ErrNotExist) {
 				return fail.As(fail.Usage, "paths in a request start where it lies", fmt.Errorf("%s names %s, which does not exist", filepath.Base(r.File), name))
 			}

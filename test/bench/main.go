@@ -3,11 +3,10 @@
 package main
 
 import (
-	"crypto/rand"
 	"errors"
 	"flag"
 	"fmt"
-	"io"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,24 +18,30 @@ import (
 
 func main() {
 	bin := flag.String("enisle", "bin/enisle", "the program to measure")
-	size := flag.Int64("size", 4<<30, "bytes of the large file")
+	size := flag.Int64("size", 8<<30, "bytes of the large file")
 	rounds := flag.Int("rounds", 3, "rounds; medians are printed")
+	files := flag.Int("files", 100_000, "small files of the largest set")
 	dir := flag.String("dir", "", "where to work; default: a temporary directory")
 	flag.Parse()
-	if err := run(*bin, *dir, *size, *rounds); err != nil {
+	if err := run(*bin, *dir, *size, *rounds, *files); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
+
+var cryptoReader = rand.NewChaCha8([32]byte([]byte(time.Now().Format("2006-01-02 15:04:05.000000000 -0700"))[:32]))
+
+func blocks(st os.FileInfo) int64 { return st.Sys().(*syscall.Stat_t).Blocks * 512 }
 
 // measure is what one command took.
 type measure struct {
 	wall    time.Duration
 	rss     int64 // bytes, at most
 	written int64 // bytes that reached the block layer
+	grown   int64 // bytes of disk it took at most, where that was asked for
 }
 
-func run(bin, dir string, size int64, rounds int) (err error) {
+func run(bin, dir string, size int64, rounds, files int) (err error) {
 	if bin, err = filepath.Abs(bin); err != nil {
 		return err
 	}
@@ -55,7 +60,10 @@ func run(bin, dir string, size int64, rounds int) (err error) {
 		}
 	}
 	b.print(all, rounds)
-	return nil
+	if err := os.RemoveAll(b.path("payload")); err != nil {
+		return err
+	}
+	return errors.Join(b.unchanged(min(size, 2<<30)), b.compression(1<<30), b.scale(files))
 }
 
 type bench struct {
@@ -80,35 +88,15 @@ func (b *bench) must(args ...string) error {
 
 // setUp makes the payload and a low site that holds it.
 func (b *bench) setUp() error {
-	f, err := os.Create(b.path("payload"))
-	if err != nil {
-		return err
-	}
-	_, err = io.CopyN(f, rand.Reader, b.size)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+	if err := randomFile(b.path("payload"), b.size); err != nil {
 		return err
 	}
 	const request = "name: bench\nbring:\n  files: [ {path: payload, as: model/payload} ]\n"
 	if err := os.WriteFile(b.path("enisle.yaml"), []byte(request), 0o600); err != nil {
 		return err
 	}
-	if err := b.must("-C", "low", "init", "--side", "low"); err != nil {
+	if err := b.pairUp(); err != nil {
 		return err
-	}
-	if err := b.must("-C", "high", "init", "--side", "high"); err != nil {
-		return err
-	}
-	for _, p := range [][2]string{{"high", "low"}, {"low", "high"}} {
-		out, err := b.cmd("-C", p[0], "identity", "-q").Output()
-		if err != nil {
-			return err
-		}
-		if err := os.WriteFile(b.path("id"), out, 0o600); err != nil {
-			return err
-		}
-		if err := b.must("-C", p[1], "pair", "id"); err != nil {
-			return err
-		}
 	}
 	return b.must("-C", "low", "collect", "-q")
 }
@@ -122,7 +110,7 @@ func (b *bench) time(c *exec.Cmd) (measure, error) {
 		return measure{}, fmt.Errorf("%v: %w: %s", c.Args, err, out)
 	}
 	u := c.ProcessState.SysUsage().(*syscall.Rusage)
-	return measure{time.Since(began), u.Maxrss << 10, u.Oublock * 512}, nil
+	return measure{wall: time.Since(began), rss: u.Maxrss << 10, written: u.Oublock * 512}, nil
 }
 
 // settle writes everything back first, and drops caches where that is allowed,
@@ -136,24 +124,26 @@ func settle() {
 func (b *bench) round(n int, all map[string][]measure) error {
 	media := fmt.Sprintf("media-%d", n)
 	steps := []struct {
-		name string
-		cmd  *exec.Cmd
+		name, grows string // grows is where what it writes stands
+		cmd         *exec.Cmd
 	}{
-		{"cp + fsync", exec.Command("sh", "-c", "cp payload copy && sync copy")},
-		{"pack", b.cmd("-C", "low", "pack", "--to", media, "-q")},
-		{"cp + cold read", exec.Command("sh", "-c", "cp payload copy2 && sync copy2 && dd if=copy2 of=/dev/null bs=4M iflag=direct 2>/dev/null && rm copy2")},
-		{"pack, read back", b.cmd("-C", "low", "pack", "--to", media+"-proven", "--read-back", "-q")},
-		{"sha256sum", exec.Command("sh", "-c", "sha256sum "+media+"/volume-*")},
-		{"verify", b.cmd("verify", media, "--site", "high", "-q")},
-		{"cp + fsync 2", exec.Command("sh", "-c", "cp "+media+"/volume-* copies/ && sync copies/*")},
-		{"import", b.cmd("-C", "high", "import", media, "-q")},
+		{"cp + fsync", "none", exec.Command("sh", "-c", "cp payload copy && sync copy")},
+		{"pack", ".", b.cmd("-C", "low", "pack", "--to", media, "-q")},
+		{"cp + cold read", "none", exec.Command("sh", "-c", "cp payload copy2 && sync copy2 && dd if=copy2 of=/dev/null bs=4M iflag=direct 2>/dev/null && rm copy2")},
+		{"pack, read back", "none", b.cmd("-C", "low", "pack", "--to", media+"-proven", "--read-back", "-q")},
+		{"sha256sum", "none", exec.Command("sh", "-c", "sha256sum "+media+"/volume-*")},
+		{"verify", "none", b.cmd("verify", media, "--site", "high", "-q")},
+		{"cp + fsync 2", "none", exec.Command("sh", "-c", "cp "+media+"/volume-* copies/ && sync copies/*")},
+		{"import", "high", b.cmd("-C", "high", "import", media, "-q")},
 	}
 	if err := os.MkdirAll(b.path("copies"), 0o755); err != nil {
 		return err
 	}
 	for _, s := range steps {
 		s.cmd.Dir = b.dir
-		m, err := b.time(s.cmd)
+		var m measure
+		grown, err := b.growth(s.grows, func() (err error) { m, err = b.time(s.cmd); return err })
+		m.grown = grown
 		if err != nil {
 			return err
 		}
@@ -185,15 +175,19 @@ func (b *bench) print(all map[string][]measure, rounds int) {
 	wall := func(name string) float64 {
 		return median(all[name], func(m measure) float64 { return m.wall.Seconds() })
 	}
-	fmt.Printf("%d bytes, medians of %d rounds\n\n%-16s %8s %9s %9s %9s  %s\n", b.size, rounds, "", "seconds", "MB/s", "RSS MiB", "written", "ratio of speed")
+	fmt.Printf("%d bytes, medians of %d rounds\n\n%-16s %8s %9s %9s %9s %9s  %s\n", b.size, rounds, "", "seconds", "MB/s", "RSS MiB", "written", "disk", "ratio of speed")
 	for _, row := range []struct{ name, peer string }{{"cp + fsync", ""}, {"pack", "cp + fsync"}, {"cp + cold read", ""}, {"pack, read back", "cp + cold read"}, {"cp + fsync 2", ""}, {"import", "cp + fsync 2"}, {"sha256sum", ""}, {"verify", "sha256sum"}} {
 		s := wall(row.name)
 		rss := median(all[row.name], func(m measure) float64 { return float64(m.rss) }) / (1 << 20)
 		written := median(all[row.name], func(m measure) float64 { return float64(m.written) }) / float64(b.size)
+		disk := ""
+		if grown := median(all[row.name], func(m measure) float64 { return float64(m.grown) }); grown > 0 {
+			disk = fmt.Sprintf("%.3fx", grown/float64(b.size))
+		}
 		ratio := ""
 		if row.peer != "" {
 			ratio = fmt.Sprintf("%.2f of %s", wall(row.peer)/s, row.peer)
 		}
-		fmt.Printf("%-16s %8.2f %9.0f %9.0f %8.3fx  %s\n", row.name, s, float64(b.size)/1e6/s, rss, written, ratio)
+		fmt.Printf("%-16s %8.2f %9.0f %9.0f %8.3fx %9s  %s\n", row.name, s, float64(b.size)/1e6/s, rss, written, disk, ratio)
 	}
 }
