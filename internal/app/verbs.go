@@ -12,6 +12,7 @@ import (
 	"enisle/internal/site"
 	"enisle/internal/site/ledger"
 	"enisle/internal/site/state"
+	"enisle/internal/site/tuf"
 )
 
 // Collect brings what a request asks for into the low site.
@@ -226,3 +227,7 @@ func (a *App) Served(ctx context.Context, channel string) (out []artifact.Artifa
 
 // LockFile is the lock beside a request.
 func LockFile(request string) string { return filepath.Clean(crossing.LockFile(request)) }
+
+// TUF returns a client of a repository of The Update Framework; dir holds what it
+// trusts.
+func TUF(dir string) tuf.Client { return tuf.Client{Dir: dir} }

@@ -79,9 +79,12 @@ func TestOpenAIClient(t *testing.T) {
 	t.Logf("%s", out)
 }
 
-// openaiPython returns a Python that has the client, in an environment of its
-// own in the cache.
-func openaiPython(t *testing.T) string {
+// openaiPython returns a Python that has the client.
+func openaiPython(t *testing.T) string { return pythonWith(t, "openai", openaiClient) }
+
+// pythonWith returns a Python with packages of which one has a module, in an
+// environment of its own in the cache.
+func pythonWith(t *testing.T, module string, packages ...string) string {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("short: the client is not fetched")
@@ -91,17 +94,17 @@ func openaiPython(t *testing.T) string {
 	}
 	cache := llamacpptest.Cache(t)
 	defer llamacpptest.Lock(t, cache)()
-	venv := filepath.Join(cache, "venv-"+strings.ReplaceAll(openaiClient, "==", "-"))
+	venv := filepath.Join(cache, "venv-"+strings.ReplaceAll(packages[0], "==", "-"))
 	python := filepath.Join(venv, "bin", "python")
-	if exec.Command(python, "-c", "import openai").Run() == nil {
+	if exec.Command(python, "-c", "import "+module).Run() == nil {
 		return python
 	}
 	for _, argv := range [][]string{
 		{"python3", "-m", "venv", "--clear", venv},
-		{python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--only-binary", ":all:", openaiClient},
+		append([]string{python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--only-binary", ":all:"}, packages...),
 	} {
 		if out, err := exec.CommandContext(t.Context(), argv[0], argv[1:]...).CombinedOutput(); err != nil {
-			t.Skipf("the client can not be fetched: %v\n%s", err, out)
+			t.Skipf("%s can not be fetched: %v\n%s", packages[0], err, out)
 		}
 	}
 	return python
