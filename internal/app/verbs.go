@@ -3,12 +3,17 @@ package app
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
 	"path/filepath"
 
 	"enisle/internal/app/config"
 	"enisle/internal/artifact"
 	"enisle/internal/carry/shipment"
 	"enisle/internal/crossing"
+	"enisle/internal/ecosystem/fetch"
 	"enisle/internal/site"
 	"enisle/internal/site/ledger"
 	"enisle/internal/site/state"
@@ -230,4 +235,26 @@ func LockFile(request string) string { return filepath.Clean(crossing.LockFile(r
 
 // TUF returns a client of a repository of The Update Framework; dir holds what it
 // trusts.
-func TUF(dir string) tuf.Client { return tuf.Client{Dir: dir} }
+func TUF(ctx context.Context, dir string) (tuf.Client, error) {
+	c := tuf.Client{Dir: dir}
+	remote, err := fetch.New(fetch.Options{})
+	if err != nil {
+		return c, err
+	}
+	c.Get = func(address string, limit int64) ([]byte, error) {
+		body, _, _, err := remote.Get(ctx, address, 0)
+		var status *fetch.StatusError
+		if errors.As(err, &status) && (status.Status == http.StatusNotFound || status.Status == http.StatusForbidden) {
+			return nil, fs.ErrNotExist
+		}
+		if err != nil {
+			return nil, err
+		}
+		b, err := io.ReadAll(io.LimitReader(body, limit+1))
+		if err == nil && int64(len(b)) > limit {
+			err = fmt.Errorf("%s has more than %d bytes", fetch.Clean(address), limit)
+		}
+		return b, errors.Join(err, body.Close())
+	}
+	return c, nil
+}

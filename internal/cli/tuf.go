@@ -35,7 +35,7 @@ func (e *env) tuf() *cobra.Command {
 	}
 	c.AddCommand(&cobra.Command{
 		Use: "init ROOT", Short: "Trust a root, once", Args: cobra.ExactArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(c *cobra.Command, args []string) error {
 			root, err := os.ReadFile(args[0])
 			if err != nil {
 				return fail.As(fail.Usage, "name the file with the root", err)
@@ -43,23 +43,35 @@ func (e *env) tuf() *cobra.Command {
 			if err := need("metadata-dir"); err != nil {
 				return err
 			}
-			return app.TUF(dir).Init(root)
+			client, err := app.TUF(c.Context(), dir)
+			if err != nil {
+				return err
+			}
+			return client.Init(root)
 		},
 	}, &cobra.Command{
 		Use: "refresh", Short: "Bring what is trusted up to date", Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
+		RunE: func(c *cobra.Command, _ []string) error {
 			if err := need("metadata-dir", "metadata-url"); err != nil {
 				return err
 			}
-			return app.TUF(dir).Refresh(metadata)
+			client, err := app.TUF(c.Context(), dir)
+			if err != nil {
+				return err
+			}
+			return client.Refresh(metadata)
 		},
 	}, &cobra.Command{
 		Use: "download", Short: "Bring one target, proven", Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
+		RunE: func(c *cobra.Command, _ []string) error {
 			if err := need("metadata-dir", "metadata-url", "target-name", "target-base-url", "target-dir"); err != nil {
 				return err
 			}
-			at, err := app.TUF(dir).Download(metadata, name, base, to)
+			client, err := app.TUF(c.Context(), dir)
+			if err != nil {
+				return err
+			}
+			at, err := client.Download(metadata, name, base, to)
 			if err != nil {
 				return err
 			}

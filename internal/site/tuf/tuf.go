@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -31,12 +30,14 @@ import (
 type Client struct {
 	Dir string
 	Now func() time.Time // nil: the machine's clock
+	// Get fetches at most limit bytes from an address; nil where there is no network.
+	// What is not there is fs.ErrNotExist.
+	Get func(address string, limit int64) ([]byte, error)
 }
 
 const (
 	firstRoot = "trusted-root.json"
 	clockFile = "clock.json"
-	timeout   = time.Minute
 )
 
 // Init trusts a root, from which all others follow. It refuses one that its own
@@ -80,7 +81,7 @@ func (c Client) refresh(metadataURL, targetURL, targetDir string) (*updater.Upda
 	if err != nil {
 		return nil, fail.As(fail.Usage, "give an address or a directory", err)
 	}
-	cfg.LocalMetadataDir, cfg.LocalTargetsDir, cfg.Fetcher = c.Dir, targetDir, fetcher{}
+	cfg.LocalMetadataDir, cfg.LocalTargetsDir, cfg.Fetcher = c.Dir, targetDir, fetcher{c.Get}
 	if targetURL != "" {
 		cfg.RemoteTargetsURL = targetURL
 	}
@@ -155,23 +156,31 @@ func refused(err error) error {
 }
 
 // fetcher reads addresses, and directories for anything that is no address.
-type fetcher struct{}
+type fetcher struct {
+	get func(address string, limit int64) ([]byte, error)
+}
 
 // DownloadFile returns at most limit bytes.
-func (fetcher) DownloadFile(name string, limit int64, _ time.Duration) ([]byte, error) {
+func (f fetcher) DownloadFile(name string, limit int64, _ time.Duration) ([]byte, error) {
 	if !strings.HasPrefix(name, "http://") && !strings.HasPrefix(name, "https://") {
 		return fromDirectory(name, limit)
 	}
-	client := http.Client{Timeout: timeout}
-	res, err := client.Get(name) //nolint:noctx // the client has a time limit
-	if err != nil {
+	if f.get == nil {
+		return nil, &metadata.ErrDownload{Msg: "addresses are not fetched here: give a directory"}
+	}
+	b, err := f.get(name, limit)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, notFound(name)
+	case err != nil:
 		return nil, &metadata.ErrDownload{Msg: err.Error()}
 	}
-	defer func() { _ = res.Body.Close() }() // only read from
-	if res.StatusCode != http.StatusOK {
-		return nil, &metadata.ErrDownloadHTTP{StatusCode: res.StatusCode, URL: name}
-	}
-	return limited(res.Body, limit)
+	return b, nil
+}
+
+func notFound(name string) error {
+	const status = 404 // what go-tuf takes for the end of a chain of roots
+	return &metadata.ErrDownloadHTTP{StatusCode: status, URL: name}
 }
 
 func fromDirectory(name string, limit int64) ([]byte, error) {
@@ -181,7 +190,7 @@ func fromDirectory(name string, limit int64) ([]byte, error) {
 	}
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, &metadata.ErrDownloadHTTP{StatusCode: http.StatusNotFound, URL: name}
+		return nil, notFound(name)
 	}
 	defer func() { _ = f.Close() }() // only read from
 	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
