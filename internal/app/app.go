@@ -24,6 +24,7 @@ import (
 	"enisle/internal/site"
 	"enisle/internal/site/state"
 	"enisle/internal/site/store"
+	"enisle/internal/site/token"
 	"enisle/internal/site/trust"
 )
 
@@ -53,6 +54,19 @@ func (a *App) options(readOnly bool) site.Options {
 	return site.Options{ReadOnly: readOnly, Now: a.Now, Log: a.Log, Passphrase: a.askSite()}
 }
 
+// actorKey loads the key of whoever acts, from a file or a token; nil if none is
+// named.
+func (a *App) actorKey() (key *trust.Key, done func() error, err error) {
+	pass := ask(a.Passphrase, a.KeyFile)
+	if token.Is(a.KeyFile) {
+		return token.Load(a.KeyFile, pass)
+	}
+	if a.KeyFile != "" {
+		key, err = trust.LoadKey(a.KeyFile, pass)
+	}
+	return key, func() error { return nil }, err
+}
+
 // read runs do with the site open for reading.
 func (a *App) read(ctx context.Context, do func(*site.Site) error) (err error) {
 	s, err := site.Open(ctx, a.Dir, a.options(true))
@@ -70,12 +84,11 @@ const maxJump = 31 * 24 * time.Hour
 // change runs do with the site open for changes and the actor proven. A refusal
 // that came before the act itself was recorded is recorded as well.
 func (a *App) change(ctx context.Context, act string, do func(*site.Site, site.Actor) error) (err error) {
-	var key *trust.Key
-	if a.KeyFile != "" {
-		if key, err = trust.LoadKey(a.KeyFile, ask(a.Passphrase, a.KeyFile)); err != nil {
-			return err
-		}
+	key, done, err := a.actorKey()
+	if err != nil {
+		return err
 	}
+	defer func() { err = errors.Join(err, done()) }()
 	s, err := site.Open(ctx, a.Dir, a.options(false))
 	if err != nil {
 		return err
@@ -190,6 +203,15 @@ func Keygen(file, passphrase string) (string, error) {
 		return "", err
 	}
 	return k.Public.ID(), trust.SaveKey(k, file, passphrase)
+}
+
+// KeygenInToken makes a key in a token, and writes its public half to file.pub.
+func (a *App) KeygenInToken(uri, file string) (string, error) {
+	k, done, err := token.Generate(uri, ask(a.Passphrase, uri))
+	if err != nil {
+		return "", err
+	}
+	return k.Public.ID(), errors.Join(trust.SavePublic(k, file), done())
 }
 
 // AddPerson enrols a person with the public key in a file.

@@ -22,6 +22,7 @@ import (
 	"enisle/internal/judge/inspect/wheel"
 	"enisle/internal/sandbox"
 	"enisle/internal/site"
+	"enisle/internal/site/token"
 )
 
 // Hidden runs the verbs under which this program starts itself confined, before
@@ -57,7 +58,7 @@ func (a *App) collector(ctx context.Context, s *site.Site, req crossing.Request)
 	}
 	done = func() error { return os.RemoveAll(work) }
 	hidden := []string{s.Dir}
-	if a.KeyFile != "" {
+	if a.KeyFile != "" && !token.Is(a.KeyFile) {
 		hidden = append(hidden, a.KeyFile)
 	}
 	run := sandbox.Exec{}

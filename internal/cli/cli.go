@@ -87,7 +87,7 @@ Try it:   enisle demo`,
 	f := root.PersistentFlags()
 	f.StringVarP(&e.dir, "directory", "C", dir, "directory of the site (ENISLE_SITE)")
 	f.StringVar(&e.as, "as", "", "name of the person who acts")
-	f.StringVar(&e.key, "key", "", "file with that person's key")
+	f.StringVar(&e.key, "key", "", "file with that person's key, or pkcs11:token=LABEL;object=LABEL?module-path=FILE")
 	f.StringVar(&e.passphraseFile, "passphrase-file", "", "file with the passphrase of a protected key")
 	f.StringVar(&e.sitePassphraseFile, "site-passphrase-file", os.Getenv("ENISLE_SITE_PASSPHRASE_FILE"),
 		"file with the passphrase of the site's keys (ENISLE_SITE_PASSPHRASE_FILE); default: that of --passphrase-file")

@@ -10,7 +10,7 @@ import (
 )
 
 func (e *env) keygen() *cobra.Command {
-	var out string
+	var out, uri string
 	var none bool
 	c := &cobra.Command{
 		Use: "keygen --out FILE", Short: "Make a signing key and its .pub", Args: cobra.NoArgs,
@@ -18,6 +18,16 @@ func (e *env) keygen() *cobra.Command {
 		RunE: func(*cobra.Command, []string) error {
 			if out == "" {
 				return fail.As(fail.Usage, "give --out FILE", errors.New("keygen: where to?"))
+			}
+			if uri != "" {
+				id, err := e.app().KeygenInToken(uri, out)
+				if err != nil {
+					return err
+				}
+				return e.result(map[string]string{"key": id, "private": uri, "public": out + ".pub"}, func() {
+					e.say("the key stays in the token; the public half is in %s.pub; act with --key '%s'", out, uri)
+					e.print("%s", id)
+				})
 			}
 			pass, err := e.newPassphrase(none, out)
 			if err != nil {
@@ -34,6 +44,7 @@ func (e *env) keygen() *cobra.Command {
 		},
 	}
 	c.Flags().StringVar(&out, "out", "", "file to write")
+	c.Flags().StringVar(&uri, "pkcs11", "", "make it in a token: pkcs11:token=LABEL;object=LABEL?module-path=FILE")
 	c.Flags().BoolVar(&none, "no-passphrase", false, "leave the key unprotected, for tests")
 	return c
 }

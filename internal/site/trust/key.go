@@ -152,6 +152,16 @@ func SaveKey(k *Key, file, passphrase string) error {
 	return nil
 }
 
+// SavePublic writes the public half of k, with its proof, to file.pub. It never
+// overwrites a file.
+func SavePublic(k *Key, file string) error {
+	b, err := EncodePublic(k)
+	if err != nil {
+		return err
+	}
+	return writeNew(file+PublicSuffix, b, 0o644)
+}
+
 func writeNew(file string, content []byte, mode os.FileMode) error {
 	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 	if err != nil {

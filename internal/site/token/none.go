@@ -1,0 +1,25 @@
+//go:build !pkcs11
+
+package token
+
+import (
+	"errors"
+
+	"enisle/internal/fail"
+	"enisle/internal/site/trust"
+)
+
+func none(uri string) error {
+	_, err := parse(uri)
+	return errors.Join(fail.As(fail.Usage, "build it with -tags pkcs11", errors.New("this program was built without tokens")), err)
+}
+
+// Load refuses.
+func Load(uri string, _ func() (string, error)) (*trust.Key, func() error, error) {
+	return nil, nil, none(uri)
+}
+
+// Generate refuses.
+func Generate(uri string, _ func() (string, error)) (*trust.Key, func() error, error) {
+	return nil, nil, none(uri)
+}
