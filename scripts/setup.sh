@@ -33,6 +33,7 @@ if [ "$want" = test ]; then
   apt_need xorriso xorriso
   apt_need bsdtar libarchive-tools
   apt_need zbarimg zbar-tools
+  apt_need rsvg-convert librsvg2-bin
   apt_need age age
   apt_need softhsm2-util softhsm2
 fi

@@ -233,6 +233,27 @@ func (a *App) Served(ctx context.Context, channel string) (out []artifact.Artifa
 // LockFile is the lock beside a request.
 func LockFile(request string) string { return filepath.Clean(crossing.LockFile(request)) }
 
+// AddCustody signs an event of a medium.
+func (a *App) AddCustody(ctx context.Context, opt crossing.CustodyOptions) (out crossing.Custody, err error) {
+	err = a.change(ctx, "custody", func(s *site.Site, by site.Actor) error {
+		out, err = crossing.AddCustody(ctx, s, by, opt)
+		return err
+	})
+	return out, err
+}
+
+// Custody proves and tells the story of a medium.
+func (a *App) Custody(ctx context.Context, log string) (out crossing.Custody, err error) {
+	err = a.read(ctx, func(s *site.Site) error { out, err = crossing.ReadCustody(ctx, s, log); return err })
+	return out, err
+}
+
+// Labels writes label and manifest of a medium.
+func (a *App) Labels(ctx context.Context, log, to string) (names []string, err error) {
+	err = a.read(ctx, func(s *site.Site) error { names, err = crossing.Labels(ctx, s, log, to); return err })
+	return names, err
+}
+
 // TUF returns a client of a repository of The Update Framework; dir holds what it
 // trusts.
 func TUF(ctx context.Context, dir string) (tuf.Client, error) {

@@ -83,7 +83,7 @@ func (m *mediaDir) list() (ignored []string, err error) {
 		}
 		seen[strings.ToLower(name)] = name
 		switch {
-		case litter(name):
+		case litter(name), name == CustodyName && e.Type().IsRegular():
 			ignored = append(ignored, name)
 		case strings.HasSuffix(name, partialSuffix) && e.Type().IsRegular():
 			return nil, fail.Refuse("run 'enisle pack' on the low side again: it takes up where it stopped",

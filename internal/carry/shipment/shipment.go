@@ -26,8 +26,11 @@ import (
 
 // Names of the files of a shipment.
 const (
-	HeaderName    = "header.json"
-	BillName      = "BILL.txt"
+	HeaderName = "header.json"
+	BillName   = "BILL.txt"
+	// CustodyName is the log of a medium, which may stand beside the volumes. It is
+	// not part of the shipment, and not read with it.
+	CustodyName   = "custody.jsonl"
 	partialSuffix = ".partial"
 )
 
