@@ -117,7 +117,7 @@ func (a *App) change(ctx context.Context, act string, do func(*site.Site, site.A
 }
 
 // Init makes the site.
-func (a *App) Init(ctx context.Context, side, name, policyName, passphrase string) (trust.Identity, error) {
+func (a *App) Init(ctx context.Context, side, name, policyName, passphrase string, recovery ...string) (trust.Identity, error) {
 	if side != trust.Low && side != trust.High {
 		return trust.Identity{}, fail.As(fail.Usage, "give --side low or --side high", fmt.Errorf("side %q", side))
 	}
@@ -132,7 +132,7 @@ func (a *App) Init(ctx context.Context, side, name, policyName, passphrase strin
 	if err != nil {
 		return trust.Identity{}, err
 	}
-	return site.Init(ctx, a.Dir, side, name, b, passphrase, a.options(false))
+	return site.Init(ctx, a.Dir, side, name, b, passphrase, recovery, a.options(false))
 }
 
 // Identity returns what the site tells other sites of itself.

@@ -126,6 +126,16 @@ func (a *App) ImportMore(ctx context.Context, dirs ...string) (out crossing.Impo
 	return a.importMedia(ctx, crossing.ImportOptions{From: dirs, More: true})
 }
 
+// ImportWith is Import, or with more ImportMore, with a recovery key in the place
+// of the site's own.
+func (a *App) ImportWith(ctx context.Context, key string, more bool, dirs ...string) (out crossing.Imported, err error) {
+	id, err := a.recoveryKey(key)
+	if err != nil {
+		return out, err
+	}
+	return a.importMedia(ctx, crossing.ImportOptions{From: dirs, More: more, Identity: id})
+}
+
 func (a *App) importMedia(ctx context.Context, opt crossing.ImportOptions) (out crossing.Imported, err error) {
 	opt.Progress, opt.Passphrase = a.Progress, a.askSite()
 	err = a.change(ctx, "import", func(s *site.Site, by site.Actor) error {

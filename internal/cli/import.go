@@ -1,9 +1,16 @@
 package cli
 
-import "github.com/spf13/cobra"
+import (
+	"context"
+
+	"github.com/spf13/cobra"
+
+	"enisle/internal/crossing"
+)
 
 func (e *env) importMedia() *cobra.Command {
 	var more bool
+	var recovery string
 	c := &cobra.Command{
 		Use: "import DIR…", Short: "Bring a shipment into quarantine, verified frame by frame", Args: cobra.MinimumNArgs(1),
 		Long: "Bring a shipment into quarantine, verified frame by frame while it is read.\nThe medium is never written to. A run that was interrupted goes on where it stopped.\n" +
@@ -14,7 +21,7 @@ func (e *env) importMedia() *cobra.Command {
 			if more {
 				do = e.app().ImportMore
 			}
-			out, err := do(c.Context(), args...)
+			out, err := e.imported(c, recovery, more, do, args)
 			e.warnSealed(c, out.Sealed)
 			if err != nil {
 				return err
@@ -36,6 +43,14 @@ func (e *env) importMedia() *cobra.Command {
 			})
 		},
 	}
+	c.Flags().StringVar(&recovery, "recovery-key", "", "file with a recovery key, where the site's own is lost")
 	c.Flags().BoolVar(&more, "more", false, "load the volumes that are here; others come later (exit 4 until all are there)")
 	return c
+}
+
+func (e *env) imported(c *cobra.Command, recovery string, more bool, do func(context.Context, ...string) (crossing.Imported, error), dirs []string) (crossing.Imported, error) {
+	if recovery != "" {
+		return e.app().ImportWith(c.Context(), recovery, more, dirs...)
+	}
+	return do(c.Context(), dirs...)
 }

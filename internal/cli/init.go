@@ -6,6 +6,7 @@ import (
 
 func (e *env) initSite() *cobra.Command {
 	var side, name, pol string
+	var recovery []string
 	c := &cobra.Command{
 		Use: "init --side low|high [--name NAME]", Short: "Make a site: keys, trust root, store, ledger", Args: cobra.NoArgs,
 		Example: "  enisle -C low  init --side low  --name outside\n  enisle -C high init --side high --name island --passphrase-file FILE",
@@ -14,7 +15,7 @@ func (e *env) initSite() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			id, err := e.app().Init(c.Context(), side, name, pol, pass)
+			id, err := e.app().Init(c.Context(), side, name, pol, pass, recovery...)
 			if err != nil {
 				return err
 			}
@@ -26,6 +27,7 @@ func (e *env) initSite() *cobra.Command {
 	}
 	c.Flags().StringVar(&side, "side", "", "low (connected) or high (isolated)")
 	c.Flags().StringVar(&name, "name", "", "name of the site; default: the name of its directory")
+	c.Flags().StringSliceVar(&recovery, "recovery", nil, "recipients of recovery keys: they open what is sealed for this site")
 	c.Flags().StringVar(&pol, "policy", "standard", "policy to begin with: standard or strict")
 	return c
 }

@@ -11,7 +11,7 @@ import (
 
 func (e *env) keygen() *cobra.Command {
 	var out, uri string
-	var none bool
+	var none, recovery bool
 	c := &cobra.Command{
 		Use: "keygen --out FILE", Short: "Make a signing key and its .pub", Args: cobra.NoArgs,
 		Example: "  enisle keygen --out alice.key",
@@ -33,6 +33,16 @@ func (e *env) keygen() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if recovery {
+				to, err := app.KeygenRecovery(out, pass)
+				if err != nil {
+					return err
+				}
+				return e.result(map[string]string{"recipient": to, "private": out}, func() {
+					e.say("recovery key %s: keep it in a safe; give its recipient to 'enisle init --recovery' and 'enisle backup --recipient'", out)
+					e.print("%s", to)
+				})
+			}
 			id, err := app.Keygen(out, pass)
 			if err != nil {
 				return err
@@ -45,6 +55,7 @@ func (e *env) keygen() *cobra.Command {
 	}
 	c.Flags().StringVar(&out, "out", "", "file to write")
 	c.Flags().StringVar(&uri, "pkcs11", "", "make it in a token: pkcs11:token=LABEL;object=LABEL?module-path=FILE")
+	c.Flags().BoolVar(&recovery, "recovery", false, "make a recovery key instead: it opens shipments and backups, and prints its recipient")
 	c.Flags().BoolVar(&none, "no-passphrase", false, "leave the key unprotected, for tests")
 	return c
 }

@@ -28,6 +28,7 @@ type ImportOptions struct {
 	From       []string // directories with the shipment; never written to
 	More       bool     // other volumes come later: load what is here
 	Passphrase func() (string, error)
+	Identity   age.Identity // opens the frames; nil means the site's own
 	Progress   Progress
 	// MarkEvery is how many bytes are read between two points from which a run can
 	// be taken up; 0 means 1 GiB.
@@ -88,8 +89,10 @@ func Import(ctx context.Context, s *site.Site, by site.Actor, opt ImportOptions)
 	if err := im.preflight(); err != nil {
 		return im.out, err
 	}
-	if im.identity, err = s.AgeIdentity(opt.Passphrase); err != nil {
-		return im.out, err
+	if im.identity = opt.Identity; im.identity == nil {
+		if im.identity, err = s.AgeIdentity(opt.Passphrase); err != nil {
+			return im.out, err
+		}
 	}
 	subject := map[string]string{"shipment": v.Header.ID, "header": string(v.Digest), "content": string(v.Header.Content), "low-checkpoint": string(artifact.Sum([]byte(v.Header.Checkpoint)))}
 	err = s.Act(ctx, "import", by, subject, func(ctx context.Context, intent int64) (_ map[string]string, err error) {

@@ -123,11 +123,13 @@ func newPacking(ctx context.Context, s *site.Site, by site.Actor, opt PackOption
 		return nil, fail.Refuse("run 'enisle identity' on the island and 'enisle pair FILE' here", errors.New("no island is paired: nobody could open the shipment"))
 	}
 	for _, peer := range p.peers {
-		r, err := age.ParseHybridRecipient(peer.Recipient)
-		if err != nil {
-			return nil, fmt.Errorf("recipient of %s: %w", peer.Name, err)
+		for _, to := range peer.Recipients() {
+			r, err := age.ParseHybridRecipient(to)
+			if err != nil {
+				return nil, fmt.Errorf("recipient of %s: %w", peer.Name, err)
+			}
+			p.to256 = append(p.to256, r)
 		}
-		p.to256 = append(p.to256, r)
 	}
 	if err := p.readContent(ctx); err != nil {
 		return nil, err

@@ -104,8 +104,8 @@ func (o Options) filled() Options {
 }
 
 // Init makes a site in dir, which must not exist or be empty. A passphrase
-// protects its keys at rest; policy is the content of its policy file.
-func Init(ctx context.Context, dir, side, name string, policy []byte, passphrase string, opt Options) (id trust.Identity, err error) {
+// protects its keys at rest; recovery are recipients besides; policy is the content of its policy file.
+func Init(ctx context.Context, dir, side, name string, policy []byte, passphrase string, recovery []string, opt Options) (id trust.Identity, err error) {
 	if err := trust.CheckName(name); err != nil {
 		return id, err
 	}
@@ -128,7 +128,7 @@ func Init(ctx context.Context, dir, side, name string, policy []byte, passphrase
 		return id, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(tmp)) }()
-	if id, err = makeKeys(tmp, side, name, passphrase); err != nil {
+	if id, err = makeKeys(tmp, side, name, passphrase, recovery); err != nil {
 		return id, err
 	}
 	b, err := json.Marshal(about{siteFormat, id})
@@ -173,7 +173,12 @@ func Init(ctx context.Context, dir, side, name string, policy []byte, passphrase
 	return id, os.Rename(tmp, dir)
 }
 
-func makeKeys(dir, side, name, passphrase string) (id trust.Identity, err error) {
+func makeKeys(dir, side, name, passphrase string, recovery []string) (id trust.Identity, err error) {
+	for _, r := range recovery {
+		if _, err := age.ParseHybridRecipient(r); err != nil {
+			return id, fail.As(fail.Usage, "give what 'enisle keygen --recovery' printed", fmt.Errorf("recovery recipient: %w", err))
+		}
+	}
 	k, err := trust.GenerateKey()
 	if err != nil {
 		return id, err
@@ -196,7 +201,7 @@ func makeKeys(dir, side, name, passphrase string) (id trust.Identity, err error)
 	if err := ledger.Create(filepath.Join(dir, ledgerDir), origin(name), priv); err != nil {
 		return id, err
 	}
-	return trust.Identity{Name: name, Side: side, Key: k.Public, Recipient: a.Recipient().String()}, nil
+	return trust.Identity{Name: name, Side: side, Key: k.Public, Recipient: a.Recipient().String(), Recovery: recovery}, nil
 }
 
 func origin(name string) string { return "enisle/" + name }

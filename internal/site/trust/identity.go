@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 
 	"enisle/internal/fail"
@@ -19,6 +20,9 @@ const (
 	High = "high" // isolated: imports and serves
 )
 
+// maxRecovery is how many recovery recipients a site may have.
+const maxRecovery = 4
+
 const identityType = "application/vnd.enisle.identity.v1+json"
 
 // Identity is what one site tells another by hand before the first shipment.
@@ -27,6 +31,9 @@ type Identity struct {
 	Side      string `json:"side"`
 	Key       Public `json:"key"`
 	Recipient string `json:"recipient"` // age recipient, post-quantum hybrid
+	// Recovery are further recipients whose keys lie in a safe: what is sealed for the
+	// site is sealed for them as well.
+	Recovery []string `json:"recovery,omitempty"`
 }
 
 var namePattern = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$`)
@@ -47,8 +54,19 @@ func (id Identity) check() error {
 	if !strings.HasPrefix(id.Recipient, "age1") || len(id.Recipient) > 4096 {
 		return errors.New("identity: has no age recipient")
 	}
+	if len(id.Recovery) > maxRecovery {
+		return fmt.Errorf("identity: has more than %d recovery recipients", maxRecovery)
+	}
+	for i, r := range id.Recovery {
+		if !strings.HasPrefix(r, "age1pq1") || len(r) > 4096 || r == id.Recipient || slices.Contains(id.Recovery[:i], r) {
+			return errors.New("identity: a recovery recipient is malformed, or stands twice")
+		}
+	}
 	return errors.Join(CheckName(id.Name), id.Key.Check())
 }
+
+// Recipients are all that is sealed for the site is sealed for.
+func (id Identity) Recipients() []string { return append([]string{id.Recipient}, id.Recovery...) }
 
 // Fingerprint is for comparing by voice or on paper: 140 bits of a hash over
 // all of the identity, as seven groups of four letters and digits (RFC 4648

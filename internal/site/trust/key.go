@@ -152,6 +152,28 @@ func SaveKey(k *Key, file, passphrase string) error {
 	return nil
 }
 
+// SaveSecret writes a secret to a new file, readable by its owner only, protected
+// unless the passphrase is empty.
+func SaveSecret(secret []byte, file, passphrase string) error {
+	b, err := Protect(secret, passphrase)
+	if err != nil {
+		return err
+	}
+	return writeNew(file, b, 0o600)
+}
+
+// LoadSecret reads what SaveSecret wrote.
+func LoadSecret(file string, passphrase func() (string, error)) ([]byte, error) {
+	b, err := readSmall(file)
+	if err != nil {
+		return nil, err
+	}
+	if b, err = Unprotect(b, passphrase); err != nil {
+		return nil, fmt.Errorf("key %s: %w", file, err)
+	}
+	return b, nil
+}
+
 // SavePublic writes the public half of k, with its proof, to file.pub. It never
 // overwrites a file.
 func SavePublic(k *Key, file string) error {
