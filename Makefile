@@ -4,7 +4,7 @@ SHELL := /bin/bash
 export CGO_ENABLED ?= 0
 GO_FLAGS := -trimpath
 
-.PHONY: build demo test lint interop bench soak clean
+.PHONY: build demo test lint interop bench fuzz soak clean
 
 build: bin/enisle
 
@@ -26,6 +26,9 @@ lint: setup-lint
 
 bench: build
 	./scripts/bench.sh
+
+fuzz:
+	./scripts/fuzz.sh
 
 soak: setup-test
 	ENISLE_SOAK=1 ./scripts/test.sh soak -count=1 ./test/crossing/...

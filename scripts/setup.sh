@@ -36,6 +36,7 @@ if [ "$want" = test ]; then
   apt_need rsvg-convert librsvg2-bin
   apt_need age age
   apt_need softhsm2-util softhsm2
+  apt_need gcc gcc libc6-dev
 fi
 if [ ${#missing[@]} -gt 0 ]; then
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then

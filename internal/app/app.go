@@ -7,6 +7,7 @@ package app
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -48,7 +49,28 @@ func ask(f func(string) (string, error), what string) func() (string, error) {
 	return func() (string, error) { return f(what) }
 }
 
-func (a *App) askSite() func() (string, error) { return ask(a.SitePassphrase, "the keys of "+a.Dir) }
+// askSite returns how the passphrase of the site's keys is had: a person knows it,
+// or the PIN of the token that does.
+func (a *App) askSite() func() (string, error) {
+	b, err := os.ReadFile(filepath.Join(a.Dir, site.WrappedFile))
+	if err != nil {
+		return ask(a.SitePassphrase, "the keys of "+a.Dir)
+	}
+	return func() (string, error) {
+		secret, err := token.Unwrap(b, ask(a.SitePassphrase, "the token of "+a.Dir+" (PIN)"))
+		return string(secret), err
+	}
+}
+
+// Secrets say how the keys of a new site are protected.
+type Secrets = site.Secrets
+
+// WrappedSecrets are those of a site whose keys are opened by a token.
+func (a *App) WrappedSecrets(uri string) (out Secrets, err error) {
+	out.Passphrase = rand.Text()
+	out.Wrapped, err = token.Wrap(uri, ask(a.SitePassphrase, uri), []byte(out.Passphrase))
+	return out, err
+}
 
 func (a *App) options(readOnly bool) site.Options {
 	return site.Options{ReadOnly: readOnly, Now: a.Now, Log: a.Log, Passphrase: a.askSite()}
@@ -117,7 +139,7 @@ func (a *App) change(ctx context.Context, act string, do func(*site.Site, site.A
 }
 
 // Init makes the site.
-func (a *App) Init(ctx context.Context, side, name, policyName, passphrase string, recovery ...string) (trust.Identity, error) {
+func (a *App) Init(ctx context.Context, side, name, policyName string, secrets Secrets) (trust.Identity, error) {
 	if side != trust.Low && side != trust.High {
 		return trust.Identity{}, fail.As(fail.Usage, "give --side low or --side high", fmt.Errorf("side %q", side))
 	}
@@ -132,7 +154,7 @@ func (a *App) Init(ctx context.Context, side, name, policyName, passphrase strin
 	if err != nil {
 		return trust.Identity{}, err
 	}
-	return site.Init(ctx, a.Dir, side, name, b, passphrase, recovery, a.options(false))
+	return site.Init(ctx, a.Dir, side, name, b, secrets, a.options(false))
 }
 
 // Identity returns what the site tells other sites of itself.

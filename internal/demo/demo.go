@@ -146,7 +146,7 @@ func (d *demo) sites(ctx context.Context) error {
 		app        *app.App
 		side, name string
 	}{{d.low, trust.Low, "outside"}, {d.high, trust.High, "island"}} {
-		id, err := s.app.Init(ctx, s.side, s.name, "standard", "")
+		id, err := s.app.Init(ctx, s.side, s.name, "standard", app.Secrets{})
 		if err != nil {
 			return err
 		}

@@ -103,9 +103,18 @@ func (o Options) filled() Options {
 	return o
 }
 
-// Init makes a site in dir, which must not exist or be empty. A passphrase
-// protects its keys at rest; recovery are recipients besides; policy is the content of its policy file.
-func Init(ctx context.Context, dir, side, name string, policy []byte, passphrase string, recovery []string, opt Options) (id trust.Identity, err error) {
+// WrappedFile is where the passphrase of a site's keys is, sealed by a token.
+const WrappedFile = "keys/wrapped.json"
+
+// Secrets say how the keys of a new site are protected.
+type Secrets struct {
+	Passphrase string   // of the keys at rest; empty: none
+	Wrapped    []byte   // the passphrase, sealed by a token; nil: people know it
+	Recovery   []string // age recipients besides the site's own
+}
+
+// Init makes a site in dir, which must not exist or be empty. policy is the content of its policy file.
+func Init(ctx context.Context, dir, side, name string, policy []byte, secrets Secrets, opt Options) (id trust.Identity, err error) {
 	if err := trust.CheckName(name); err != nil {
 		return id, err
 	}
@@ -128,7 +137,7 @@ func Init(ctx context.Context, dir, side, name string, policy []byte, passphrase
 		return id, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(tmp)) }()
-	if id, err = makeKeys(tmp, side, name, passphrase, recovery); err != nil {
+	if id, err = makeKeys(tmp, side, name, secrets); err != nil {
 		return id, err
 	}
 	b, err := json.Marshal(about{siteFormat, id})
@@ -173,8 +182,8 @@ func Init(ctx context.Context, dir, side, name string, policy []byte, passphrase
 	return id, os.Rename(tmp, dir)
 }
 
-func makeKeys(dir, side, name, passphrase string, recovery []string) (id trust.Identity, err error) {
-	for _, r := range recovery {
+func makeKeys(dir, side, name string, secrets Secrets) (id trust.Identity, err error) {
+	for _, r := range secrets.Recovery {
 		if _, err := age.ParseHybridRecipient(r); err != nil {
 			return id, fail.As(fail.Usage, "give what 'enisle keygen --recovery' printed", fmt.Errorf("recovery recipient: %w", err))
 		}
@@ -183,25 +192,30 @@ func makeKeys(dir, side, name, passphrase string, recovery []string) (id trust.I
 	if err != nil {
 		return id, err
 	}
-	if err := trust.SaveKey(k, filepath.Join(dir, siteKey), passphrase); err != nil {
+	if err := trust.SaveKey(k, filepath.Join(dir, siteKey), secrets.Passphrase); err != nil {
 		return id, err
 	}
 	a, err := age.GenerateHybridIdentity()
 	if err != nil {
 		return id, err
 	}
-	secret, err := trust.Protect([]byte(a.String()+"\n"), passphrase)
+	secret, err := trust.Protect([]byte(a.String()+"\n"), secrets.Passphrase)
 	if err != nil {
 		return id, err
 	}
 	if err := os.WriteFile(filepath.Join(dir, ageKey), secret, 0o600); err != nil {
 		return id, err
 	}
+	if secrets.Wrapped != nil {
+		if err := os.WriteFile(filepath.Join(dir, WrappedFile), secrets.Wrapped, 0o600); err != nil {
+			return id, err
+		}
+	}
 	priv, _ := k.Ed25519()
 	if err := ledger.Create(filepath.Join(dir, ledgerDir), origin(name), priv); err != nil {
 		return id, err
 	}
-	return trust.Identity{Name: name, Side: side, Key: k.Public, Recipient: a.Recipient().String(), Recovery: recovery}, nil
+	return trust.Identity{Name: name, Side: side, Key: k.Public, Recipient: a.Recipient().String(), Recovery: secrets.Recovery}, nil
 }
 
 func origin(name string) string { return "enisle/" + name }

@@ -18,7 +18,7 @@ import (
 func newSite(t *testing.T, side string) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), side)
-	if _, err := Init(t.Context(), dir, side, "the-"+side, []byte("{}"), "", nil, Options{}); err != nil {
+	if _, err := Init(t.Context(), dir, side, "the-"+side, []byte("{}"), Secrets{}, Options{}); err != nil {
 		t.Fatal(err)
 	}
 	return dir
@@ -209,7 +209,7 @@ func TestAChangedPolicyIsRefused(t *testing.T) {
 
 func TestKeysAreProtectedByAPassphrase(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "s")
-	if _, err := Init(t.Context(), dir, trust.High, "s", []byte("{}"), "correct horse", nil, Options{}); err != nil {
+	if _, err := Init(t.Context(), dir, trust.High, "s", []byte("{}"), Secrets{Passphrase: "correct horse"}, Options{}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := Open(t.Context(), dir, Options{}); !errors.Is(err, trust.ErrPassphrase) {

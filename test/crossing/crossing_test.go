@@ -83,7 +83,7 @@ func (w *world) as(site, name string) *app.App {
 }
 
 func (w *world) init(dir, side, name string) error {
-	_, err := w.app(dir).Init(w.t.Context(), side, name, "standard", "")
+	_, err := w.app(dir).Init(w.t.Context(), side, name, "standard", app.Secrets{})
 	return err
 }
 

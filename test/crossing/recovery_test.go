@@ -17,7 +17,7 @@ func TestAnIslandIsRestored(t *testing.T) {
 	w.must(os.RemoveAll(w.path("low")))
 	to, err := app.KeygenRecovery(w.path("recovery.key"), "")
 	w.must(err)
-	_, err = w.app("high").Init(t.Context(), "high", "island", "standard", "", to)
+	_, err = w.app("high").Init(t.Context(), "high", "island", "standard", app.Secrets{Recovery: []string{to}})
 	w.must(err)
 	w.must(w.init("low", "low", "outside"))
 	w.pair("high", "low")

@@ -18,8 +18,9 @@ func TestKeysInATokenSignHeadersAndApprovals(t *testing.T) {
 		t.Skipf("SoftHSM2 is not here: %v", err)
 	}
 	dir, enisle := sites(t, []byte("signed in a token\n"))
-	out, err := exec.Command("go", "build", "-tags", "pkcs11", "-o", filepath.Join(dir, "enisle"), "enisle/cmd/enisle").CombinedOutput()
-	if err != nil {
+	build := exec.Command("go", "build", "-tags", "pkcs11", "-o", filepath.Join(dir, "enisle"), "enisle/cmd/enisle")
+	build.Env = append(os.Environ(), "CGO_ENABLED=1")
+	if out, err := build.CombinedOutput(); err != nil {
 		t.Skipf("cgo is not here: %v: %s", err, out)
 	}
 	tokens := filepath.Join(dir, "tokens")
@@ -61,6 +62,14 @@ func TestKeysInATokenSignHeadersAndApprovals(t *testing.T) {
 	enisle(as("high", "alice", "approve", id)...)
 	enisle(as("high", "bob", "approve", id)...)
 	enisle("-C", "high", "release", id)
+	// A site whose own keys, the age identity among them, only a token opens.
+	site := []string{"-C", "vault", "--site-passphrase-file", "pin"}
+	enisle(append(site, "init", "--side", "high", "--pkcs11", uri("vault"))...)
+	enisle(append(site, "pair", "low.id")...)
+	refused("CKR_PIN_INCORRECT", "-C", "vault", "--site-passphrase-file", "wrong", "pair", "high.id")
+	if b, err := os.ReadFile(filepath.Join(dir, "vault", "keys", "age.key")); err != nil || strings.Contains(string(b), "AGE-SECRET-KEY") {
+		t.Errorf("the age identity lies there in clear, %v", err)
+	}
 	var header struct {
 		Signatures []json.RawMessage `json:"signatures"`
 	}

@@ -23,3 +23,15 @@ func Load(uri string, _ func() (string, error)) (*trust.Key, func() error, error
 func Generate(uri string, _ func() (string, error)) (*trust.Key, func() error, error) {
 	return nil, nil, none(uri)
 }
+
+// Wrap refuses.
+func Wrap(uri string, _ func() (string, error), _ []byte) ([]byte, error) { return nil, none(uri) }
+
+// Unwrap refuses.
+func Unwrap(b []byte, _ func() (string, error)) ([]byte, error) {
+	w, err := parseWrapped(b)
+	if err != nil {
+		return nil, err
+	}
+	return nil, none(w.Key)
+}

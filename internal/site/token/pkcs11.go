@@ -5,6 +5,7 @@ package token
 import (
 	"crypto/elliptic"
 	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
 
@@ -64,6 +65,78 @@ func Generate(uri string, pin func() (string, error)) (_ *trust.Key, closed func
 	}
 	k, err := trust.NewKey(s)
 	return k, c.Close, err
+}
+
+var errNoKey = errors.New("the token has no such key")
+
+// secretKey returns the one secret key of a name.
+func secretKey(c *crypto11.Context, name string) (*crypto11.SecretKey, error) {
+	found, err := c.FindKeys(nil, []byte(name))
+	switch {
+	case err != nil:
+		return nil, err
+	case len(found) == 0:
+		return nil, fmt.Errorf("%q: %w", name, errNoKey)
+	case len(found) > 1:
+		return nil, fmt.Errorf("the token has %d keys called %q", len(found), name)
+	}
+	return found[0], nil
+}
+
+// Wrap seals a secret so that only the token opens it, with an AES key that a URI
+// names; the key is made if the token has none of this name, and stays there.
+func Wrap(uri string, pin func() (string, error), secret []byte) (_ []byte, err error) {
+	c, a, err := open(uri, pin)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, c.Close()) }()
+	k, err := secretKey(c, a.object)
+	if errors.Is(err, errNoKey) {
+		id := make([]byte, 16)
+		if _, err := rand.Read(id); err != nil {
+			return nil, err
+		}
+		k, err = c.GenerateSecretKeyWithLabel(id, []byte(a.object), 256, crypto11.CipherAES)
+	}
+	if err != nil {
+		return nil, unusable(err)
+	}
+	aead, err := k.NewGCM()
+	if err != nil {
+		return nil, unusable(err)
+	}
+	w := wrapped{Format: wrapFormat, Key: uri, Nonce: make([]byte, aead.NonceSize())}
+	if _, err := rand.Read(w.Nonce); err != nil {
+		return nil, err
+	}
+	w.Secret = aead.Seal(nil, w.Nonce, secret, []byte(wrapFormat))
+	return json.Marshal(w)
+}
+
+// Unwrap opens what Wrap sealed.
+func Unwrap(b []byte, pin func() (string, error)) (secret []byte, err error) {
+	w, err := parseWrapped(b)
+	if err != nil {
+		return nil, err
+	}
+	c, a, err := open(w.Key, pin)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, c.Close()) }()
+	k, err := secretKey(c, a.object)
+	if err != nil {
+		return nil, unusable(err)
+	}
+	aead, err := k.NewGCM()
+	if err != nil {
+		return nil, unusable(err)
+	}
+	if secret, err = aead.Open(nil, w.Nonce, w.Secret, []byte(wrapFormat)); err != nil {
+		err = fail.Refuse("use the token that it was wrapped with", fmt.Errorf("wrapped secret: %w", err))
+	}
+	return secret, err
 }
 
 func open(uri string, pin func() (string, error)) (*crypto11.Context, address, error) {
