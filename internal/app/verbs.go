@@ -3,21 +3,15 @@ package app
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io"
-	"io/fs"
-	"net/http"
 	"path/filepath"
 
 	"enisle/internal/app/config"
 	"enisle/internal/artifact"
 	"enisle/internal/carry/shipment"
 	"enisle/internal/crossing"
-	"enisle/internal/ecosystem/fetch"
 	"enisle/internal/site"
 	"enisle/internal/site/ledger"
 	"enisle/internal/site/state"
-	"enisle/internal/site/tuf"
 )
 
 // Collect brings what a request asks for into the low site.
@@ -262,30 +256,4 @@ func (a *App) Custody(ctx context.Context, log string) (out crossing.Custody, er
 func (a *App) Labels(ctx context.Context, log, to string) (names []string, err error) {
 	err = a.read(ctx, func(s *site.Site) error { names, err = crossing.Labels(ctx, s, log, to); return err })
 	return names, err
-}
-
-// TUF returns a client of a repository of The Update Framework; dir holds what it
-// trusts.
-func TUF(ctx context.Context, dir string) (tuf.Client, error) {
-	c := tuf.Client{Dir: dir}
-	remote, err := fetch.New(fetch.Options{})
-	if err != nil {
-		return c, err
-	}
-	c.Get = func(address string, limit int64) ([]byte, error) {
-		body, _, _, err := remote.Get(ctx, address, 0)
-		var status *fetch.StatusError
-		if errors.As(err, &status) && (status.Status == http.StatusNotFound || status.Status == http.StatusForbidden) {
-			return nil, fs.ErrNotExist
-		}
-		if err != nil {
-			return nil, err
-		}
-		b, err := io.ReadAll(io.LimitReader(body, limit+1))
-		if err == nil && int64(len(b)) > limit {
-			err = fmt.Errorf("%s has more than %d bytes", fetch.Clean(address), limit)
-		}
-		return b, errors.Join(err, body.Close())
-	}
-	return c, nil
 }

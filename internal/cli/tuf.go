@@ -3,11 +3,13 @@ package cli
 import (
 	"errors"
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"enisle/internal/app"
 	"enisle/internal/fail"
+	"enisle/internal/site/tuf"
 )
 
 // The shape of the command is that of the TUF conformance suite's clients.
@@ -78,5 +80,38 @@ func (e *env) tuf() *cobra.Command {
 			return e.result(map[string]string{"target": at}, func() { e.print("%s", at) })
 		},
 	})
+	c.AddCommand(e.tufPublish())
+	return c
+}
+
+func (e *env) tufPublish() *cobra.Command {
+	var p tuf.Publication
+	var keys, old []string
+	var days int
+	c := &cobra.Command{
+		Use: "publish --to DIR --targets DIR --sign-key FILE…", Short: "Write the next version of a repository", Args: cobra.NoArgs,
+		Long: "Write the next version of a repository: the files of a directory, signed with the keys given, in the roles of all.\n" +
+			"Where keys change, those before sign as well, so that whoever trusts them can follow.",
+		Example: "  enisle tuf publish --to repo --targets rules --sign-key alice.key --sign-key bob.key --threshold 2\n" +
+			"  enisle tuf publish --to repo --targets rules --sign-key alice.key --sign-key erin.key --old-key bob.key",
+		RunE: func(c *cobra.Command, _ []string) error {
+			if p.Repository == "" || p.Targets == "" {
+				return fail.As(fail.Usage, "give --to DIR and --targets DIR", errors.New("tuf publish: what, and where to?"))
+			}
+			p.Lasts, p.Now = time.Duration(days)*24*time.Hour, time.Now()
+			out, err := e.app().PublishTUF(c.Context(), p, keys, old)
+			if err != nil {
+				return err
+			}
+			return e.result(out, func() { e.print("version %d, root %d, targets %d", out.Version, out.Root, out.Targets) })
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&p.Repository, "to", "", "directory of the repository")
+	f.StringVar(&p.Targets, "targets", "", "directory with the files to publish")
+	f.StringArrayVar(&keys, "sign-key", nil, "file or token with a key that signs from now on")
+	f.StringArrayVar(&old, "old-key", nil, "a key that signed until now, where it changes")
+	f.IntVar(&p.Threshold, "threshold", 0, "how many must sign; default: as before, or 1")
+	f.IntVar(&days, "days", 90, "until it expires")
 	return c
 }

@@ -1,21 +1,32 @@
 package interop
 
 import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"enisle/internal/fail"
+	"enisle/internal/site/trust"
 	"enisle/internal/site/tuf"
 )
+
+var pythonTUF = []string{"tuf==7.0.1", "securesystemslib[crypto]==1.6.0"} // constant
 
 // Repositories that python-tuf made are followed through rotations, and refused
 // after every attack; what was trusted before stays trusted.
 func TestRepositoriesOfPythonTUF(t *testing.T) {
-	python := pythonWith(t, "tuf.api.metadata", "tuf==7.0.1", "securesystemslib[crypto]==1.6.0")
+	python := pythonWith(t, "tuf.api.metadata", pythonTUF...)
 	top := t.TempDir()
 	run(t, "", python, "testdata/tuf_repository.py", top)
 	names, err := filepath.Glob(filepath.Join(top, "*-*"))
@@ -62,5 +73,67 @@ func TestRepositoriesOfPythonTUF(t *testing.T) {
 			t.Errorf("after it expired: %v", err)
 		}
 		c.Now = nil
+	}
+}
+
+// python-tuf follows what we publish: the next version, and another root when keys
+// change; and refuses it when a target was changed, or when it does not trust the
+// root.
+func TestPythonTUFFollowsOurs(t *testing.T) {
+	python := pythonWith(t, "tuf.api.metadata", pythonTUF...)
+	dir := t.TempDir()
+	var keys []crypto.Signer
+	for range 3 {
+		k, err := trust.GenerateKey()
+		if err != nil {
+			t.Fatal(err)
+		}
+		keys = append(keys, k.Signer())
+	}
+	p384, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader) // as tokens have them
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys = append(keys, p384)
+	targets, repository := filepath.Join(dir, "rules"), filepath.Join(dir, "repository")
+	server := httptest.NewServer(http.FileServer(http.Dir(repository)))
+	defer server.Close()
+	publish := func(content string, signers, old []crypto.Signer) error {
+		if err := errors.Join(os.MkdirAll(filepath.Join(targets, "more"), 0o755), os.WriteFile(filepath.Join(targets, "more", "x.json"), []byte(content), 0o600)); err != nil {
+			return err
+		}
+		_, err := tuf.Publish(t.Context(), tuf.Publication{Repository: repository, Targets: targets, Keys: signers, Old: old, Threshold: 2, Lasts: time.Hour, Now: time.Now()})
+		return err
+	}
+	first := filepath.Join(repository, "metadata", "1.root.json")
+	follow := func(client, root string) (string, error) {
+		out, err := exec.CommandContext(t.Context(), python, "testdata/tuf_client.py", filepath.Join(dir, client), root, server.URL, "more/x.json").CombinedOutput()
+		return string(out), err
+	}
+	for i, step := range []struct{ now, old []crypto.Signer }{{keys[:2], nil}, {keys[:2], nil}, {keys[1:3], keys[:1]}, {keys[2:], keys[1:2]}} {
+		content := fmt.Sprintf("content %d", i)
+		if err := publish(content, step.now, step.old); err != nil {
+			t.Fatal(err)
+		}
+		for _, client := range []string{"follows", fmt.Sprintf("new-%d", i)} {
+			if out, err := follow(client, first); err != nil || out != content {
+				t.Fatalf("step %d, %s: %v: %s", i, client, err, out)
+			}
+		}
+	}
+	if err := publish("stolen", keys[:2], nil); !fail.IsRefused(err) {
+		t.Errorf("keys that lost their roles published: %v", err)
+	}
+	found, err := filepath.Glob(filepath.Join(repository, "targets", "more", "*"))
+	if err != nil || len(found) == 0 {
+		t.Fatal(err)
+	}
+	for _, f := range found {
+		if err := os.WriteFile(f, []byte("changed 3"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if out, err := follow("changed", first); err == nil {
+		t.Errorf("a changed target was taken: %s", out)
 	}
 }

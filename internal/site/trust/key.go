@@ -112,6 +112,9 @@ func (k *Key) sign(msg []byte) ([]byte, error) {
 	return k.signer.Sign(rand.Reader, msg, crypto.Hash(0))
 }
 
+// Signer returns the key for formats of others.
+func (k *Key) Signer() crypto.Signer { return k.signer }
+
 // Ed25519 returns the private key for the ledger's signed notes, whose format
 // knows no other kind.
 func (k *Key) Ed25519() (ed25519.PrivateKey, bool) {
