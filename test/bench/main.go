@@ -133,7 +133,7 @@ func (b *bench) round(n int, all map[string][]measure) error {
 		{"pack, read back", "none", b.cmd("-C", "low", "pack", "--to", media+"-proven", "--read-back", "-q")},
 		{"sha256sum", "none", exec.Command("sh", "-c", "sha256sum "+media+"/volume-*")},
 		{"verify", "none", b.cmd("verify", media, "--site", "high", "-q")},
-		{"cp + fsync 2", "none", exec.Command("sh", "-c", "cp "+media+"/volume-* copies/ && sync copies/*")},
+		{"cp + fsync 2", "none", exec.Command("sh", "-c", "cp "+media+"/volume-* copies/ && sync copies/* && rm copies/*")},
 		{"import", "high", b.cmd("-C", "high", "import", media, "-q")},
 	}
 	if err := os.MkdirAll(b.path("copies"), 0o755); err != nil {
@@ -148,13 +148,19 @@ func (b *bench) round(n int, all map[string][]measure) error {
 			return err
 		}
 		all[s.name] = append(all[s.name], m)
+		// What is not needed again makes room: a medium of any size is on disk six times.
+		for _, f := range []string{"copy", media + "-proven"} {
+			if err := os.RemoveAll(b.path(f)); err != nil {
+				return err
+			}
+		}
 	}
 	// The next round imports the same content again: let it begin empty.
 	blobs, err := filepath.Glob(b.path("high/quarantine/sha256/*"))
 	if err != nil {
 		return err
 	}
-	for _, f := range append(blobs, b.path(media), b.path(media+"-proven"), b.path("copies"), b.path("copy")) {
+	for _, f := range append(blobs, b.path(media), b.path("copies")) {
 		if err := os.RemoveAll(f); err != nil {
 			return err
 		}
