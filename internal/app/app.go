@@ -53,10 +53,13 @@ func ask(f func(string) (string, error), what string) func() (string, error) {
 // or the PIN of the token that does.
 func (a *App) askSite() func() (string, error) {
 	b, err := os.ReadFile(filepath.Join(a.Dir, site.WrappedFile))
-	if err != nil {
+	if errors.Is(err, fs.ErrNotExist) {
 		return ask(a.SitePassphrase, "the keys of "+a.Dir)
 	}
 	return func() (string, error) {
+		if err != nil {
+			return "", err
+		}
 		secret, err := token.Unwrap(b, ask(a.SitePassphrase, "the token of "+a.Dir+" (PIN)"))
 		return string(secret), err
 	}

@@ -45,13 +45,22 @@ func TUF(ctx context.Context, dir string) (tuf.Client, error) {
 // PublishTUF writes the next version of a repository, signed with keys in files or
 // tokens.
 func (a *App) PublishTUF(ctx context.Context, p tuf.Publication, keys, old []string) (out tuf.Published, err error) {
+	var sessions []func() error
+	defer func() {
+		for _, done := range sessions {
+			err = errors.Join(err, done())
+		}
+	}()
 	load := func(names []string) (all []crypto.Signer) {
 		for _, name := range names {
 			var k *trust.Key
 			switch {
 			case err != nil:
-			case token.Is(name): // its session ends with the program
-				k, _, err = token.Load(name, ask(a.Passphrase, name))
+			case token.Is(name):
+				var done func() error
+				if k, done, err = token.Load(name, ask(a.Passphrase, name)); err == nil {
+					sessions = append(sessions, done)
+				}
 			default:
 				k, err = trust.LoadKey(name, ask(a.Passphrase, name))
 			}

@@ -15,7 +15,7 @@ func (e *env) custody() *cobra.Command {
 	c := &cobra.Command{
 		Use: "custody", Short: "Sign and show who had a medium, where and when",
 		Example: `  enisle -C low custody add sealed --log disc1.jsonl --shipment ID --medium "disc 1" --seal S-104 --as carol --key carol.key
-  enisle -C low custody add handed-over --log disc1.jsonl --to dave --place "loading dock" --seal S-104 --as carol --key carol.key
+  enisle -C low custody add handed-over --log disc1.jsonl --to dave@island --place "loading dock" --seal S-104 --as carol --key carol.key
   enisle -C high custody show disc1.jsonl
   enisle -C low custody label disc1.jsonl --to labels`,
 	}
@@ -50,7 +50,7 @@ func (e *env) custodyAdd() *cobra.Command {
 		help string
 	}{
 		"log": {&opt.Log, "file of the medium's log"}, "shipment": {&opt.Shipment, "id of the shipment; with 'sealed'"},
-		"medium": {&opt.Medium, "name of the medium; with 'sealed'"}, "to": {&opt.To, "who is to receive it; with 'handed-over'"},
+		"medium": {&opt.Medium, "name of the medium; with 'sealed'"}, "to": {&opt.To, "who is to receive it, NAME@SITE; with 'handed-over'"},
 		"place": {&opt.Fields.Place, "where"}, "seal": {&opt.Fields.Seal, "number of the tamper-evident seal"},
 		"serial": {&opt.Fields.Serial, "serial number of the medium"}, "kind": {&opt.Fields.Kind, "maker, model, capacity"},
 		"marking": {&opt.Fields.Marking, "classification or handling"}, "transport": {&opt.Fields.Transport, "how it travels"},

@@ -45,11 +45,11 @@ func AddCustody(ctx context.Context, s *site.Site, by site.Actor, opt CustodyOpt
 	if by.Key == nil {
 		return out, fail.As(fail.Usage, "give --as NAME --key FILE", errors.New("an event of custody is signed by a person"))
 	}
-	all, err := readLog(ctx, s, opt.Log)
+	log, all, err := readLog(ctx, s, opt.Log)
 	if err != nil {
 		return out, err
 	}
-	e := custody.Event{What: opt.What, By: by.Name, To: opt.To, At: s.Now().UTC().Truncate(time.Second), Fields: opt.Fields, Sanitised: opt.Sanitised}
+	e := custody.Event{What: opt.What, By: by.Name + "@" + s.Identity.Name, To: opt.To, At: s.Now().UTC().Truncate(time.Second), Fields: opt.Fields, Sanitised: opt.Sanitised}
 	if len(all) == 0 {
 		p, _, err := packOf(ctx, s, opt.Shipment)
 		if err != nil {
@@ -74,7 +74,7 @@ func AddCustody(ctx context.Context, s *site.Site, by site.Actor, opt CustodyOpt
 	}
 	subject := map[string]string{"shipment": e.Shipment, "medium": e.Medium, "event": e.What, "digest": string(artifact.Sum(payload))}
 	err = s.Act(ctx, "custody", by, subject, func(context.Context, int64) (map[string]string, error) {
-		return nil, appendLine(opt.Log, env)
+		return nil, writeLog(opt.Log, append(append(log, env...), '\n'))
 	})
 	if err != nil {
 		return out, err
@@ -84,7 +84,7 @@ func AddCustody(ctx context.Context, s *site.Site, by site.Actor, opt CustodyOpt
 
 // ReadCustody proves a log and returns its story; on error as far as it is good.
 func ReadCustody(ctx context.Context, s *site.Site, log string) (out Custody, err error) {
-	out.Events, err = readLog(ctx, s, log)
+	_, out.Events, err = readLog(ctx, s, log)
 	if len(out.Events) == 0 {
 		return out, errors.Join(fail.As(fail.Usage, "name the file that 'enisle custody add' wrote", fmt.Errorf("%s has no events that are good", log)), err)
 	}
@@ -92,30 +92,29 @@ func ReadCustody(ctx context.Context, s *site.Site, log string) (out Custody, er
 	return out, err
 }
 
-const maxCustody = 16 << 20 // bytes of a log
-
-func readLog(ctx context.Context, s *site.Site, log string) ([]custody.Entry, error) {
-	f, err := os.Open(log)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+// readLog returns a log as it stands there, and its events once they are proven.
+func readLog(ctx context.Context, s *site.Site, name string) (log []byte, all []custody.Entry, err error) {
+	if _, err := os.Lstat(name); errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, nil
 	}
+	f, _, err := openLocal(name)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	b, err := io.ReadAll(io.LimitReader(f, maxCustody+1))
-	if err = errors.Join(err, f.Close()); err != nil || len(b) == 0 {
-		return nil, err
+	log, err = io.ReadAll(io.LimitReader(f, custody.MaxLog+1))
+	if err = errors.Join(err, f.Close()); err != nil || len(log) == 0 {
+		return nil, nil, err
 	}
 	people, err := peopleKnown(ctx, s)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return custody.Read(b, func(envelope []byte) ([]byte, string, string, error) {
+	all, err = custody.Read(log, func(envelope []byte) ([]byte, string, string, error) {
 		payload, signers, err := trust.Verify(envelope, custody.PayloadType, func(id string) (trust.Public, error) {
 			if p, ok := people[id]; ok {
 				return p.Key, nil
 			}
-			return nil, fmt.Errorf("the key is of nobody who is enrolled at %s, or travelled here in a shipment", s.Identity.Name)
+			return nil, fmt.Errorf("the key is of nobody who is enrolled at %s, or whose low site sent a shipment here", s.Identity.Name)
 		})
 		if err != nil {
 			return nil, "", "", err
@@ -125,48 +124,53 @@ func readLog(ctx context.Context, s *site.Site, log string) ([]custody.Entry, er
 		}
 		return payload, people[signers[0]].Name, signers[0], nil
 	})
+	return log, all, err
 }
 
-// peopleKnown are those enrolled here, and at the low sites whose shipments are
-// here, by the ids of their keys.
+// peopleKnown are those enrolled here, and under the newest root of each low site
+// whose shipments are here, by the ids of their keys and called NAME@SITE: two
+// sites may have people of one name.
 func peopleKnown(ctx context.Context, s *site.Site) (map[string]trust.Person, error) {
+	var rows []state.Shipment
+	if err := s.State.View(ctx, func(tx *state.Tx) (err error) { rows, err = tx.Shipments(); return err }); err != nil {
+		return nil, err
+	}
+	here := s.Roots.Root()
+	newest := map[string]trust.Root{here.Site.Key.ID(): here}
+	for _, row := range rows {
+		h, err := headerOf(row.Envelope)
+		if err != nil {
+			return nil, fmt.Errorf("shipment %s: %w", row.ID, err)
+		}
+		peer, ok := here.Peer(h.From.Fingerprint)
+		if !ok {
+			continue // no longer paired
+		}
+		root, err := trust.VerifyChain(rawEnvelopes(h.Roots), peer.Key)
+		if err != nil {
+			return nil, fmt.Errorf("shipment %s: %w", row.ID, err)
+		}
+		if root.Version > newest[h.From.Fingerprint].Version {
+			newest[h.From.Fingerprint] = root
+		}
+	}
 	known := map[string]trust.Person{}
-	add := func(r trust.Root) {
+	for _, r := range newest {
 		for _, p := range r.People {
+			p.Name += "@" + r.Site.Name
 			known[p.Key.ID()] = p
 		}
 	}
-	add(s.Roots.Root())
-	var rows []state.Shipment
-	err := s.State.View(ctx, func(tx *state.Tx) (err error) { rows, err = tx.Shipments(); return err })
-	for _, row := range rows {
-		h, herr := headerOf(row.Envelope)
-		if herr != nil {
-			continue
-		}
-		peer, ok := s.Roots.Root().Peer(h.From.Fingerprint)
-		if !ok {
-			continue
-		}
-		root, rerr := trust.VerifyChain(rawEnvelopes(h.Roots), peer.Key)
-		if rerr == nil {
-			add(root)
-		}
-	}
-	return known, err
+	return known, nil
 }
 
-// appendLine puts a line behind a file, durably and whole.
-func appendLine(name string, line []byte) error {
-	old, err := os.ReadFile(name)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
+// writeLog writes a log, durably and whole.
+func writeLog(name string, log []byte) error {
 	dir, err := os.OpenRoot(filepath.Dir(name))
 	if err != nil {
 		return fail.As(fail.Usage, "name a file in a directory that is there", err)
 	}
-	return errors.Join(shipment.WriteFile(dir, filepath.Base(name), append(append(old, line...), '\n')), dir.Close())
+	return errors.Join(shipment.WriteFile(dir, filepath.Base(name), log), dir.Close())
 }
 
 // Labels writes the label of a medium as SVG and PNG, and a paper manifest, into

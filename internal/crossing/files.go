@@ -159,7 +159,7 @@ func (c *collecting) local(ctx context.Context, a *artifact.Artifact, name strin
 // is refused: a link would bring what nobody named.
 func (c *collecting) directory(ctx context.Context, a *artifact.Artifact, name string) error {
 	top := filepath.Join(c.req.dir(), name)
-	done := c.Progress.start("reading "+filepath.Base(name), 0)
+	done := c.Progress.start("reading "+filepath.Base(name), -1)
 	err := filepath.WalkDir(top, func(at string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err

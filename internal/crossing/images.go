@@ -96,7 +96,7 @@ func moved(dir *os.Root, f *os.File, partial string, size int64) (*os.File, erro
 
 // imaged reports whether images stand for all the volumes that do not.
 func imaged(dir *os.Root, h shipment.Header) bool {
-	any := false
+	some := false
 	for _, v := range h.Volumes {
 		_, err := dir.Lstat(ImageName(v.Number))
 		_, half := dir.Lstat(ImageName(v.Number) + ".partial")
@@ -104,7 +104,7 @@ func imaged(dir *os.Root, h shipment.Header) bool {
 		if err != nil && half != nil && whole != nil {
 			return false
 		}
-		any = any || err == nil || half == nil
+		some = some || err == nil || half == nil
 	}
-	return any
+	return some
 }

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"enisle/internal/carry/custody"
 	"enisle/internal/crossing"
 )
@@ -28,15 +30,28 @@ func TestCustodyFromSealToWipe(t *testing.T) {
 	w := newWorld(t)
 	w.keygen("carol")
 	w.must(w.enrol("low", "carol", "collector"))
+	// Another alice, outside, is not the one inside.
+	w.must(os.Rename(w.path("alice.key"), w.path("inside.key")))
+	w.must(os.Rename(w.path("alice.key.pub"), w.path("inside.key.pub")))
+	w.keygen("alice")
+	w.must(w.enrol("low", "alice", "collector"))
 	w.collect()
 	packed, err := w.as("low", "carol").Pack(t.Context(), crossing.PackOptions{To: w.path("media")})
 	w.must(err)
 	first := func(o *crossing.CustodyOptions) { o.Shipment, o.Medium = packed.ID, "disc 1" }
-	to := func(o *crossing.CustodyOptions) { o.To = "alice" }
+	to := func(o *crossing.CustodyOptions) { o.To = "alice@island" }
 	w.must(w.happened("low", "carol", custody.Sealed, first))
 	w.must(w.happened("low", "carol", custody.Written, nil))
 	w.must(w.happened("low", "carol", custody.HandedOver, to))
 	refused(t, w.happened("low", "carol", custody.Opened, nil), "handed-over cannot be opened")
+	refused(t, w.happened("low", "alice", custody.Received, nil), "alice@island has it, not alice@outside")
+	for _, f := range []string{"alice.key", "alice.key.pub"} {
+		w.must(os.Rename(w.path(strings.Replace(f, "alice", "inside", 1)), w.path(f)))
+	}
+	w.must(unix.Mkfifo(w.path("pipe"), 0o600))
+	if _, err := w.app("low").Custody(t.Context(), w.path("pipe")); err == nil {
+		t.Error("a pipe was read as a log")
+	}
 	log, err := os.ReadFile(w.path("disc.jsonl"))
 	w.must(err)
 	w.must(os.WriteFile(w.path("media/custody.jsonl"), log, 0o600))
@@ -50,7 +65,7 @@ func TestCustodyFromSealToWipe(t *testing.T) {
 	if len(out.Ignored) != 1 {
 		t.Errorf("ignored: %v", out.Ignored)
 	}
-	refused(t, w.happened("high", "bob", custody.Received, nil), "alice has it, not bob")
+	refused(t, w.happened("high", "bob", custody.Received, nil), "alice@island has it, not bob@island")
 	refused(t, w.happened("high", "alice", custody.Received, func(o *crossing.CustodyOptions) { o.Fields.Seal = "S-2" }), "say in a note")
 	w.must(w.happened("high", "alice", custody.Received, nil))
 	w.must(w.happened("high", "alice", custody.Opened, nil))

@@ -18,10 +18,13 @@ func TestKeysInATokenSignHeadersAndApprovals(t *testing.T) {
 		t.Skipf("SoftHSM2 is not here: %v", err)
 	}
 	dir, enisle := sites(t, []byte("signed in a token\n"))
+	if _, err := exec.LookPath("gcc"); err != nil {
+		t.Skipf("gcc, which cgo needs, is not here: %v", err)
+	}
 	build := exec.Command("go", "build", "-tags", "pkcs11", "-o", filepath.Join(dir, "enisle"), "enisle/cmd/enisle")
 	build.Env = append(os.Environ(), "CGO_ENABLED=1")
 	if out, err := build.CombinedOutput(); err != nil {
-		t.Skipf("cgo is not here: %v: %s", err, out)
+		t.Fatalf("build: %v: %s", err, out)
 	}
 	tokens := filepath.Join(dir, "tokens")
 	for name, content := range map[string]string{"softhsm2.conf": "directories.tokendir = " + tokens + "\n", "pin": "246810\n", "wrong": "111111\n"} {

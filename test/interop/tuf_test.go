@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"enisle/internal/fail"
 	"enisle/internal/site/trust"
 	"enisle/internal/site/tuf"
@@ -63,9 +65,21 @@ func TestRepositoriesOfPythonTUF(t *testing.T) {
 			}
 		})
 	}
+	// A pipe on the medium is not waited for.
+	hostile := filepath.Join(t.TempDir(), "metadata")
+	if err := errors.Join(os.Mkdir(hostile, 0o755), unix.Mkfifo(filepath.Join(hostile, "timestamp.json"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	waits := tuf.Client{Dir: filepath.Join(t.TempDir(), "trusted")}
+	if err := waits.Init(root); err != nil {
+		t.Fatal(err)
+	}
+	if err := waits.Refresh(hostile); err == nil || !strings.Contains(err.Error(), "no regular file") {
+		t.Errorf("a pipe: %v", err)
+	}
 	// A clock that goes back does not bring back what expired.
 	c := tuf.Client{Dir: filepath.Join(t.TempDir(), "trusted"), Now: func() time.Time { return time.Now().AddDate(0, 2, 0) }}
-	if err := errors.Join(c.Init(root)); err != nil {
+	if err := c.Init(root); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 {

@@ -21,9 +21,11 @@ import (
 // PayloadType is the type under which an event is signed.
 const PayloadType = "application/vnd.enisle.custody.v1+json"
 
+// MaxLog is how many bytes of a log are read.
+const MaxLog = 16 << 20
+
 const (
 	format    = "enisle-custody/1"
-	maxLog    = 16 << 20 // bytes of a log that is read
 	maxEvents = 10_000
 	maxText   = 1024 // bytes of a field
 )
@@ -53,7 +55,7 @@ type Event struct {
 	Number   int             `json:"number"`   // from 1
 	Previous artifact.Digest `json:"previous,omitempty"`
 	What     string          `json:"what"`
-	By       string          `json:"by"`           // who says so, and signs
+	By       string          `json:"by"`           // who says so, and signs: NAME@SITE
 	To       string          `json:"to,omitempty"` // who is to receive it
 	At       time.Time       `json:"at"`
 	Fields
@@ -98,8 +100,8 @@ type Verifier func(envelope []byte) (payload []byte, name, key string, err error
 // Read proves a log, one envelope a line, and returns its events in order. What
 // does not follow from what stands before it is refused.
 func Read(log []byte, verify Verifier) (all []Entry, err error) {
-	if len(log) > maxLog {
-		return nil, fail.Refuse("look at the file", fmt.Errorf("the log has more than %d bytes", maxLog))
+	if len(log) > MaxLog {
+		return nil, fail.Refuse("look at the file", fmt.Errorf("the log has more than %d bytes", MaxLog))
 	}
 	for i, line := range bytes.Split(bytes.TrimSuffix(log, []byte("\n")), []byte("\n")) {
 		if i == maxEvents {
@@ -252,6 +254,8 @@ func (e Event) check(before int) error {
 		return errors.New("shipment, medium, person and time in whole seconds are needed")
 	case (e.What == HandedOver) != (e.To != ""):
 		return errors.New("only what is handed over has a receiver, and it has one")
+	case e.To != "" && !strings.Contains(e.To, "@"):
+		return fail.As(fail.Usage, "write NAME@SITE", fmt.Errorf("%q is nobody at a site", e.To))
 	case e.To == e.By:
 		return errors.New("nobody hands over to themselves")
 	case (e.What == HandedOver || e.What == Received) && e.Place == "":
@@ -265,13 +269,19 @@ func (e Event) check(before int) error {
 	return nil
 }
 
+// person is the name without the site: one who is enrolled at two is one.
+func person(s string) string {
+	name, _, _ := strings.Cut(s, "@")
+	return name
+}
+
 // check refuses a record that claims more than was done (SP 800-88: overwriting
 // clears; it does not purge).
 func (s Sanitised) check(by string) error {
 	switch {
 	case s.Technique == "" || s.Tool == "" || s.Verification == "" || s.Validator == "":
 		return errors.New("a record of wiping has technique, tool, verification and validator")
-	case s.Validator == by:
+	case person(s.Validator) == person(by):
 		return errors.New("another person looks whether it is wiped")
 	case !slices.Contains([]string{"clear", "purge", "destroy"}, s.Method):
 		return fmt.Errorf("a method is clear, purge or destroy, not %q", s.Method)

@@ -65,9 +65,9 @@ func wiped(who string, s Sanitised) Event {
 
 func good() []Event {
 	return []Event{
-		by(Sealed, "carol"), by(Written, "carol"), by(ReadBack, "carol"), over("carol", "dave"), sealedBy(Received, "dave", "S-1"),
-		over("dave", "erin"), sealedBy(Received, "erin", "S-1"), sealedBy(Opened, "erin", "S-1"),
-		wiped("erin", Sanitised{Method: "destroy", Technique: "shred", Tool: "x 1", Verification: "seen", Validator: "frank"}),
+		by(Sealed, "carol@x"), by(Written, "carol@x"), by(ReadBack, "carol@x"), over("carol@x", "dave@x"), sealedBy(Received, "dave@x", "S-1"),
+		over("dave@x", "erin@x"), sealedBy(Received, "erin@x", "S-1"), sealedBy(Opened, "erin@x", "S-1"),
+		wiped("erin@x", Sanitised{Method: "destroy", Technique: "shred", Tool: "x 1", Verification: "seen", Validator: "frank@x"}),
 	}
 }
 
@@ -79,39 +79,39 @@ func TestAWholeStory(t *testing.T) {
 }
 
 func TestWhatCannotBe(t *testing.T) {
-	early := by(Opened, "dave")
+	early := by(Opened, "dave@x")
 	early.At = began.Add(-time.Hour)
-	long := by(Written, "carol")
+	long := by(Written, "carol@x")
 	long.Note = strings.Repeat("x", 2000)
 	for name, c := range map[string]struct {
 		events []Event
 		want   string
 	}{
-		"no beginning":         {[]Event{by(Written, "carol")}, "begins with sealed"},
-		"two beginnings":       {[]Event{by(Sealed, "carol"), by(Sealed, "carol")}, "begins with sealed"},
-		"received from nobody": {[]Event{by(Sealed, "carol"), by(Received, "dave")}, "cannot be received next"},
-		"received by another":  {append(good()[:4], sealedBy(Received, "mallory", "S-1")), "dave has it, not mallory"},
-		"opened on the way":    {append(good()[:4], by(Opened, "dave")), "cannot be opened next"},
-		"handed on by another": {append(good()[:5], over("carol", "erin")), "dave has it, not carol"},
-		"another seal":         {append(good()[:4], sealedBy(Received, "dave", "S-2")), "say in a note"},
-		"no seal":              {append(good()[:4], by(Received, "dave")), "say in a note"},
-		"to oneself":           {[]Event{by(Sealed, "carol"), over("carol", "carol")}, "themselves"},
+		"no beginning":         {[]Event{by(Written, "carol@x")}, "begins with sealed"},
+		"two beginnings":       {[]Event{by(Sealed, "carol@x"), by(Sealed, "carol@x")}, "begins with sealed"},
+		"received from nobody": {[]Event{by(Sealed, "carol@x"), by(Received, "dave@x")}, "cannot be received next"},
+		"received by another":  {append(good()[:4], sealedBy(Received, "mallory@x", "S-1")), "dave@x has it, not mallory@x"},
+		"opened on the way":    {append(good()[:4], by(Opened, "dave@x")), "cannot be opened next"},
+		"handed on by another": {append(good()[:5], over("carol@x", "erin@x")), "dave@x has it, not carol@x"},
+		"another seal":         {append(good()[:4], sealedBy(Received, "dave@x", "S-2")), "say in a note"},
+		"no seal":              {append(good()[:4], by(Received, "dave@x")), "say in a note"},
+		"to oneself":           {[]Event{by(Sealed, "carol@x"), over("carol@x", "carol@x")}, "themselves"},
 		"back in time":         {append(good()[:5], early), "the one before of"},
-		"after it was wiped":   {append(good(), over("erin", "dave")), "cannot be handed-over next"},
-		"wiped without how":    {append(good()[:8], by(Wiped, "erin")), "says how"},
+		"after it was wiped":   {append(good(), over("erin@x", "dave@x")), "cannot be handed-over next"},
+		"wiped without how":    {append(good()[:8], by(Wiped, "erin@x")), "says how"},
 		"purged by overwriting": {
-			append(good()[:8], wiped("erin", Sanitised{Method: "purge", Technique: "overwritten once", Tool: "x", Verification: "v", Validator: "frank"})),
+			append(good()[:8], wiped("erin@x", Sanitised{Method: "purge", Technique: "overwritten once", Tool: "x", Verification: "v", Validator: "frank@x"})),
 			"neither purges",
 		},
-		"validated alone": {append(good()[:8], wiped("erin", Sanitised{Method: "clear", Technique: "overwrite", Tool: "x", Verification: "v", Validator: "erin"})), "another person"},
-		"too long":        {[]Event{by(Sealed, "carol"), long}, "too long"},
-		"unknown":         {[]Event{by(Sealed, "carol"), by("lost", "carol")}, "nothing is called"},
+		"validated alone": {append(good()[:8], wiped("erin@x", Sanitised{Method: "clear", Technique: "overwrite", Tool: "x", Verification: "v", Validator: "erin@x"})), "another person"},
+		"too long":        {[]Event{by(Sealed, "carol@x"), long}, "too long"},
+		"unknown":         {[]Event{by(Sealed, "carol@x"), by("lost", "carol@x")}, "nothing is called"},
 	} {
 		if _, _, err := story(t, c.events...); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %q", name, err, c.want)
 		}
 	}
-	broken := sealedBy(Received, "dave", "S-2")
+	broken := sealedBy(Received, "dave@x", "S-2")
 	broken.Note = "broken at the gate"
 	if _, all, err := story(t, append(good()[:4], broken)...); err != nil || all[4].Exception == "" {
 		t.Errorf("an explained exception: %v", err)
@@ -143,7 +143,7 @@ func TestAChangedLogIsRefused(t *testing.T) {
 }
 
 func FuzzRead(f *testing.F) {
-	e, err := Next(nil, Event{What: Sealed, By: "carol", At: began, Shipment: "s", Medium: "m", Header: artifact.Sum(nil)})
+	e, err := Next(nil, Event{What: Sealed, By: "carol@x", At: began, Shipment: "s", Medium: "m", Header: artifact.Sum(nil)})
 	if err != nil {
 		f.Fatal(err)
 	}

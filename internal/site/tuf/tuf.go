@@ -21,6 +21,7 @@ import (
 	"github.com/theupdateframework/go-tuf/v2/metadata/config"
 	"github.com/theupdateframework/go-tuf/v2/metadata/trustedmetadata"
 	"github.com/theupdateframework/go-tuf/v2/metadata/updater"
+	"golang.org/x/sys/unix"
 
 	"enisle/internal/fail"
 )
@@ -188,7 +189,8 @@ func fromDirectory(name string, limit int64) ([]byte, error) {
 	if err != nil {
 		return nil, &metadata.ErrDownload{Msg: err.Error()}
 	}
-	f, err := os.Open(path)
+	// A repository may stand on a medium: no link is followed, no pipe waited for.
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, notFound(name)
 	}
