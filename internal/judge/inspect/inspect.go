@@ -34,6 +34,28 @@ type Finding struct {
 	Detail   string   `json:"detail"`   // one sentence
 }
 
+// Fact is something that a scanner read and that is neither good nor bad by
+// itself: what people compare, and what later judgements are made from.
+type Fact struct {
+	Kind     string `json:"kind"`     // one of the Fact kinds below
+	Artifact string `json:"artifact"` // reference
+	File     string `json:"file"`     // path, members of containers after "!"
+	Value    string `json:"value"`    // at most MaxFact bytes; more is cut, and ends in the digest of all
+}
+
+// Kinds of facts.
+const (
+	Component = "component" // a package, as a package URL: pkg:pypi/requests@2.32.5
+	Licence   = "licence"   // an SPDX expression, or what the package says instead
+	Template  = "template"  // the text of a chat template
+	Format    = "format"    // of a model file: gguf, safetensors, pickle, onnx, keras …
+	Code      = "code"      // a file that runs when a model or package is used or installed
+	Model     = "model"     // what a model is: architecture, tensors, parameters
+)
+
+// MaxFact is the most bytes of a fact that are kept.
+const MaxFact = 64 << 10
+
 // Subject is one piece of content to look at: a file of an artifact, or a
 // member of one. Content is read at any offset; nothing in it may be trusted.
 type Subject struct {
@@ -61,6 +83,8 @@ func (s Subject) Data() Severity {
 type Run interface {
 	// Report records a finding about the subject being scanned.
 	Report(rule string, sev Severity, detail string)
+	// Note records a fact about it.
+	Note(kind, value string)
 	// Descend offers a member of the subject for scanning. name is the
 	// member's name in its container; size its exact length. The runner
 	// enforces the limits on depth, count and total bytes, and an error

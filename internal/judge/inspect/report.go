@@ -35,6 +35,7 @@ type Report struct {
 	Members   int             `json:"members"` // members of containers that were looked at
 	Bytes     int64           `json:"bytes"`   // read, members included
 	Findings  []Finding       `json:"findings"`
+	Facts     []Fact          `json:"facts"`
 }
 
 // Of returns the findings of a severity.

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"enisle/internal/artifact"
@@ -59,7 +60,7 @@ const headSize = 4096
 // a fixed order; a scanner that fails, panics or runs out of time becomes a
 // finding that refuses. An error means that nothing could be inspected.
 func (r *Runner) Inspect(ctx context.Context, artifacts []artifact.Artifact, open Open, done func(n int64)) (Report, error) {
-	rep := Report{Findings: []Finding{}, Artifacts: len(artifacts), Scanners: []ScannerInfo{{"digest", "1"}, {"kind", "1"}}}
+	rep := Report{Findings: []Finding{}, Facts: []Fact{}, Artifacts: len(artifacts), Scanners: []ScannerInfo{{"digest", "1"}, {"kind", "1"}}}
 	if len(r.Scanners) == 0 {
 		return rep, errors.New("inspect: no scanner is installed")
 	}
@@ -76,6 +77,10 @@ func (r *Runner) Inspect(ctx context.Context, artifacts []artifact.Artifact, ope
 	slices.SortStableFunc(rep.Findings, func(a, b Finding) int {
 		return cmp.Or(cmp.Compare(a.Artifact, b.Artifact), cmp.Compare(a.File, b.File), cmp.Compare(a.Scanner, b.Scanner), cmp.Compare(a.Rule, b.Rule), cmp.Compare(a.Detail, b.Detail))
 	})
+	slices.SortStableFunc(rep.Facts, func(a, b Fact) int {
+		return cmp.Or(cmp.Compare(a.Artifact, b.Artifact), cmp.Compare(a.File, b.File), cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Value, b.Value))
+	})
+	rep.Facts = slices.Compact(rep.Facts)
 	return rep, nil
 }
 
@@ -215,6 +220,22 @@ type run struct {
 func (r *run) Report(rule string, sev Severity, detail string) {
 	r.w.add(r.scanner.Name(), rule, sev, r.subject.Path, detail)
 }
+
+func (r *run) Note(kind, value string) {
+	if len(value) > MaxFact {
+		sum := artifact.Sum([]byte(value))
+		value = strings.ToValidUTF8(value[:MaxFact-len(sum)-1], "") + "\n" + string(sum)
+	}
+	if len(r.w.report.Facts) == maxFacts {
+		r.Report("limit", Refuse, fmt.Sprintf("more than %d facts", maxFacts))
+	}
+	if len(r.w.report.Facts) <= maxFacts {
+		r.w.report.Facts = append(r.w.report.Facts, Fact{kind, r.subject.Ref.String(), plain.Line(r.subject.Path), strings.ToValidUTF8(value, "\uFFFD")})
+	}
+}
+
+// maxFacts is how many facts one report holds.
+const maxFacts = 1_000_000
 
 var errLimit = errors.New("a limit was reached")
 

@@ -51,6 +51,7 @@ func (Scanner) Scan(ctx context.Context, s inspect.Subject, run inspect.Run) err
 		run.Report("header", inspect.Refuse, "it names no general.architecture")
 	}
 	templates(h, run)
+	run.Note(inspect.Format, "gguf")
 	run.Report("model", inspect.Info, fmt.Sprintf("architecture %s, %d tensors, %d facts", h.Arch, len(h.Tensors), h.Pairs))
 	return nil
 }
