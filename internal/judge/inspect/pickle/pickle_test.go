@@ -170,5 +170,5 @@ func FuzzMachine(f *testing.F) {
 type sinkRun struct{}
 
 func (sinkRun) Report(string, inspect.Severity, string)                   {}
-func (sinkRun) Note(string, string)                                        {}
+func (sinkRun) Note(string, string)                                       {}
 func (sinkRun) Descend(context.Context, string, io.ReaderAt, int64) error { return nil }
