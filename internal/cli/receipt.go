@@ -11,12 +11,13 @@ import (
 )
 
 func (e *env) receipt() *cobra.Command {
-	var to, peer string
+	var to, paper, peer string
 	c := &cobra.Command{
 		Use: "receipt [--to FILE]", Short: "Say what arrived, so that the next shipment carries only what is new", Args: cobra.NoArgs,
 		Long: "Say what arrived, so that the next shipment carries only what is new: as a signed file, or as a code of 20 letters\n" +
 			"that a person types at the low site where nothing electronic may leave.",
 		Example: "  enisle -C high receipt --to receipt.json      # then, outside: enisle -C low receipt add receipt.json\n" +
+			"  enisle -C high receipt --paper page           # page/receipt.svg and .png: the code, and a QR code to scan\n" +
 			"  enisle -C low  receipt add AEAA-AAAC-AABT-4EBN-XD3A",
 		RunE: func(c *cobra.Command, _ []string) error {
 			out, err := e.app().Receipt(c.Context(), peer)
@@ -28,10 +29,16 @@ func (e *env) receipt() *cobra.Command {
 					return fail.As(fail.Usage, "name a file that can be written with --to", err)
 				}
 			}
+			if paper != "" {
+				if _, err := out.Print(paper); err != nil {
+					return err
+				}
+			}
 			return e.result(out, func() { e.showReceipt(out, to) })
 		},
 	}
 	c.Flags().StringVar(&to, "to", "", "file to write the signed receipt to")
+	c.Flags().StringVar(&paper, "paper", "", "directory to write a page to print to, with the code as letters and as a QR code")
 	c.Flags().StringVar(&peer, "for", "", "name of the low site, if several are paired")
 	c.AddCommand(e.receiptAdd())
 	return c

@@ -180,7 +180,18 @@ func Labels(ctx context.Context, s *site.Site, log, to string) (names []string, 
 	if err != nil {
 		return nil, err
 	}
-	l := labelOf(story)
+	return writeLabel(labelOf(story), to, "label", paper{"manifest.txt", []byte(Story(story))})
+}
+
+// paper is a file that somebody prints.
+type paper struct {
+	name    string
+	content []byte
+}
+
+// writeLabel writes a label as name.svg and name.png into a directory, and what
+// else goes with it.
+func writeLabel(l label.Label, to, name string, more ...paper) (names []string, err error) {
 	svg, err := l.SVG()
 	if err != nil {
 		return nil, err
@@ -190,17 +201,14 @@ func Labels(ctx context.Context, s *site.Site, log, to string) (names []string, 
 		return nil, err
 	}
 	if err := os.MkdirAll(to, 0o755); err != nil {
-		return nil, fail.As(fail.Usage, "name a directory that can be written with --to", err)
+		return nil, fail.As(fail.Usage, "name a directory that can be written", err)
 	}
 	dir, err := os.OpenRoot(to)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, dir.Close()) }()
-	for _, f := range []struct {
-		name    string
-		content []byte
-	}{{"label.svg", svg}, {"label.png", img}, {"manifest.txt", []byte(Story(story))}} {
+	for _, f := range append([]paper{{name + ".svg", svg}, {name + ".png", img}}, more...) {
 		if err := shipment.WriteFile(dir, f.name, f.content); err != nil {
 			return names, err
 		}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"enisle/internal/artifact"
+	"enisle/internal/carry/label"
 	"enisle/internal/carry/shipment"
 	"enisle/internal/fail"
 	"enisle/internal/site"
@@ -92,6 +93,23 @@ func MakeReceipt(ctx context.Context, s *site.Site, by site.Actor, name string) 
 		return map[string]string{"inventory": string(out.Receipt.Inventory)}, err
 	})
 	return out, err
+}
+
+// Print writes the code of a receipt as a page to print, with a QR code that says
+// the same: receipt.svg and receipt.png in a directory.
+func (r Received) Print(to string) (names []string, err error) {
+	if r.Code == "" {
+		return nil, fail.As(fail.Usage, "import a shipment first", fmt.Errorf("nothing arrived from %s yet", r.Receipt.From.Name))
+	}
+	l := label.Label{
+		Title: r.Code,
+		Lines: []string{
+			"receipt of " + r.Receipt.Site.Name + " for " + r.Receipt.From.Name, r.Receipt.Made.Format(time.DateTime) + " UTC",
+			fmt.Sprintf("%d shipments held", len(r.Receipt.Held)), "outside: enisle receipt add CODE",
+		},
+		Code: r.Code,
+	}
+	return writeLabel(l, to, "receipt")
 }
 
 func onePeer(s *site.Site, name string) (trust.Peer, error) {

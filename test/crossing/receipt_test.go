@@ -3,7 +3,9 @@ package crossing_test
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -75,6 +77,13 @@ func TestOnlyWhatIsNewIsCarried(t *testing.T) {
 	got, err = w.app("high").Receipt(t.Context(), "outside")
 	w.must(err)
 	w.forget()
+	_, err = got.Print(w.path("page"))
+	w.must(err)
+	if scanned, err := exec.Command("zbarimg", "--quiet", "--raw", w.path("page/receipt.png")).Output(); errors.Is(err, exec.ErrNotFound) {
+		t.Log("not scanned: zbarimg is not here")
+	} else if err != nil || strings.TrimSpace(string(scanned)) != got.Code {
+		t.Errorf("scanned %q, %v, want %q", scanned, err, got.Code)
+	}
 	told, err = w.app("low").AddReceiptCode(t.Context(), strings.ToLower(strings.ReplaceAll(got.Code, "-", " ")))
 	if err != nil || told.Held != 2 {
 		t.Fatalf("%s: %+v, %v", got.Code, told, err)

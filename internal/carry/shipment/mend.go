@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"io"
 	"os"
 	"slices"
@@ -89,26 +90,31 @@ func (s *set) volume(n int) (*volume, error) {
 	return v, v.err
 }
 
-func (v *volume) open() error {
+// missing says that a volume is not there, or lets the spare ones stand for it.
+func (v *volume) missing() error {
 	h := v.set.header
+	missing := fail.Refuse("bring the medium that holds it", fmt.Errorf("volume %d of %d is missing", v.Number, len(h.Volumes)))
+	if h.Spare == 0 || v.giveBack() != nil {
+		return missing // too much else is lost
+	}
+	v.damage = []Damage{{Volume: v.Number, Mended: true, Err: missing}}
+	return nil
+}
+
+func (v *volume) open() error {
 	d := v.set.media.with(v.Number)
 	if d == nil {
-		missing := fail.Refuse("bring the medium that holds it", fmt.Errorf("volume %d of %d is missing", v.Number, len(h.Volumes)))
-		if h.Spare == 0 {
-			return missing
-		}
-		if v.giveBack() != nil {
-			return missing // too much else is lost
-		}
-		v.damage = []Damage{{Volume: v.Number, Mended: true, Err: missing}}
-		return nil
+		return v.missing()
 	}
 	f, st, err := openRegular(d.root, VolumeName(v.Number))
-	if err != nil {
-		return fmt.Errorf("volume %d: %w", v.Number, err)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return v.missing() // it was there when the medium was listed
+	case err != nil:
+		return readError(v.Number, 1, err)
 	}
 	v.file, v.src = f, f
-	if st.Size() > v.Size || st.Size() < v.Size && !h.mendable(v.Volume) {
+	if h := v.set.header; st.Size() > v.Size || st.Size() < v.Size && !h.mendable(v.Volume) {
 		return d.wrongSize(h, v.Volume, st.Size())
 	}
 	if v.set.fresh {

@@ -5,6 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"testing"
+	"time"
+
+	"filippo.io/age"
 
 	"enisle/internal/artifact"
 )
@@ -42,7 +45,12 @@ func FuzzVerifyChain(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	root := NewRoot(Identity{Name: "a", Side: High, Key: k.Public}, artifact.Sum(nil))
+	a, err := age.GenerateHybridIdentity()
+	if err != nil {
+		f.Fatal(err)
+	}
+	root := NewRoot(Identity{Name: "a", Side: High, Key: k.Public, Recipient: a.Recipient().String()}, artifact.Sum(nil))
+	root.Version, root.Made = 1, time.Unix(1_800_000_000, 0).UTC()
 	payload, err := json.Marshal(root)
 	if err != nil {
 		f.Fatal(err)
