@@ -149,11 +149,7 @@ func (a *App) Init(ctx context.Context, side, name, policyName string, secrets S
 	if name == "" {
 		name = strings.ToLower(filepath.Base(filepath.Clean(a.Dir)))
 	}
-	pol, err := policy.Named(policyName)
-	if err != nil {
-		return trust.Identity{}, err
-	}
-	b, err := pol.Encode()
+	b, err := policy.Named(policyName)
 	if err != nil {
 		return trust.Identity{}, err
 	}
@@ -268,9 +264,8 @@ func (a *App) SetPolicy(ctx context.Context, nameOrFile string) (pending bool, e
 }
 
 func policyBytes(nameOrFile string) ([]byte, error) {
-	pol, err := policy.Named(nameOrFile)
-	if err == nil {
-		return pol.Encode()
+	if b, err := policy.Named(nameOrFile); err == nil {
+		return b, nil
 	}
 	b, rerr := os.ReadFile(nameOrFile)
 	if errors.Is(rerr, fs.ErrNotExist) {
@@ -279,8 +274,33 @@ func policyBytes(nameOrFile string) ([]byte, error) {
 	if rerr != nil {
 		return nil, rerr
 	}
-	_, err = policy.Parse(b)
-	return b, err
+	p, err := policy.Parse(b)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.TryAll(); err != nil {
+		return nil, fail.Refuse("'enisle policy test "+nameOrFile+"' shows what each rule comes to", fmt.Errorf("policy: %w", err))
+	}
+	return b, nil
+}
+
+// TestPolicy runs the tests that a policy carries: of one in a file, one that
+// ships with enisle, or with an empty name the one in force.
+func (a *App) TestPolicy(ctx context.Context, nameOrFile string) (out []policy.Tried, err error) {
+	var b []byte
+	if nameOrFile == "" {
+		b, err = a.ShowPolicy(ctx, false)
+	} else if b, err = policy.Named(nameOrFile); err != nil {
+		b, err = os.ReadFile(nameOrFile)
+	}
+	if err != nil {
+		return nil, fail.As(fail.Usage, "give standard, strict, or a file as 'enisle policy show' prints it", err)
+	}
+	p, err := policy.Parse(b)
+	if err != nil {
+		return nil, err
+	}
+	return p.Try(), nil
 }
 
 // SignedRoot says what an admin signed and what is still missing.

@@ -199,6 +199,30 @@ func (a *App) Decide(ctx context.Context, id, decision string, opt crossing.Appr
 	return out, err
 }
 
+// Waive begins a waiver with one person's signature.
+func (a *App) Waive(ctx context.Context, id string, opt crossing.WaiveOptions) (out crossing.Waived, err error) {
+	err = a.change(ctx, "waive", func(s *site.Site, by site.Actor) error {
+		out, err = crossing.Waive(ctx, s, by, id, opt)
+		return err
+	})
+	return out, err
+}
+
+// SignWaiver adds the second person's signature to a waiver.
+func (a *App) SignWaiver(ctx context.Context, digest artifact.Digest) (out crossing.Waived, err error) {
+	err = a.change(ctx, "waive", func(s *site.Site, by site.Actor) error {
+		out, err = crossing.SignWaiver(ctx, s, by, digest)
+		return err
+	})
+	return out, err
+}
+
+// Waivers lists every waiver of the site.
+func (a *App) Waivers(ctx context.Context) (out []crossing.Waived, err error) {
+	err = a.read(ctx, func(s *site.Site) error { out, err = crossing.Waivers(ctx, s); return err })
+	return out, err
+}
+
 // Release flips a channel to a release with the shipment.
 func (a *App) Release(ctx context.Context, id, channel string) (out crossing.Released, err error) {
 	err = a.change(ctx, "release", func(s *site.Site, by site.Actor) error {

@@ -4,7 +4,7 @@ import "github.com/spf13/cobra"
 
 func (e *env) policy() *cobra.Command {
 	c := &cobra.Command{Use: "policy", Short: "Show and change the rules"}
-	c.AddCommand(e.policyShow(), e.policySet())
+	c.AddCommand(e.policyShow(), e.policySet(), e.policyTest())
 	return c
 }
 
@@ -28,7 +28,7 @@ func (e *env) policyShow() *cobra.Command {
 func (e *env) policySet() *cobra.Command {
 	return &cobra.Command{
 		Use: "set standard|strict|FILE", Short: "Put another policy in force; after sealing a second admin signs it", Args: cobra.ExactArgs(1),
-		Example: "  enisle -C high policy show > policy.json   # edit it, then\n  enisle -C high policy set policy.json --as adam --key adam.key",
+		Example: "  enisle -C high policy show > policy.yaml   # edit it, then\n  enisle -C high policy set policy.yaml --as adam --key adam.key",
 		RunE: func(c *cobra.Command, args []string) error {
 			pending, err := e.app().SetPolicy(c.Context(), args[0])
 			if err != nil {

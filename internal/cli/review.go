@@ -76,10 +76,20 @@ func (e *env) showReview(r crossing.Review) {
 	rep := r.Judged.Report
 	e.print("report     %s of %s: %d refuse, %d warn, %d info", r.Judged.Digest.Short(), rep.Made.Format("2006-01-02 15:04"),
 		len(rep.Of(inspect.Refuse)), len(rep.Of(inspect.Warn)), len(rep.Of(inspect.Info)))
+	for _, d := range rep.Databases {
+		e.print("data       %s %s of %s", d.Name, d.Version, d.Dated.Format("2006-01-02"))
+	}
 	for _, sev := range []inspect.Severity{inspect.Refuse, inspect.Warn} {
 		for _, f := range rep.Of(sev) {
 			e.print("  %-8s %s %s: %s", f.Severity, f.Artifact, f.File, f.Detail)
 		}
+	}
+	for _, v := range r.Judged.Decision.Violations {
+		word := "RULE"
+		if v.Waiver != "" {
+			word = "waived"
+		}
+		e.print("%-10s %s: %s", word, v.Rule, v)
 	}
 	if !r.Judged.Decision.Allow {
 		e.print("POLICY     refuses it: %s", strings.Join(r.Judged.Decision.Reasons, "; "))
@@ -87,6 +97,7 @@ func (e *env) showReview(r crossing.Review) {
 	if len(r.Approvals) > 0 {
 		e.print("approved   by %s", strings.Join(r.Approvals, ", "))
 	}
+	e.print("people     %d of %d needed approved", len(r.Approvals), r.Judged.Decision.Needed)
 	e.print("channel    %s, policy %s, root version %d", r.Subject.Channel, r.Subject.Policy.Short(), r.Subject.RootVersion)
 	e.print("you sign   %s", r.Sign)
 }

@@ -49,7 +49,7 @@ func Decide(ctx context.Context, s *site.Site, by site.Actor, id, decision strin
 		return out, fail.Refuse("read 'enisle review "+id+"' again", fmt.Errorf("what would be signed is %s, not %s", r.Sign, opt.Expect))
 	}
 	if decision == Approve && !r.Judged.Decision.Allow {
-		return out, fail.Refuse("bring another version, or let two admins change the policy: 'enisle policy set'", fmt.Errorf("the policy refuses it: %s", r.Judged.Decision.Reasons[0]))
+		return out, fail.Refuse(refusedHint, fmt.Errorf("the policy refuses it: %s", r.Judged.Decision.Reasons[0]))
 	}
 	if err := alreadyDecided(by, r, decision); err != nil {
 		return out, err
@@ -61,9 +61,12 @@ func Decide(ctx context.Context, s *site.Site, by site.Actor, id, decision strin
 	if err != nil {
 		return out, err
 	}
-	valid, need, err := approvers(ctx, s, row, r.Subject)
-	return Approved{ID: id, By: by.Name, Signed: r.Sign, Have: len(valid), Need: need}, err
+	valid, err := approvers(ctx, s, row, r.Subject)
+	return Approved{ID: id, By: by.Name, Signed: r.Sign, Have: len(valid), Need: r.Judged.Decision.Needed}, err
 }
+
+// refusedHint is what can be done about what the policy refuses.
+const refusedHint = "bring another version, let two people waive it ('enisle waive'), or let two admins change the policy ('enisle policy set')"
 
 // mayDecide checks role and separation of duty, by key.
 func mayDecide(s *site.Site, by site.Actor, row arrived, decision string) error {
@@ -103,7 +106,7 @@ func sign(ctx context.Context, s *site.Site, by site.Actor, r Review, decision, 
 	now := s.Now()
 	payload, err := json.Marshal(Approval{
 		Decision: decision, Subject: r.Subject, Reason: reason, Checkpoint: s.Ledger.Head().Note,
-		Made: now, Expires: now.AddDate(0, 0, pol.ApprovalDays),
+		Made: now, Expires: now.AddDate(0, 0, pol.Days.Approval),
 	})
 	if err != nil {
 		return err
@@ -126,16 +129,11 @@ func sign(ctx context.Context, s *site.Site, by site.Actor, r Review, decision, 
 }
 
 // approvers returns the names of the different people whose approvals are valid
-// now and bind exactly this subject, and how many are needed.
-func approvers(ctx context.Context, s *site.Site, row arrived, want Subject) (names []string, need int, err error) {
-	pol, err := policy.Parse(s.Policy)
-	if err != nil {
-		return nil, 0, err
-	}
-	need = max(pol.Approvals, s.Roots.Root().Thresholds.Approvers)
+// now and bind exactly this subject.
+func approvers(ctx context.Context, s *site.Site, row arrived, want Subject) (names []string, err error) {
 	var all []state.Approval
 	if err := s.State.View(ctx, func(tx *state.Tx) (err error) { all, err = tx.Approvals(row.ID); return err }); err != nil {
-		return nil, 0, err
+		return nil, err
 	}
 	keys := map[string]bool{}
 	for _, a := range all {
@@ -149,7 +147,7 @@ func approvers(ctx context.Context, s *site.Site, row arrived, want Subject) (na
 			names = append(names, name)
 		}
 	}
-	return names, need, nil
+	return names, nil
 }
 
 // validApproval verifies one stored statement against the root of now.

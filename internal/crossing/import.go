@@ -173,9 +173,9 @@ func whole(s *site.Site, row state.Shipment) bool {
 	return true
 }
 
-func (im *importing) admitActor(pol policy.Policy) error {
+func (im *importing) admitActor(pol *policy.Policy) error {
 	r := im.site.Roots.Root()
-	if pol.ProvenActors && im.by.Key == nil {
+	if pol.People.ProvenActors && im.by.Key == nil {
 		return fail.Refuse("give --as NAME --key FILE", errors.New("the policy wants to know who imports"))
 	}
 	if im.by.Key != nil {
@@ -183,12 +183,12 @@ func (im *importing) admitActor(pol policy.Policy) error {
 			return fail.Refuse("let an importer do it", err)
 		}
 	}
-	if pol.TwoAdmins && !im.site.Roots.Sealed() && r.With(trust.Admin) < 2 {
+	if pol.People.TwoAdmins && !im.site.Roots.Sealed() && r.With(trust.Admin) < 2 {
 		return fail.Refuse("enrol two admins first: 'enisle person add NAME --role admin --key FILE.pub'", errors.New("the policy refuses to seal a site without two admins"))
 	}
 	if !im.verified.Peer.Confirmed {
 		const note = "the fingerprint of the low site was never compared; confirm it with 'enisle pair FILE --expect FINGERPRINT'"
-		if pol.ConfirmedPeers {
+		if pol.People.ConfirmedPeers {
 			return fail.Refuse("compare it by voice or on paper: 'enisle pair FILE --expect FINGERPRINT'", errors.New("the policy refuses sites whose fingerprint was never compared"))
 		}
 		im.out.Notes = append(im.out.Notes, note)

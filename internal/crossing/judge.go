@@ -74,21 +74,34 @@ func Inspect(ctx context.Context, s *site.Site, by site.Actor, id string, in Ins
 	if err != nil {
 		return out, err
 	}
-	out.Decision, err = decideContent(s, row, out.Report)
+	out.Decision, err = decideContent(ctx, s, row, out.Report)
 	return out, err
 }
 
-func decideContent(s *site.Site, row arrived, r inspect.Report) (policy.Decision, error) {
+func decideContent(ctx context.Context, s *site.Site, row arrived, r inspect.Report) (policy.Decision, error) {
 	pol, err := policy.Parse(s.Policy)
 	if err != nil {
 		return policy.Decision{}, err
 	}
-	return pol.Content(caseOf(s, row, r)), nil
+	c, err := caseOf(ctx, s, row, r)
+	if err != nil {
+		return policy.Decision{}, err
+	}
+	return pol.Content(c), nil
 }
 
-func caseOf(s *site.Site, row arrived, r inspect.Report) policy.Case {
+// caseOf gathers everything a decision is made from, but for the approvals.
+func caseOf(ctx context.Context, s *site.Site, row arrived, r inspect.Report) (policy.Case, error) {
+	h, err := headerOf(row.Envelope)
+	if err != nil {
+		return policy.Case{}, err
+	}
+	waivers, err := waiversFor(ctx, s, row)
 	gap := slices.ContainsFunc(row.Notes, func(n string) bool { return strings.HasPrefix(n, GapNote) })
-	return policy.Case{Report: r, Gap: gap, Unproven: row.unproven(), Needed: s.Roots.Root().Thresholds.Approvers, Now: s.Now()}
+	return policy.Case{
+		Report: r, Waivers: waivers, Needed: s.Roots.Root().Thresholds.Approvers, Now: s.Now(),
+		Shipment: policy.Shipment{From: h.From.Name, Request: row.Request, Sequence: int64(row.Sequence), Gap: gap, Unproven: row.unproven()},
+	}, err
 }
 
 // Shipments returns what is at the island, oldest first; what is still being
@@ -165,10 +178,10 @@ type Approval struct {
 	Expires    time.Time `json:"expires"`
 }
 
-func subjectOf(s *site.Site, row arrived, report artifact.Digest, channel string) Subject {
+func subjectOf(s *site.Site, row arrived, report artifact.Digest, d policy.Decision, channel string) Subject {
 	return Subject{
 		Site: shipment.Party{Name: s.Identity.Name, Fingerprint: s.Identity.Key.ID()}, Shipment: row.ID, Header: row.Header, Content: row.Content,
-		Report: report, Policy: artifact.Sum(s.Policy), Waivers: []string{}, RootVersion: s.Roots.Root().Version, Channel: channel,
+		Report: report, Policy: artifact.Sum(s.Policy), Waivers: waiversIn(d), RootVersion: s.Roots.Root().Version, Channel: channel,
 	}
 }
 
@@ -214,13 +227,12 @@ func ReviewShipment(ctx context.Context, s *site.Site, id, channel string) (Revi
 	if out.Judged.Report, out.Judged.Digest, err = currentReport(ctx, s, row); err != nil {
 		return out, err
 	}
-	if out.Judged.Decision, err = decideContent(s, row, out.Judged.Report); err != nil {
+	if out.Judged.Decision, err = decideContent(ctx, s, row, out.Judged.Report); err != nil {
 		return out, err
 	}
-	out.Subject = subjectOf(s, row, out.Judged.Digest, channel)
+	out.Subject = subjectOf(s, row, out.Judged.Digest, out.Judged.Decision, channel)
 	out.Sign = out.Subject.Digest()
-	valid, _, err := approvers(ctx, s, row, out.Subject)
-	out.Approvals = valid
+	out.Approvals, err = approvers(ctx, s, row, out.Subject)
 	return out, err
 }
 

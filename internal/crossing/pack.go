@@ -99,7 +99,7 @@ func Pack(ctx context.Context, s *site.Site, by site.Actor, opt PackOptions) (Pa
 type packing struct {
 	site    *site.Site
 	opt     PackOptions
-	policy  policy.Policy
+	policy  *policy.Policy
 	set     set
 	content artifact.Digest
 	blobs   []shipment.Blob // that are carried
@@ -228,10 +228,10 @@ func streamOf(from shipment.Party, to []shipment.Party) string {
 // mayPack refuses whoever may not seal.
 func (p *packing) mayPack(by site.Actor) error {
 	r := p.site.Roots.Root()
-	if p.policy.ProvenActors && by.Key == nil {
+	if p.policy.People.ProvenActors && by.Key == nil {
 		return fail.Refuse("give --as NAME --key FILE", errors.New("the policy wants to know who packs"))
 	}
-	if p.policy.TwoAdmins && !p.site.Roots.Sealed() && r.With(trust.Admin) < 2 {
+	if p.policy.People.TwoAdmins && !p.site.Roots.Sealed() && r.With(trust.Admin) < 2 {
 		return fail.Refuse("enrol two admins first: 'enisle person add NAME --role admin --key FILE.pub'", errors.New("the policy refuses to seal a site without two admins"))
 	}
 	if r.With(trust.Collector) == 0 {
@@ -479,7 +479,7 @@ func (p *packing) header(ctx context.Context, volumes []shipment.Volume) error {
 		Sequence: p.pack.Sequence, Content: p.content,
 		Base: p.base.shipments, Artifacts: len(p.set.artifacts), Blobs: len(p.set.blobs), Bytes: p.out.Content,
 		Carried: shipment.Carried{Blobs: len(p.blobs), Bytes: p.out.Payload},
-		Created: now, Expires: now.AddDate(0, 0, p.policy.ShipmentDays), Checkpoint: p.site.Ledger.Head().Note, Spare: p.opt.Spare, Volumes: volumes,
+		Created: now, Expires: now.AddDate(0, 0, p.policy.Days.Shipment), Checkpoint: p.site.Ledger.Head().Note, Spare: p.opt.Spare, Volumes: volumes,
 	}
 	for _, env := range p.site.Roots.Envelopes() {
 		h.Roots = append(h.Roots, env)

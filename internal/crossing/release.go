@@ -81,24 +81,27 @@ func mayRelease(ctx context.Context, s *site.Site, by site.Actor, row arrived, c
 	if err != nil {
 		return err
 	}
-	if pol.ProvenActors && by.Key == nil {
+	if pol.People.ProvenActors && by.Key == nil {
 		return fail.Refuse("give --as NAME --key FILE", errors.New("the policy wants to know who releases"))
 	}
 	r, d, err := currentReport(ctx, s, row)
 	if err != nil {
 		return err
 	}
-	c := caseOf(s, row, r)
-	names, need, err := approvers(ctx, s, row, subjectOf(s, row, d, channel))
+	c, err := caseOf(ctx, s, row, r)
 	if err != nil {
 		return err
 	}
-	c.Approvers, c.Needed = len(names), need
+	names, err := approvers(ctx, s, row, subjectOf(s, row, d, pol.Content(c), channel))
+	if err != nil {
+		return err
+	}
+	c.Approvers = len(names)
 	decision := pol.Release(c)
 	if decision.Allow {
 		return nil
 	}
-	hint := "bring another version, or let two admins change the policy: 'enisle policy set'"
+	hint := refusedHint
 	if pol.Content(c).Allow {
 		hint = "ask another approver to run 'enisle approve " + row.ID + " --as NAME --key FILE'"
 	}
@@ -253,7 +256,7 @@ func mayRollback(ctx context.Context, s *site.Site, by site.Actor, channel strin
 	if err := pointedAt(ctx, s, channel, to); err != nil {
 		return err
 	}
-	if pol.ProvenActors && by.Key == nil {
+	if pol.People.ProvenActors && by.Key == nil {
 		return fail.Refuse("give --as NAME --key FILE", errors.New("the policy wants to know who rolls back"))
 	}
 	served, err := servedNumber(ctx, s, to)
@@ -299,7 +302,7 @@ func pointedAt(ctx context.Context, s *site.Site, channel string, to int64) erro
 // approved once for the channel by people who are approvers still, and is not
 // refused by its newest report under the policy of now, may be served again.
 // Whatever else takes what a release takes: approvals over how things stand now.
-func mayServeAgain(ctx context.Context, s *site.Site, by site.Actor, row arrived, channel string, pol policy.Policy) error {
+func mayServeAgain(ctx context.Context, s *site.Site, by site.Actor, row arrived, channel string, pol *policy.Policy) error {
 	if err := row.wasRejected(); err != nil {
 		return err
 	}
@@ -311,7 +314,10 @@ func mayServeAgain(ctx context.Context, s *site.Site, by site.Actor, row arrived
 	if err != nil {
 		return err
 	}
-	c := caseOf(s, row, r)
+	c, err := caseOf(ctx, s, row, r)
+	if err != nil {
+		return err
+	}
 	c.Approvers, c.Now = have, r.Made // how old the report is does not count here
 	if pol.Release(c).Allow {
 		return nil

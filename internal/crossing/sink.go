@@ -15,16 +15,15 @@ import (
 )
 
 // sink puts the content of a shipment into quarantine. Volumes come in any order
-// and several at a time: each is written by a lane. As soon as the content root is
-// known, only what it asks for is taken: the index, the manifests it names, the
-// files they name.
+// and several at a time: each is written by a lane. As soon as index and manifests are known,
+// only what they ask for is taken; what came before is judged in the end.
 type sink struct {
 	site    *site.Site
 	content artifact.Digest
 	base    map[artifact.Digest]bool // held already, and left out
 
 	mu       sync.Mutex
-	learned  bool                      // the index is known
+	learned  map[artifact.Digest]bool  // of index and manifests
 	expected map[artifact.Digest]int64 // size in bytes; -1 for the index
 	entries  map[artifact.Digest]store.Entry
 	unasked  map[artifact.Digest]bool // came before anybody knew what was asked for
@@ -34,7 +33,7 @@ type sink struct {
 func newSink(s *site.Site, content artifact.Digest, base map[artifact.Digest]bool) *sink {
 	return &sink{
 		site: s, content: content, base: base, expected: map[artifact.Digest]int64{content: -1},
-		entries: map[artifact.Digest]store.Entry{}, unasked: map[artifact.Digest]bool{},
+		entries: map[artifact.Digest]store.Entry{}, learned: map[artifact.Digest]bool{}, unasked: map[artifact.Digest]bool{},
 	}
 }
 
@@ -67,7 +66,7 @@ func (k *sink) learn(d artifact.Digest) error {
 		if err != nil {
 			return refuse(err)
 		}
-		k.request, k.learned = request, true
+		k.request, k.learned[d] = request, true
 		for _, e := range entries {
 			k.expected[e.Manifest], k.entries[e.Manifest] = e.Size, e
 		}
@@ -87,6 +86,7 @@ func (k *sink) learn(d artifact.Digest) error {
 	}
 	empty := store.EmptyConfig()
 	k.expected[artifact.Sum(empty)] = int64(len(empty))
+	k.learned[d] = true
 	for _, f := range a.Files {
 		if size, ok := k.expected[f.Digest]; ok && size != f.Size {
 			return refuse(fmt.Errorf("file %s has two sizes", f.Path))
@@ -103,7 +103,7 @@ func (k *sink) admit(b shipment.Blob) (held bool, err error) {
 	defer k.mu.Unlock()
 	size, ok := k.expected[b.Digest]
 	asked := ok && (size < 0 && b.Size <= store.MaxManifest || size == b.Size) && (!k.base[b.Digest] || b.Digest == k.content)
-	if !k.learned && !ok {
+	if !ok && !k.knowsAll() {
 		k.unasked[b.Digest] = true
 		asked = true
 	}
@@ -115,6 +115,10 @@ func (k *sink) admit(b shipment.Blob) (held bool, err error) {
 	}
 	return held, err
 }
+
+// knowsAll reports whether index and manifests are all known: lanes that read
+// other volumes may be ahead of them.
+func (k *sink) knowsAll() bool { return k.learned[k.content] && len(k.learned) == len(k.entries)+1 }
 
 func (k *sink) arrived(d artifact.Digest) error {
 	k.mu.Lock()

@@ -210,11 +210,11 @@ func (v *Verified) checkRoot(ctx context.Context, s *site.Site) error {
 	return nil
 }
 
-func (v *Verified) checkTime(now time.Time, pol policy.Policy) error {
+func (v *Verified) checkTime(now time.Time, pol *policy.Policy) error {
 	h := v.Header
-	if late := h.Created.AddDate(0, 0, pol.ShipmentDays); now.After(late) && !now.After(h.Expires) {
+	if late := h.Created.AddDate(0, 0, pol.Days.Shipment); now.After(late) && !now.After(h.Expires) {
 		return fail.Refuse("ask for a new shipment, or check this machine's clock",
-			fmt.Errorf("shipment %s was sealed on %s; this site's policy takes shipments for %d days", h.ID, h.Created.Format(time.DateOnly), pol.ShipmentDays))
+			fmt.Errorf("shipment %s was sealed on %s; this site's policy takes shipments for %d days", h.ID, h.Created.Format(time.DateOnly), pol.Days.Shipment))
 	}
 	if now.After(h.Expires) {
 		return fail.Refuse("ask for a new shipment, or check this machine's clock", fmt.Errorf("shipment %s expired on %s", h.ID, h.Expires.Format(time.DateOnly)))

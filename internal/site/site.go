@@ -359,7 +359,7 @@ func (s *Site) ReadPolicy(d artifact.Digest) ([]byte, error) {
 }
 
 func policyName(d artifact.Digest) string {
-	return policiesDir + "/" + strings.TrimPrefix(string(d), "sha256:") + ".json"
+	return policiesDir + "/" + strings.TrimPrefix(string(d), "sha256:") + ".yaml"
 }
 
 // KeepPolicy puts a policy where the root finds it by its digest. It is in

@@ -195,7 +195,7 @@ func TestOneCommandAtATime(t *testing.T) {
 
 func TestAChangedPolicyIsRefused(t *testing.T) {
 	dir := newSite(t, trust.High)
-	files, err := filepath.Glob(filepath.Join(dir, policiesDir, "*.json"))
+	files, err := filepath.Glob(filepath.Join(dir, policiesDir, "*.yaml"))
 	if err != nil || len(files) != 1 {
 		t.Fatal(files, err)
 	}

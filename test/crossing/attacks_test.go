@@ -344,11 +344,11 @@ func TestWhatChangesAfterSigningVoidsIt(t *testing.T) {
 		}, "signature 1 of 2"}, // the root is another: alice's signature is void too
 		"time": {func(w *world, _ string) { w.now = time.Now().AddDate(0, 0, 31) }, "days old"},
 		"a policy that is swapped": {func(w *world, _ string) {
-			files, err := filepath.Glob(w.path("high/policies/*.json"))
+			files, err := filepath.Glob(w.path("high/policies/*.yaml"))
 			w.must(err)
 			b, err := os.ReadFile(files[0])
 			w.must(err)
-			w.must(os.WriteFile(files[0], bytes.Replace(b, []byte(`"approvals": 2`), []byte(`"approvals": 1`), 1), 0o600))
+			w.must(os.WriteFile(files[0], bytes.Replace(b, []byte("default: 2"), []byte("default: 3"), 1), 0o600))
 		}, "policy"},
 		"another policy in force": {func(w *world, _ string) {
 			_, err := w.as("high", "adam").SetPolicy(w.t.Context(), "strict")

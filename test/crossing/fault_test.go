@@ -62,10 +62,12 @@ func TestADiskThatFailsAtAnyCall(t *testing.T) {
 				}
 				hit++
 				what := fmt.Sprintf("%s, %s of call %d of %s", verb, f[1], n, f[0])
-				if err != nil && !bytes.Contains(out, []byte("enisle: ")) {
+				// A call of Go's own runtime, to wake itself, was hit: like a kill.
+				killed := bytes.Contains(out, []byte("netpollBreak"))
+				if err != nil && !killed && !bytes.Contains(out, []byte("enisle: ")) {
 					t.Errorf("%s: %v: %s", what, err, out)
 				}
-				if bytes.Contains(out, []byte("panic")) {
+				if !killed && (bytes.Contains(out, []byte("panic")) || bytes.Contains(out, []byte("fatal error"))) {
 					t.Fatalf("%s: %s", what, out)
 				}
 				w.run(bin, args)

@@ -121,9 +121,9 @@ func TestHostileContentUnderAGoodSignatureIsRefused(t *testing.T) {
 		"a name with control bytes":   {func() [][]byte { m := manifest("a\x1b[31m"); return [][]byte{index(m), m, empty, hi} }, "path"},
 		"a manifest with extra space": {func() [][]byte { m := append(manifest("FILE"), ' '); return [][]byte{index(m), m, empty, hi} }, "canonical"},
 		"a blob nobody asked for":     {func() [][]byte { m := manifest("FILE"); return [][]byte{index(m), m, empty, hi, []byte("stowaway")} }, "not part of"},
-		"a blob before its manifest":  {func() [][]byte { m := manifest("FILE"); return [][]byte{index(m), hi, m, empty} }, "not part of"},
+		"one before the manifest":     {func() [][]byte { m := manifest("FILE"); return [][]byte{index(m), []byte("stowaway"), m, empty, hi} }, "not part of"},
 		"a file that is missing":      {func() [][]byte { m := manifest("FILE"); return [][]byte{index(m), m, empty} }, "not complete"},
-		"a manifest that is missing":  {func() [][]byte { m := manifest("FILE"); return [][]byte{index(m), empty} }, "not part of"},
+		"a manifest that is missing":  {func() [][]byte { m := manifest("FILE"); return [][]byte{index(m), empty} }, "not complete"},
 		"a root that is no index":     {func() [][]byte { return [][]byte{[]byte("{}"), empty} }, "canonical"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -32,6 +32,9 @@ type Finding struct {
 	Artifact string   `json:"artifact"` // reference
 	File     string   `json:"file"`     // path, members of containers after "!"
 	Detail   string   `json:"detail"`   // one sentence
+	// Score is how bad a known vulnerability is, from 0 to 10 (CVSS base score); 0
+	// for all other findings.
+	Score float64 `json:"score,omitempty"`
 }
 
 // Fact is something that a scanner read and that is neither good nor bad by
@@ -51,6 +54,8 @@ const (
 	Format    = "format"    // of a model file: gguf, safetensors, pickle, onnx, keras …
 	Code      = "code"      // a file that runs when a model or package is used or installed
 	Model     = "model"     // what a model is: architecture, tensors, parameters
+	Signer    = "signer"    // who signed it upstream, as a proven identity
+	Label     = "label"     // a word that rules may ask for
 )
 
 // MaxFact is the most bytes of a fact that are kept.

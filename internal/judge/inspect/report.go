@@ -22,6 +22,21 @@ type ScannerInfo struct {
 	Version string `json:"version"`
 }
 
+// Content is one artifact that a report is about, as far as rules ask for it.
+type Content struct {
+	Ref       string          `json:"ref"`
+	Manifest  artifact.Digest `json:"manifest"`
+	Size      int64           `json:"size"`               // bytes of all files
+	Published time.Time       `json:"published,omitzero"` // of its newest file, where the origin said so
+}
+
+// Database is what a scanner looked things up in.
+type Database struct {
+	Name    string    `json:"name"`    // osv, clamav …
+	Version string    `json:"version"` // digest or number
+	Dated   time.Time `json:"dated"`   // of the data, by witnessed time
+}
+
 // Report is everything the scanners said of one content root. It is immutable:
 // inspecting again makes a new one.
 type Report struct {
@@ -30,6 +45,8 @@ type Report struct {
 	Content   artifact.Digest `json:"content"`
 	Made      time.Time       `json:"made"`
 	Scanners  []ScannerInfo   `json:"scanners"`
+	Databases []Database      `json:"databases"`
+	Contents  []Content       `json:"contents"` // by reference
 	Artifacts int             `json:"artifacts"`
 	Files     int             `json:"files"`
 	Members   int             `json:"members"` // members of containers that were looked at

@@ -60,7 +60,7 @@ const headSize = 4096
 // a fixed order; a scanner that fails, panics or runs out of time becomes a
 // finding that refuses. An error means that nothing could be inspected.
 func (r *Runner) Inspect(ctx context.Context, artifacts []artifact.Artifact, open Open, done func(n int64)) (Report, error) {
-	rep := Report{Findings: []Finding{}, Facts: []Fact{}, Artifacts: len(artifacts), Scanners: []ScannerInfo{{"digest", "1"}, {"kind", "1"}}}
+	rep := Report{Findings: []Finding{}, Facts: []Fact{}, Databases: []Database{}, Contents: []Content{}, Artifacts: len(artifacts), Scanners: []ScannerInfo{{"digest", "1"}, {"kind", "1"}}}
 	if len(r.Scanners) == 0 {
 		return rep, errors.New("inspect: no scanner is installed")
 	}
@@ -68,6 +68,7 @@ func (r *Runner) Inspect(ctx context.Context, artifacts []artifact.Artifact, ope
 		rep.Scanners = append(rep.Scanners, ScannerInfo{s.Name(), s.Version()})
 	}
 	for _, a := range artifacts {
+		rep.Contents = append(rep.Contents, contentOf(a))
 		for _, f := range a.Files {
 			if err := r.file(ctx, &rep, a, f, open, done); err != nil {
 				return rep, fmt.Errorf("inspect %s: %s: %w", a.Ref, f.Path, err)
@@ -82,6 +83,16 @@ func (r *Runner) Inspect(ctx context.Context, artifacts []artifact.Artifact, ope
 	})
 	rep.Facts = slices.Compact(rep.Facts)
 	return rep, nil
+}
+
+func contentOf(a artifact.Artifact) Content {
+	c := Content{Ref: a.Ref.String(), Manifest: a.Manifest, Size: a.Size()}
+	for _, f := range a.Files {
+		if f.Published.After(c.Published) {
+			c.Published = f.Published
+		}
+	}
+	return c
 }
 
 func (r *Runner) file(ctx context.Context, rep *Report, a artifact.Artifact, f artifact.File, open Open, done func(int64)) (err error) {
@@ -118,7 +129,9 @@ func (w *walk) add(scanner, rule string, sev Severity, file, detail string) {
 	if len(detail) > 300 {
 		detail = detail[:300] + "…"
 	}
-	w.report.Findings = append(w.report.Findings, Finding{scanner, rule, sev, w.artifact.Ref.String(), plain.Line(file), plain.Line(detail)})
+	w.report.Findings = append(w.report.Findings, Finding{
+		Scanner: scanner, Rule: rule, Severity: sev, Artifact: w.artifact.Ref.String(), File: plain.Line(file), Detail: plain.Line(detail),
+	})
 }
 
 // digest reads the whole file and compares it with its name.

@@ -1,163 +1,225 @@
-// Package policy turns a report and approvals into a decision.
+// Package policy turns a report, approvals and waivers into a decision.
 //
-// Deciding is a pure function of report, approvals, policy and clock, so that
-// any decision can be replayed years later. The policy itself is a small
-// readable file, named by digest in the site's root.
+// Deciding is a pure function of these, the policy and the clock, so that any
+// decision can be replayed years later. The policy is a small readable file,
+// named by digest in the site's root; its rules are conditions in CEL, the Common
+// Expression Language. It knows nothing of signatures, stores or people.
 package policy
 
 import (
 	"bytes"
-	"encoding/json"
+	_ "embed"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"time"
+
+	"gopkg.in/yaml.v3"
 
 	"enisle/internal/fail"
 	"enisle/internal/judge/inspect"
 )
 
 // Format is the format a policy file names.
-const Format = "enisle-policy/1"
+const Format = "enisle-policy/2"
+
+// maxSize is the largest policy that is read, in bytes.
+const maxSize = 1 << 20
+
+// standard is constant.
+//
+//go:embed standard.yaml
+var standard []byte
+
+// strict is constant.
+//
+//go:embed strict.yaml
+var strict []byte
 
 // Policy is the rules of one site.
 type Policy struct {
-	Format string `json:"format"`
-	Name   string `json:"name"`
-	// Refuse lists the severities of findings that are not released.
-	Refuse []inspect.Severity `json:"refuse"`
-	// Approvals is how many people must approve; the root may ask for more.
-	Approvals int `json:"approvals"`
-	// ProvenActors refuses acts without --as and --key.
-	ProvenActors bool `json:"provenActors"`
-	// TwoAdmins refuses to seal a site without two admins.
-	TwoAdmins bool `json:"twoAdmins"`
-	// ConfirmedPeers refuses shipments of a site whose fingerprint nobody compared.
-	ConfirmedPeers bool `json:"confirmedPeers"`
-	// Gaps refuses to release a shipment when one before it never arrived.
-	Gaps bool `json:"refuseGaps"`
-	// ReportDays is how old a report may be at release, in days.
-	ReportDays int `json:"reportDays"`
-	// ApprovalDays is how long an approval counts, in days.
-	ApprovalDays int `json:"approvalDays"`
-	// ShipmentDays is how long a shipment may be imported after it was sealed.
-	ShipmentDays int `json:"shipmentDays"`
+	Format string `yaml:"format"`
+	Name   string `yaml:"name"`
+	// Approvals is how many different people must approve, by kind of artifact;
+	// "default" is for all others. At least two everywhere.
+	Approvals map[string]int `yaml:"approvals"`
+	People    People         `yaml:"people"`
+	Days      Days           `yaml:"days"`
+	Rules     []Rule         `yaml:"rules"`
+	Tests     []Test         `yaml:"tests"`
 }
 
-// Standard is the policy a site begins with: findings of severity refuse stop a
-// release, two people approve, unproven actors are shown.
-func Standard() Policy {
-	return Policy{
-		Format: Format, Name: "standard", Refuse: []inspect.Severity{inspect.Refuse}, Approvals: 2,
-		ReportDays: 30, ApprovalDays: 30, ShipmentDays: 90,
-	}
+// People says what is asked of those who act.
+type People struct {
+	ProvenActors   bool `yaml:"provenActors"`   // acts without --as and --key are refused
+	TwoAdmins      bool `yaml:"twoAdmins"`      // a site is not sealed without two admins
+	ConfirmedPeers bool `yaml:"confirmedPeers"` // shipments of a site whose fingerprint nobody compared are refused
 }
 
-// Strict is Standard with everything that Standard only shows refused.
-func Strict() Policy {
-	p := Standard()
-	p.Name, p.Refuse = "strict", []inspect.Severity{inspect.Warn, inspect.Refuse}
-	p.ProvenActors, p.TwoAdmins, p.ConfirmedPeers, p.Gaps = true, true, true, true
-	p.ReportDays, p.ApprovalDays = 7, 7
-	return p
+// Days says how long things count, in days.
+type Days struct {
+	Report   int `yaml:"report"`   // how old a report may be at release
+	Approval int `yaml:"approval"` // how long an approval counts
+	Shipment int `yaml:"shipment"` // how long a shipment may be imported after it was sealed
+	Waiver   int `yaml:"waiver"`   // how long a waiver may last at most
 }
 
-// Named returns a policy that ships with enisle.
-func Named(name string) (Policy, error) {
+// Named returns the file of a policy that ships with enisle.
+func Named(name string) ([]byte, error) {
 	switch name {
 	case "standard":
-		return Standard(), nil
+		return bytes.Clone(standard), nil
 	case "strict":
-		return Strict(), nil
+		return bytes.Clone(strict), nil
 	}
-	return Policy{}, fail.As(fail.Usage, "use standard or strict", fmt.Errorf("no policy is called %q", name))
+	return nil, fail.As(fail.Usage, "use standard or strict", fmt.Errorf("no policy is called %q", name))
 }
 
-// Encode returns the policy as its file holds it.
-func (p Policy) Encode() ([]byte, error) {
-	b, err := json.MarshalIndent(p, "", "  ")
-	return append(b, '\n'), err
-}
-
-// Parse reads a policy file. Whatever it does not know it refuses.
-func Parse(b []byte) (Policy, error) {
-	var p Policy
-	d := json.NewDecoder(bytes.NewReader(b))
-	d.DisallowUnknownFields()
-	err := d.Decode(&p)
-	switch {
-	case err != nil:
-	case p.Format != Format:
-		err = fmt.Errorf("format %.40q is not known", p.Format)
-	case p.Approvals < 2:
-		err = errors.New("fewer than two approvals")
-	case p.ReportDays < 1 || p.ApprovalDays < 1 || p.ShipmentDays < 1:
-		err = errors.New("a number of days is less than one")
-	case !slices.Contains(p.Refuse, inspect.Refuse):
-		err = errors.New("findings of severity refuse are not refused")
-	}
+// Parse reads a policy file and compiles its rules. Whatever it does not know it
+// refuses.
+func Parse(b []byte) (*Policy, error) {
+	p, err := parse(b)
 	if err != nil {
-		return p, fail.Refuse("put the policy right; 'enisle policy show' prints the one in force", fmt.Errorf("policy: %w", err))
+		return nil, fail.Refuse("put the policy right; 'enisle policy show' prints the one in force", fmt.Errorf("policy: %w", err))
 	}
 	return p, nil
 }
 
+func parse(b []byte) (*Policy, error) {
+	if len(b) > maxSize {
+		return nil, fmt.Errorf("larger than %d bytes", maxSize)
+	}
+	var p Policy
+	d := yaml.NewDecoder(bytes.NewReader(b))
+	d.KnownFields(true)
+	if err := d.Decode(&p); err != nil {
+		return nil, err
+	}
+	if err := d.Decode(new(any)); !errors.Is(err, io.EOF) {
+		return nil, errors.New("more than one document")
+	}
+	if err := p.check(); err != nil {
+		return nil, err
+	}
+	return &p, p.compile()
+}
+
+func (p *Policy) check() error {
+	if p.Format != Format {
+		return fmt.Errorf("format %.40q is not known", p.Format)
+	}
+	if p.Approvals[defaultKind] == 0 {
+		return errors.New("approvals: default is missing")
+	}
+	for kind, n := range p.Approvals {
+		if n < 2 || n > 100 {
+			return fmt.Errorf("approvals: %s: %d people; from two to a hundred are possible", kind, n)
+		}
+	}
+	for _, days := range []int{p.Days.Report, p.Days.Approval, p.Days.Shipment, p.Days.Waiver} {
+		if days < 1 || days > 3660 {
+			return errors.New("days: each is from 1 to 3660")
+		}
+	}
+	if len(p.Rules) == 0 || len(p.Rules) > 1000 {
+		return fmt.Errorf("%d rules; from one to a thousand are possible", len(p.Rules))
+	}
+	return nil
+}
+
+const defaultKind = "default"
+
 // Case is everything a decision is made from.
 type Case struct {
 	Report    inspect.Report
-	Approvers int  // different people whose approvals are valid and bind exactly this content, report and policy
-	Needed    int  // what the root asks for
-	Gap       bool // a shipment before this one never arrived
-	Unproven  bool // the importer is not proven
+	Waivers   []Waiver // that two people signed, whatever their dates
+	Approvers int      // different people whose approvals are valid and bind exactly this content, report, policy and waivers
+	Needed    int      // what the root asks for
+	Shipment  Shipment
 	Now       time.Time
+}
+
+// Shipment is what rules may ask of the shipment itself.
+type Shipment struct {
+	From     string // the low site
+	Request  string
+	Sequence int64
+	Gap      bool // a shipment before this one never arrived
+	Unproven bool // who imported it is not proven
+}
+
+// Waiver lets one rule pass for one artifact, or one file of it, for a time.
+type Waiver struct {
+	Rule     string
+	Artifact string // reference
+	Manifest string // digest of its manifest: other content is not waived
+	File     string // empty: all of its files
+	Expires  time.Time
+	ID       string // digest of what was signed
+}
+
+// Violation is one rule that is not met.
+type Violation struct {
+	Rule     string `json:"rule"`
+	Artifact string `json:"artifact,omitempty"`
+	File     string `json:"file,omitempty"`
+	Why      string `json:"why"`
+	Waiver   string `json:"waiver,omitempty"` // id of the waiver that lets it pass
 }
 
 // Decision is what a policy says, with every reason against.
 type Decision struct {
-	Allow   bool     `json:"allow"`
-	Reasons []string `json:"reasons"` // why not; empty when allowed
+	Allow      bool        `json:"allow"`
+	Reasons    []string    `json:"reasons"` // why not; empty when allowed
+	Violations []Violation `json:"violations"`
+	Needed     int         `json:"needed"` // people who must approve
 }
 
 // Content decides on the report alone: would this be released if enough people
 // approved?
-func (p Policy) Content(c Case) Decision {
-	var why []string
-	n := 0
-	for _, sev := range p.Refuse {
-		n += len(c.Report.Of(sev))
+func (p *Policy) Content(c Case) Decision {
+	d := Decision{Reasons: []string{}, Violations: p.violations(c), Needed: p.needed(c)}
+	open := slices.DeleteFunc(slices.Clone(d.Violations), func(v Violation) bool { return v.Waiver != "" })
+	if len(open) > 0 {
+		d.Reasons = append(d.Reasons, fmt.Sprintf("%d findings refuse it, the first by rule %s: %s", len(open), open[0].Rule, open[0]))
 	}
-	if n > 0 {
-		first := Finding(c.Report, p.Refuse)
-		why = append(why, fmt.Sprintf("%d findings refuse it, the first: %s %s: %s", n, first.Artifact, first.File, first.Detail))
-	}
-	if age := c.Now.Sub(c.Report.Made); age > time.Duration(p.ReportDays)*24*time.Hour || age < -24*time.Hour {
-		why = append(why, fmt.Sprintf("the report is of %s; it may be %d days old", c.Report.Made.Format(time.DateOnly), p.ReportDays))
-	}
-	if p.Gaps && c.Gap {
-		why = append(why, "a shipment before it never arrived")
-	}
-	if p.ProvenActors && c.Unproven {
-		why = append(why, "who imported it is not proven")
-	}
-	return Decision{len(why) == 0, append([]string{}, why...)}
-}
-
-// Release decides on everything.
-func (p Policy) Release(c Case) Decision {
-	d := p.Content(c)
-	if need := max(p.Approvals, c.Needed); c.Approvers < need {
-		d.Reasons = append(d.Reasons, fmt.Sprintf("signature %d of %d required is missing", c.Approvers+1, need))
+	if age := c.Now.Sub(c.Report.Made); age > days(p.Days.Report) || age < -days(1) {
+		d.Reasons = append(d.Reasons, fmt.Sprintf("the report is of %s; it may be %d days old", c.Report.Made.Format(time.DateOnly), p.Days.Report))
 	}
 	d.Allow = len(d.Reasons) == 0
 	return d
 }
 
-// Finding returns the first finding of one of the severities.
-func Finding(r inspect.Report, of []inspect.Severity) inspect.Finding {
-	for _, f := range r.Findings {
-		if slices.Contains(of, f.Severity) {
-			return f
-		}
+// String says what is wrong with what.
+func (v Violation) String() string {
+	s := v.Why
+	if v.File != "" {
+		s = v.File + ": " + s
 	}
-	return inspect.Finding{}
+	if v.Artifact != "" {
+		s = v.Artifact + " " + s
+	}
+	return s
 }
+
+// Release decides on everything.
+func (p *Policy) Release(c Case) Decision {
+	d := p.Content(c)
+	if c.Approvers < d.Needed {
+		d.Reasons = append(d.Reasons, fmt.Sprintf("signature %d of %d required is missing", c.Approvers+1, d.Needed))
+	}
+	d.Allow = len(d.Reasons) == 0
+	return d
+}
+
+// needed returns how many people must approve.
+func (p *Policy) needed(c Case) int {
+	need := max(c.Needed, p.Approvals[defaultKind])
+	for _, kind := range kinds(c.Report) {
+		need = max(need, p.Approvals[kind])
+	}
+	return need
+}
+
+func days(n int) time.Duration { return time.Duration(n) * 24 * time.Hour }

@@ -183,6 +183,36 @@ func (tx *Tx) Approvals(shipment string) (all []Approval, err error) {
 	return all, err
 }
 
+// Waiver is a signed statement that lets one rule pass.
+type Waiver struct {
+	Digest   artifact.Digest // of its payload
+	Shipment string
+	Envelope []byte
+}
+
+// SetWaiver writes w over what is known of its digest.
+func (tx *Tx) SetWaiver(w Waiver) error {
+	return tx.exec("INSERT OR REPLACE INTO waivers (digest, shipment, envelope) VALUES (?, ?, ?)", string(w.Digest), w.Shipment, w.Envelope)
+}
+
+// Waiver returns a waiver by the digest of its payload.
+func (tx *Tx) Waiver(d artifact.Digest) (w Waiver, ok bool, err error) {
+	ok, err = tx.scan("SELECT digest, shipment, envelope FROM waivers WHERE digest = ?", []any{string(d)}, (*string)(&w.Digest), &w.Shipment, &w.Envelope)
+	return w, ok, err
+}
+
+// Waivers returns the waivers of a shipment, in order; of all for an empty id.
+func (tx *Tx) Waivers(shipment string) (all []Waiver, err error) {
+	err = tx.each("SELECT digest, shipment, envelope FROM waivers WHERE ? IN ('', shipment) ORDER BY shipment, digest", []any{shipment},
+		func(scan func(...any) error) error {
+			var w Waiver
+			err := scan((*string)(&w.Digest), &w.Shipment, &w.Envelope)
+			all = append(all, w)
+			return err
+		})
+	return all, err
+}
+
 // Release is one immutable release; the blob Digest lists what is in it.
 type Release struct {
 	Number   int64

@@ -49,6 +49,8 @@ CREATE TABLE moves (
 ALTER TABLE shipments DROP COLUMN volume;
 ALTER TABLE shipments DROP COLUMN frame;
 ALTER TABLE shipments ADD COLUMN marks TEXT NOT NULL DEFAULT '{}';
+`, `
+CREATE TABLE waivers (digest TEXT PRIMARY KEY, shipment TEXT NOT NULL, envelope BLOB NOT NULL) STRICT;
 `}
 }
 
