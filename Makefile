@@ -4,7 +4,7 @@ SHELL := /bin/bash
 export CGO_ENABLED ?= 0
 GO_FLAGS := -trimpath
 
-.PHONY: build demo test lint interop bench fuzz soak clean
+.PHONY: build demo test lint interop bench corpus fuzz soak clean
 
 build: bin/enisle
 
@@ -26,6 +26,9 @@ lint: setup-lint
 
 bench: build
 	./scripts/bench.sh
+
+corpus: setup-test
+	./test/corpus/corpus.sh
 
 fuzz:
 	./scripts/fuzz.sh

@@ -19,6 +19,7 @@ import (
 	"enisle/internal/judge/inspect/archive"
 	"enisle/internal/judge/inspect/gguf"
 	"enisle/internal/judge/inspect/pickle"
+	"enisle/internal/judge/inspect/safetensors"
 	"enisle/internal/judge/inspect/wheel"
 	"enisle/internal/sandbox"
 	"enisle/internal/site"
@@ -76,5 +77,5 @@ func (a *App) collector(ctx context.Context, s *site.Site, req crossing.Request)
 
 // inspector builds the scanners, in the order in which findings are made.
 func (a *App) inspector() crossing.Inspector {
-	return &inspect.Runner{Scanners: []inspect.Scanner{archive.New(), wheel.New(), pickle.New(), gguf.New()}}
+	return &inspect.Runner{Scanners: []inspect.Scanner{archive.New(), wheel.New(), pickle.New(), gguf.New(), safetensors.New()}}
 }

@@ -235,7 +235,7 @@ func readWaiver(s *site.Site, row arrived, kept state.Waiver) (out Waived, err e
 		out.By = append(out.By, p.Name)
 	}
 	if err == nil {
-		var head, herr = s.Checkpoint(out.Checkpoint)
+		head, herr := s.Checkpoint(out.Checkpoint)
 		if err = herr; err == nil {
 			err = s.Ledger.Extends(head)
 		}

@@ -63,6 +63,9 @@ func run(bin, dir string, size int64, rounds, files int) (err error) {
 	if err := os.RemoveAll(b.path("payload")); err != nil {
 		return err
 	}
+	if len(all["hauler save"]) == 0 {
+		fmt.Println("\nhauler is not installed here: not compared")
+	}
 	return errors.Join(b.unchanged(min(size, 2<<30)), b.compression(1<<30), b.scale(files))
 }
 
@@ -121,12 +124,24 @@ func settle() {
 	_ = os.WriteFile("/proc/sys/vm/drop_caches", []byte("3"), 0o200)
 }
 
+// step is one command that is measured.
+type step struct {
+	name, grows string // grows is where what it writes stands
+	cmd         *exec.Cmd
+}
+
+// hauler are the steps of the peer that does most nearly the same.
+func (b *bench) hauler() []step {
+	at := func(args ...string) *exec.Cmd { return exec.Command("hauler", append([]string{"store"}, args...)...) }
+	return []step{
+		{"hauler save", "none", exec.Command("sh", "-c", "rm -rf h h2 haul.tar.zst && hauler store add file payload -s h && hauler store save -f haul.tar.zst -s h")},
+		{"hauler load", "none", at("load", "-f", "haul.tar.zst", "-s", "h2")},
+	}
+}
+
 func (b *bench) round(n int, all map[string][]measure) error {
 	media := fmt.Sprintf("media-%d", n)
-	steps := []struct {
-		name, grows string // grows is where what it writes stands
-		cmd         *exec.Cmd
-	}{
+	steps := []step{
 		{"cp + fsync", "none", exec.Command("sh", "-c", "cp payload copy && sync copy")},
 		{"pack", ".", b.cmd("-C", "low", "pack", "--to", media, "-q")},
 		{"cp + cold read", "none", exec.Command("sh", "-c", "cp payload copy2 && sync copy2 && dd if=copy2 of=/dev/null bs=4M iflag=direct 2>/dev/null && rm copy2")},
@@ -138,6 +153,10 @@ func (b *bench) round(n int, all map[string][]measure) error {
 	}
 	if err := os.MkdirAll(b.path("copies"), 0o755); err != nil {
 		return err
+	}
+	// Hauler is measured where it is installed (hauler.dev/go/hauler/v2).
+	if _, err := exec.LookPath("hauler"); err == nil {
+		steps = append(steps, b.hauler()...)
 	}
 	for _, s := range steps {
 		s.cmd.Dir = b.dir
@@ -182,7 +201,10 @@ func (b *bench) print(all map[string][]measure, rounds int) {
 		return median(all[name], func(m measure) float64 { return m.wall.Seconds() })
 	}
 	fmt.Printf("%d bytes, medians of %d rounds\n\n%-16s %8s %9s %9s %9s %9s  %s\n", b.size, rounds, "", "seconds", "MB/s", "RSS MiB", "written", "disk", "ratio of speed")
-	for _, row := range []struct{ name, peer string }{{"cp + fsync", ""}, {"pack", "cp + fsync"}, {"cp + cold read", ""}, {"pack, read back", "cp + cold read"}, {"cp + fsync 2", ""}, {"import", "cp + fsync 2"}, {"sha256sum", ""}, {"verify", "sha256sum"}} {
+	for _, row := range []struct{ name, peer string }{{"cp + fsync", ""}, {"pack", "cp + fsync"}, {"cp + cold read", ""}, {"pack, read back", "cp + cold read"}, {"cp + fsync 2", ""}, {"import", "cp + fsync 2"}, {"sha256sum", ""}, {"verify", "sha256sum"}, {"hauler save", "pack"}, {"hauler load", "import"}} {
+		if len(all[row.name]) == 0 {
+			continue
+		}
 		s := wall(row.name)
 		rss := median(all[row.name], func(m measure) float64 { return float64(m.rss) }) / (1 << 20)
 		written := median(all[row.name], func(m measure) float64 { return float64(m.written) }) / float64(b.size)

@@ -265,11 +265,11 @@ func TestPicklesInsidePackages(t *testing.T) {
 		"another one of Python":        {ref, "builtins/data.pkl", importing("builtins", "eval"), "global", false},
 		"outside of any directory":     {ref, "data.pkl", importing("data", "x"), "global", false},
 		"cut short":                    {ref, "soso/data.pkl", "(lp0\n", "", true},
-		"closed":                       {ref, "soso/data.xz", "\xfd7zXZ\x00 and so on", "", true},
+		"closed":                       {ref, "soso/data.7z", "7z\xbc\xaf\x27\x1c and so on", "", true},
 		"a path file":                  {ref, "soso-startup.pth", "import os; os.x = 1\n", "", false},
 		"a checkpoint named like it":   {ref, "soso-model.pth", "\x80\x02" + importing("os", "system"), "global", false},
 		"its own class, but a model":   {artifact.Ref{Kind: "model", Name: "m"}, "soso/data.pkl", importing("soso.thing", "Thing"), "global", false},
-		"closed, as a model":           {artifact.Ref{Kind: "files", Name: "m"}, "soso/data.xz", "\xfd7zXZ\x00 and so on", "closed-container", false},
+		"closed, as a model":           {artifact.Ref{Kind: "files", Name: "m"}, "soso/data.7z", "7z\xbc\xaf\x27\x1c and so on", "closed-container", false},
 		"cut short, outside a package": {artifact.Ref{Kind: "files", Name: "m"}, "soso/data.pkl", "(lp0\n", "broken", false},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -118,19 +118,8 @@ func (h *Header) parse(b []byte) error {
 			}
 			continue
 		}
-		var raw struct {
-			Type    string   `json:"dtype"`
-			Shape   []uint64 `json:"shape"`
-			Offsets []uint64 `json:"data_offsets"`
-		}
-		if err := d.Decode(&raw); err != nil {
-			return fmt.Errorf("tensor %.80q: %w", name, err)
-		}
-		if raw.Shape == nil || len(raw.Shape) > maxDims || len(raw.Offsets) != 2 {
-			return fmt.Errorf("tensor %.80q: no shape, or no offsets", name)
-		}
-		x := Tensor{Name: name, Type: raw.Type, Shape: raw.Shape, Begin: raw.Offsets[0], End: raw.Offsets[1]}
-		if err := x.check(); err != nil {
+		x := Tensor{Name: name}
+		if err := x.parse(d); err != nil {
 			return fmt.Errorf("tensor %.80q: %w", name, err)
 		}
 		h.Tensors = append(h.Tensors, x)
@@ -142,6 +131,47 @@ func (h *Header) parse(b []byte) error {
 		return errors.New("something stands behind the header's JSON")
 	}
 	return nil
+}
+
+// parse reads one entry: the three keys as they are written, once each.
+func (t *Tensor) parse(d *json.Decoder) error {
+	if open, err := d.Token(); err != nil || open != json.Delim('{') {
+		return errors.Join(errors.New("its entry is no JSON object"), err)
+	}
+	var offsets []uint64
+	seen := map[string]bool{}
+	for d.More() {
+		key, err := d.Token()
+		if err != nil {
+			return err
+		}
+		name, _ := key.(string)
+		if seen[name] {
+			return fmt.Errorf("%s stands twice", name)
+		}
+		seen[name] = true
+		switch name {
+		case "dtype":
+			err = d.Decode(&t.Type)
+		case "shape":
+			err = d.Decode(&t.Shape)
+		case "data_offsets":
+			err = d.Decode(&offsets)
+		default:
+			err = fmt.Errorf("it has a key %.40q", name)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if _, err := d.Token(); err != nil {
+		return err
+	}
+	if t.Shape == nil || len(t.Shape) > maxDims || len(offsets) != 2 {
+		return errors.New("no shape, or no offsets")
+	}
+	t.Begin, t.End = offsets[0], offsets[1]
+	return t.check()
 }
 
 // check holds the size against type and shape.

@@ -32,26 +32,21 @@ func New() Scanner { return Scanner{} }
 func (Scanner) Name() string { return "archive" }
 
 // Version changes when verdicts may.
-func (Scanner) Version() string { return "1" }
+func (Scanner) Version() string { return "2" }
 
 // closed are containers that are recognised and not read; constant.
 var closed = []struct{ name, magic string }{
 	{"7z", "7z\xbc\xaf\x27\x1c"},
 	{"rar", "Rar!\x1a\x07"},
-	{"xz", "\xfd7zXZ\x00"},
-	{"bzip2", "BZh"},
 	{"zstd", "\x28\xb5\x2f\xfd"},
 	{"lz4", "\x04\x22\x4d\x18"},
 	{"cab", "MSCF"},
-	{"lzma", "\x5d\x00\x00\x80\x00"},
 }
 
 func isZip(s inspect.Subject) bool {
 	return bytes.HasPrefix(s.Head, []byte("PK\x03\x04")) || bytes.HasPrefix(s.Head, []byte("PK\x05\x06")) ||
 		slices.Contains([]string{".whl", ".zip", ".npz", ".keras"}, path.Ext(s.Path))
 }
-
-func isGzip(s inspect.Subject) bool { return bytes.HasPrefix(s.Head, []byte("\x1f\x8b")) }
 
 func isTar(s inspect.Subject) bool {
 	return len(s.Head) > 262 && string(s.Head[257:262]) == "ustar" || path.Ext(s.Path) == ".tar"
@@ -69,7 +64,7 @@ func closedKind(s inspect.Subject) string {
 // Wants takes containers by their bytes, and files whose name says that they
 // should be one.
 func (Scanner) Wants(s inspect.Subject) bool {
-	return isZip(s) || isGzip(s) || isTar(s) || closedKind(s) != ""
+	return isZip(s) || packedAs(s) != nil || isTar(s) || closedKind(s) != ""
 }
 
 // Scan reads the container.
@@ -77,8 +72,8 @@ func (Scanner) Scan(ctx context.Context, s inspect.Subject, run inspect.Run) err
 	switch {
 	case isZip(s):
 		return scanZip(ctx, s, run)
-	case isGzip(s):
-		return scanGzip(ctx, s, run)
+	case packedAs(s) != nil:
+		return scanPacked(ctx, s, packedAs(s), run)
 	case isTar(s):
 		return scanTar(ctx, io.NewSectionReader(s, 0, s.Size), run)
 	}

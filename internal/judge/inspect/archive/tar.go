@@ -3,13 +3,20 @@ package archive
 import (
 	"archive/tar"
 	"bufio"
+	"bytes"
+	"compress/bzip2"
 	"compress/gzip"
+	"compress/zlib"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"path"
+	"slices"
 	"strings"
+
+	"github.com/ulikunitz/xz"
+	"github.com/ulikunitz/xz/lzma"
 
 	"enisle/internal/judge/inspect"
 )
@@ -18,24 +25,54 @@ import (
 // gives at most 1032, honest files of any size stay far below.
 const maxExpand = 200
 
-// scanGzip reads what is inside: a tar, or one file.
-func scanGzip(ctx context.Context, s inspect.Subject, run inspect.Run) (err error) {
+// packed is a compression of one stream of bytes.
+type packed struct {
+	name, suffix string
+	open         func(io.Reader) (io.Reader, error)
+}
+
+// packedAs returns the compression that the first bytes are of; nil: none. Streams
+// of zlib are what joblib writes; they are looked for only where a pickle may be.
+func packedAs(s inspect.Subject) *packed {
+	has := func(magic string) bool { return bytes.HasPrefix(s.Head, []byte(magic)) }
+	switch {
+	case has("\x1f\x8b"):
+		return &packed{"gzip", ".gz", func(r io.Reader) (io.Reader, error) { return gzip.NewReader(r) }}
+	case has("BZh") && len(s.Head) > 9 && (string(s.Head[4:10]) == "1AY&SY" || string(s.Head[4:10]) == "\x17rE8P\x90"):
+		return &packed{"bzip2", ".bz2", func(r io.Reader) (io.Reader, error) { return bzip2.NewReader(r), nil }}
+	case has("\xfd7zXZ\x00"):
+		return &packed{"xz", ".xz", func(r io.Reader) (io.Reader, error) { return xz.ReaderConfig{DictCap: maxDictionary}.NewReader(r) }}
+	case len(s.Head) > 13 && has("\x5d\x00\x00") && s.Head[4] == 0:
+		return &packed{"lzma", ".lzma", func(r io.Reader) (io.Reader, error) { return lzma.ReaderConfig{DictCap: maxDictionary}.NewReader(r) }}
+	case len(s.Head) > 6 && s.Head[0] == 0x78 && (int(s.Head[0])<<8|int(s.Head[1]))%31 == 0 && s.Head[1]&0x20 == 0 && slices.Contains([]string{".joblib", ".pkl", ".pickle", ".z", ".zlib"}, path.Ext(s.Path)):
+		return &packed{"zlib", ".z", func(r io.Reader) (io.Reader, error) { return zlib.NewReader(r) }}
+	}
+	return nil
+}
+
+// maxDictionary is the largest dictionary of LZMA that is kept in memory, in bytes;
+// xz -9 uses it.
+const maxDictionary = 64 << 20
+
+// scanPacked reads what is inside: a tar, or one file.
+func scanPacked(ctx context.Context, s inspect.Subject, how *packed, run inspect.Run) (err error) {
 	limit := max(s.Size*maxExpand, 64<<20)
-	z, err := gzip.NewReader(bufio.NewReader(io.NewSectionReader(s, 0, s.Size)))
+	src := bufio.NewReader(io.NewSectionReader(s, 0, s.Size))
+	z, err := how.open(src)
 	if err != nil {
-		run.Report("broken", inspect.Refuse, "not a gzip that can be read: "+err.Error())
+		run.Report("broken", inspect.Refuse, "not a "+how.name+" that can be read: "+err.Error())
 		return nil
 	}
 	bounded := &bounded{r: z, left: limit}
 	in := bufio.NewReaderSize(bounded, 1024)
 	head, _ := in.Peek(512) // a shorter file is no tar
-	if len(head) > 262 && string(head[257:262]) == "ustar" || strings.HasSuffix(s.Path, ".tar.gz") || strings.HasSuffix(s.Path, ".tgz") {
+	if len(head) > 262 && string(head[257:262]) == "ustar" || strings.HasSuffix(s.Path, ".tar"+how.suffix) || strings.HasSuffix(s.Path, ".tgz") {
 		if err := scanTar(ctx, in, run); err != nil {
 			return err
 		}
 		return drain(in, run)
 	}
-	size, err := measure(s, limit)
+	size, err := measure(s, how, limit)
 	if err != nil {
 		run.Report("broken", inspect.Refuse, err.Error())
 		return nil
@@ -46,7 +83,10 @@ func scanGzip(ctx context.Context, s inspect.Subject, run inspect.Run) (err erro
 		return nil
 	}
 	defer func() { err = errors.Join(err, release()) }()
-	return run.Descend(ctx, strings.TrimSuffix(path.Base(s.Path), ".gz"), at, size)
+	if _, err := src.Peek(1); !errors.Is(err, io.EOF) {
+		run.Report("junk", inspect.Refuse, "bytes stand behind the end of the "+how.name)
+	}
+	return run.Descend(ctx, strings.TrimSuffix(path.Base(s.Path), how.suffix), at, size)
 }
 
 // drain reads to the end, so that a checksum that is wrong is noticed.
@@ -58,8 +98,8 @@ func drain(r io.Reader, run inspect.Run) error {
 }
 
 // measure unpacks once to learn the length.
-func measure(s inspect.Subject, limit int64) (int64, error) {
-	z, err := gzip.NewReader(bufio.NewReader(io.NewSectionReader(s, 0, s.Size)))
+func measure(s inspect.Subject, how *packed, limit int64) (int64, error) {
+	z, err := how.open(bufio.NewReader(io.NewSectionReader(s, 0, s.Size)))
 	if err != nil {
 		return 0, err
 	}

@@ -2,65 +2,190 @@ package pickle
 
 import "strings"
 
-// allowed is the whole list of names a pickle may import. Each rebuilds a
-// tensor, an array or a plain container from its arguments and does nothing
-// else; none takes a function, a path or code. Anything else is refused.
-func allowed(module, name string) bool {
-	switch module {
-	case "collections":
-		return name == "OrderedDict" || name == "defaultdict" || name == "deque" || name == "Counter"
-	case "builtins", "__builtin__":
-		switch name {
-		case "set", "frozenset", "bytearray", "complex", "slice", "range", "xrange", "list", "dict", "tuple", "int", "float", "bool", "str", "bytes":
-			return true
-		}
-	case "_codecs":
-		return name == "encode" // bytes of protocols below 3
-	case "copyreg", "copy_reg":
-		return false
+// use says what a pickle may do with an imported name.
+type use uint8
+
+const (
+	refused  use = iota
+	constant     // it may stand there, and be handed on: a type of number, a flag
+	function     // it may be called: it makes a plain thing from its arguments
+	class        // it may be called and made without a call; its state may be set
+)
+
+// useOf is the whole list of names a pickle may import. Each rebuilds a tensor, an
+// array, a plain container or a fitted estimator from its arguments and does
+// nothing else; none takes a function to call, a path to open or code to run.
+// Anything else is refused.
+func useOf(g global) use {
+	switch top, _, _ := strings.Cut(g.module, "."); top {
+	case "builtins", "collections", "_codecs", "copyreg", "datetime", "decimal", "fractions", "uuid", "pathlib", "argparse", "types", "array":
+		return plainUse(g)
 	case "numpy":
-		return numpyName(name)
-	case "numpy.core.multiarray", "numpy._core.multiarray":
-		return name == "_reconstruct" || name == "scalar"
-	case "numpy.core.numeric", "numpy._core.numeric":
-		return name == "_frombuffer"
-	case "numpy.matrixlib.defmatrix", "numpy.core.defmatrix":
-		return name == "matrix"
-	case "numpy.dtypes":
-		return strings.HasSuffix(name, "DType") && plain(name)
+		return numpyUse(g)
 	case "torch":
-		return torchName(name)
-	case "torch._utils":
-		switch name {
-		case "_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3", "_rebuild_parameter", "_rebuild_qtensor", "_rebuild_sparse_tensor":
-			return true
-		}
-	case "torch._tensor":
-		return name == "_rebuild_from_type_v2"
-	case "torch.nn.parameter":
-		return name == "Parameter"
-	case "torch.storage":
-		return name == "UntypedStorage" || name == "TypedStorage"
+		return torchUse(g)
+	case "scipy", "pandas", "joblib", "sklearn", "_loss": // scikit-learn 1.6 and newer has losses in a module _loss
+		return learnedUse(g)
 	}
-	return false
+	return refused
+}
+
+// plainUse are the names of Python itself.
+func plainUse(g global) use {
+	switch g.module + "." + g.name {
+	case "builtins.set", "builtins.frozenset", "builtins.bytearray", "builtins.complex", "builtins.slice", "builtins.range", "builtins.list",
+		"builtins.dict", "builtins.tuple", "builtins.int", "builtins.float", "builtins.bool", "builtins.str", "builtins.bytes":
+		return function
+	case "builtins.object", "builtins.Ellipsis", "builtins.NotImplemented":
+		return constant
+	case "_codecs.encode": // bytes of protocols below 3
+		return function
+	case "copyreg._reconstructor", "copyreg.__newobj__", "copyreg.__newobj_ex__":
+		return function
+	case "collections.OrderedDict", "collections.defaultdict", "collections.deque", "collections.Counter", "argparse.Namespace", "types.SimpleNamespace":
+		return class
+	case "datetime.datetime", "datetime.date", "datetime.time", "datetime.timedelta", "datetime.timezone", "decimal.Decimal", "fractions.Fraction",
+		"pathlib.PosixPath", "pathlib.WindowsPath", "pathlib.PurePosixPath", "pathlib.PureWindowsPath", "pathlib.Path", "pathlib.PurePath", "array._array_reconstructor", "array.array",
+		"pathlib._local.PosixPath", "pathlib._local.WindowsPath", "pathlib._local.PurePosixPath", "pathlib._local.PureWindowsPath":
+		return function
+	case "uuid.UUID", "uuid.SafeUUID":
+		return class
+	}
+	return refused
 }
 
 func plain(name string) bool { return !strings.ContainsAny(name, "._") }
 
-func numpyName(name string) bool {
+// numpyUse are the names of numpy, in all the places where versions 1 and 2 keep
+// them.
+func numpyUse(g global) use {
+	switch g.module {
+	case "numpy":
+		switch g.name {
+		case "ndarray", "dtype", "matrix", "recarray", "record":
+			return class
+		case "mean", "median", "sum", "max", "min", "amax", "amin", "average", "std", "var":
+			return constant // what an estimator pools with
+		}
+		if numpyScalar(g.name) {
+			return function
+		}
+	case "numpy.core.multiarray", "numpy._core.multiarray":
+		if g.name == "_reconstruct" || g.name == "scalar" {
+			return function
+		}
+	case "numpy.core.numeric", "numpy._core.numeric":
+		if g.name == "_frombuffer" {
+			return function
+		}
+	case "numpy.matrixlib.defmatrix", "numpy.core.defmatrix":
+		if g.name == "matrix" {
+			return class
+		}
+	case "numpy.core.records", "numpy._core.records", "numpy.rec":
+		if g.name == "recarray" || g.name == "record" {
+			return class
+		}
+	case "numpy.dtypes":
+		if strings.HasSuffix(g.name, "DType") && plain(g.name) {
+			return class
+		}
+	case "numpy.ma.core", "numpy.ma":
+		switch g.name {
+		case "_mareconstruct":
+			return function
+		case "MaskedArray", "MaskedConstant":
+			return class
+		}
+	}
+	return numpyRandom(g)
+}
+
+func numpyScalar(name string) bool {
 	switch name {
-	case "ndarray", "dtype", "bool_", "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
-		"float16", "float32", "float64", "complex64", "complex128", "str_", "bytes_", "datetime64", "timedelta64":
+	case "bool_", "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "intc", "uintc", "longlong", "ulonglong",
+		"float16", "float32", "float64", "longdouble", "complex64", "complex128", "clongdouble", "str_", "bytes_", "unicode_", "void", "object_",
+		"datetime64", "timedelta64":
 		return true
 	}
 	return false
 }
 
-func torchName(name string) bool {
+// numpyRandom are the states of generators of random numbers.
+func numpyRandom(g global) use {
+	switch g.module + "." + g.name {
+	case "numpy.random._pickle.__randomstate_ctor", "numpy.random._pickle.__generator_ctor", "numpy.random._pickle.__bit_generator_ctor",
+		"numpy.random.__RandomState_ctor", "numpy.random.bit_generator.__pyx_unpickle_SeedSequence":
+		return class
+	case "numpy.random._mt19937.MT19937", "numpy.random._pcg64.PCG64", "numpy.random._pcg64.PCG64DXSM", "numpy.random._philox.Philox", "numpy.random._sfc64.SFC64",
+		"numpy.random.bit_generator.SeedSequence", "numpy.random.mtrand.RandomState", "numpy.random._generator.Generator":
+		return class
+	}
+	return refused
+}
+
+// torchUse are the names of torch.
+func torchUse(g global) use {
+	switch g.module {
+	case "torch":
+		switch g.name {
+		case "Size", "device":
+			return function
+		case "Tensor":
+			return class
+		case "strided", "sparse_coo", "sparse_csr", "sparse_csc", "sparse_bsr", "sparse_bsc", "per_tensor_affine", "per_channel_affine",
+			"per_channel_affine_float_qparams", "per_tensor_symmetric", "per_channel_symmetric", "contiguous_format", "channels_last", "preserve_format":
+			return constant
+		}
+		if torchType(g.name) || strings.HasSuffix(g.name, "Storage") && plain(g.name) {
+			return constant
+		}
+	case "torch._utils":
+		switch g.name {
+		case "_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3", "_rebuild_parameter", "_rebuild_qtensor", "_rebuild_sparse_tensor",
+			"_rebuild_sparse_csr_tensor", "_rebuild_meta_tensor_no_storage", "_rebuild_device_tensor_from_numpy", "_rebuild_device_tensor_from_cpu_tensor":
+			return function
+		}
+	case "torch._tensor":
+		if g.name == "_rebuild_from_type_v2" {
+			return function
+		}
+	case "torch.nn.parameter":
+		if g.name == "Parameter" || g.name == "Buffer" {
+			return class
+		}
+	case "torch.serialization":
+		if g.name == "_get_layout" {
+			return function
+		}
+	case "torch.storage":
+		switch g.name {
+		case "UntypedStorage", "TypedStorage":
+			return constant
+		case "_load_from_bytes":
+			return function
+		}
+	}
+	if learned(g) {
+		return class
+	}
+	return refused
+}
+
+func torchType(name string) bool {
 	switch name {
-	case "Size", "device", "Tensor", "float", "float16", "float32", "float64", "double", "half", "bfloat16", "int8", "int16", "int32", "int64",
-		"uint8", "uint16", "uint32", "uint64", "bool", "complex64", "complex128", "float8_e4m3fn", "float8_e5m2", "qint8", "quint8", "qint32":
+	case "float", "float16", "float32", "float64", "double", "half", "bfloat16", "int", "long", "short", "int8", "int16", "int32", "int64",
+		"uint8", "uint16", "uint32", "uint64", "bool", "complex32", "complex64", "complex128", "cfloat", "cdouble", "chalf",
+		"float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz", "float8_e8m0fnu", "float4_e2m1fn_x2", "qint8", "quint8", "qint32", "quint4x2", "quint2x4":
 		return true
 	}
-	return strings.HasSuffix(name, "Storage") && plain(name)
+	return false
+}
+
+// learnedUse are the names of scikit-learn and what it stands on.
+func learnedUse(g global) use {
+	if learned(g) {
+		return class
+	}
+	return refused
 }

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"regexp"
-	"strings"
 
 	"enisle/internal/judge/inspect"
 )
@@ -16,8 +15,8 @@ import (
 // Limits of one stream.
 const (
 	maxOpcodes = 50_000_000
-	maxStack   = 4_000_000
-	maxMemo    = 4_000_000
+	maxStack   = 2_000_000
+	maxMemo    = 2_000_000
 	maxLine    = 1 << 20 // bytes of a text argument
 	maxName    = 4096    // bytes of a string that may be a name
 	maxGlobals = 10_000
@@ -102,23 +101,6 @@ func (s *source) uint(n int64) (uint64, error) {
 	return binary.LittleEndian.Uint64(buf[:]), nil
 }
 
-// What a value on the stack is, as far as it matters.
-type kind uint8
-
-const (
-	nothing kind = iota
-	mark
-	text    // a string that may become a name
-	callee  // an imported name
-	product // what an allowed name made
-)
-
-type value struct {
-	kind kind
-	text string
-	g    global
-}
-
 type global struct{ module, name string }
 
 // machine is the reading of one stream.
@@ -130,12 +112,19 @@ type machine struct {
 
 	stack      []value
 	memo       map[uint64]value
-	globals    []global
+	under      map[uint64]value // of the machine this one was forked from
+	globals    []global         // as written, each once
+	seen       map[global]use
+	followed   int // items of containers
 	calls      int
 	refusals   []string
+	nested     []span // bytes that an allowed name unpickles
 	torchMagic bool
 	frameEnd   int64 // offset at which the current frame ends; 0 outside of one
 }
+
+// span is a run of bytes of the subject.
+type span struct{ at, size int64 }
 
 var identifier = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*$`)
 
@@ -176,7 +165,9 @@ func (m *machine) popMark() ([]value, error) {
 
 // run reads up to and including STOP.
 func (m *machine) run() error {
-	m.memo = map[uint64]value{}
+	if m.memo == nil {
+		m.memo, m.seen = map[uint64]value{}, map[global]use{}
+	}
 	for n := 0; ; n++ {
 		if n%4096 == 0 && m.ctx != nil && m.ctx.Err() != nil {
 			return m.ctx.Err()
@@ -259,310 +250,4 @@ func (m *machine) step(op byte, begin int64) (stop bool, err error) {
 		return false, err
 	}
 	return false, fmt.Errorf("is not known (byte %d)", begin)
-}
-
-// data does the opcodes that push a value of their own.
-func (m *machine) data(op byte) (done bool, err error) {
-	push := func(err error) (bool, error) {
-		if err != nil {
-			return true, err
-		}
-		return true, m.push(value{})
-	}
-	sized := func(width int64, isText bool) (bool, error) {
-		n, err := m.src.uint(width)
-		if err != nil {
-			return true, err
-		}
-		if !isText || n > maxName {
-			return push(m.src.skip(n))
-		}
-		b, err := m.src.take(int64(n))
-		if err != nil {
-			return true, err
-		}
-		return true, m.push(value{kind: text, text: string(b)})
-	}
-	switch op {
-	case 'N', 0x88, 0x89, ']', '}', ')', 0x8f: // None, True, False, empty containers
-		return push(nil)
-	case 'I', 'L', 'F': // text numbers
-		_, err := m.src.line()
-		return push(err)
-	case 'K':
-		return push(m.src.skip(1))
-	case 'M':
-		return push(m.src.skip(2))
-	case 'J':
-		return push(m.src.skip(4))
-	case 'G':
-		return push(m.src.skip(8))
-	case 0x8a: // LONG1
-		return true, m.long()
-	case 0x8b: // LONG4
-		return sized(4, false)
-	case 'S', 'V':
-		line, err := m.src.line()
-		if err != nil {
-			return true, err
-		}
-		return true, m.push(value{kind: text, text: strings.Trim(line, `'"`)})
-	case 'T':
-		return sized(4, true)
-	case 'U', 0x8c:
-		return sized(1, true)
-	case 'X':
-		return sized(4, true)
-	case 0x8d:
-		return sized(8, true)
-	case 'B':
-		return sized(4, false)
-	case 'C':
-		return sized(1, false)
-	case 0x8e, 0x96:
-		return sized(8, false)
-	case 0x97: // NEXT_BUFFER
-		m.refuse("it takes data from outside of the file")
-		return push(nil)
-	case 0x98: // READONLY_BUFFER
-		m.refuse("it takes data from outside of the file")
-		return true, nil
-	}
-	return false, nil
-}
-
-// torchNumber begins legacy torch files (torch.serialization, MAGIC_NUMBER).
-const torchNumber = "\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
-
-func (m *machine) long() error {
-	n, err := m.src.uint(1)
-	if err != nil {
-		return err
-	}
-	b, err := m.src.take(int64(n))
-	if err != nil {
-		return err
-	}
-	m.torchMagic = m.torchMagic || string(b) == torchNumber
-	return m.push(value{})
-}
-
-// containers does the opcodes that gather values.
-func (m *machine) containers(op byte) (done bool, err error) {
-	replace := func(n int) (bool, error) {
-		if len(m.stack) < n {
-			return true, errors.New("it takes more than there is")
-		}
-		m.stack = m.stack[:len(m.stack)-n]
-		return true, m.push(value{})
-	}
-	drop := func(n int) (bool, error) {
-		if len(m.stack) < n+1 {
-			return true, errors.New("it takes more than there is")
-		}
-		m.stack = m.stack[:len(m.stack)-n]
-		return true, nil
-	}
-	switch op {
-	case 't', 'l', 'd', 0x91: // TUPLE, LIST, DICT, FROZENSET
-		if _, err := m.popMark(); err != nil {
-			return true, err
-		}
-		return true, m.push(value{})
-	case 0x85:
-		return replace(1)
-	case 0x86:
-		return replace(2)
-	case 0x87:
-		return replace(3)
-	case 'a': // APPEND
-		return drop(1)
-	case 's': // SETITEM
-		return drop(2)
-	case 'e', 'u', 0x90: // APPENDS, SETITEMS, ADDITEMS
-		if _, err := m.popMark(); err != nil {
-			return true, err
-		}
-		if len(m.stack) == 0 {
-			return true, errors.New("it adds to nothing")
-		}
-		if k := m.stack[len(m.stack)-1].kind; k == callee {
-			m.refuse("it changes an imported name")
-		}
-		return true, nil
-	}
-	return false, nil
-}
-
-// memoise does the opcodes of the memo.
-func (m *machine) memoise(op byte) (done bool, err error) {
-	var key uint64
-	get := false
-	switch op {
-	case 'p', 'g':
-		line, err := m.src.line()
-		if err != nil {
-			return true, err
-		}
-		if _, err := fmt.Sscanf(line, "%d", &key); err != nil {
-			return true, errors.New("a memo's number is none")
-		}
-		get = op == 'g'
-	case 'q', 'h':
-		key, err = m.src.uint(1)
-		get = op == 'h'
-	case 'r', 'j':
-		key, err = m.src.uint(4)
-		get = op == 'j'
-	case 0x94:
-		key = uint64(len(m.memo))
-	default:
-		return false, nil
-	}
-	if err != nil {
-		return true, err
-	}
-	if get {
-		v, ok := m.memo[key]
-		if !ok {
-			return true, fmt.Errorf("memo %d was never set", key)
-		}
-		return true, m.push(v)
-	}
-	if len(m.stack) == 0 || len(m.memo) >= maxMemo {
-		return true, errors.New("it remembers nothing, or too much")
-	}
-	m.memo[key] = m.stack[len(m.stack)-1]
-	return true, nil
-}
-
-// imports does the opcodes that import, call, and refer outside.
-func (m *machine) imports(op byte) (done bool, err error) {
-	switch op {
-	case 'c': // GLOBAL
-		return true, m.global()
-	case 0x93: // STACK_GLOBAL
-		return true, m.stackGlobal()
-	case 'i': // INST
-		if err := m.global(); err != nil {
-			return true, err
-		}
-		f, _ := m.pop()
-		if _, err := m.popMark(); err != nil {
-			return true, err
-		}
-		return true, m.call(f)
-	case 'o': // OBJ
-		items, err := m.popMark()
-		if err != nil || len(items) == 0 {
-			return true, errors.Join(errors.New("it makes an object of nothing"), err)
-		}
-		return true, m.call(items[0])
-	case 'R', 0x81: // REDUCE, NEWOBJ
-		return true, m.callArgs(1)
-	case 0x92: // NEWOBJ_EX
-		return true, m.callArgs(2)
-	case 'b': // BUILD
-		return true, m.build()
-	case 'P':
-		if _, err := m.src.line(); err != nil {
-			return true, err
-		}
-		m.refuse("it refers to something outside of the file by name")
-		return true, m.push(value{})
-	case 'Q': // BINPERSID
-		if _, err := m.pop(); err != nil {
-			return true, err
-		}
-		if !m.persistent {
-			m.refuse("it refers to something outside of the file")
-		}
-		return true, m.push(value{})
-	case 0x82, 0x83, 0x84: // EXT1, EXT2, EXT4
-		m.refuse("it imports by a number that only the reader knows")
-		if err := m.src.skip(map[byte]uint64{0x82: 1, 0x83: 2, 0x84: 4}[op]); err != nil {
-			return true, err
-		}
-		return true, m.push(value{})
-	}
-	return false, nil
-}
-
-func (m *machine) global() error {
-	module, err := m.src.line()
-	if err != nil {
-		return err
-	}
-	name, err := m.src.line()
-	if err != nil {
-		return err
-	}
-	return m.imported(module, name)
-}
-
-func (m *machine) stackGlobal() error {
-	name, err := m.pop()
-	if err != nil {
-		return err
-	}
-	module, err := m.pop()
-	if err != nil {
-		return err
-	}
-	if name.kind != text || module.kind != text {
-		m.refuse("it imports a name that it computes")
-		m.globals = append(m.globals, global{"?", "?"})
-		return m.push(value{kind: callee, g: global{"?", "?"}})
-	}
-	return m.imported(module.text, name.text)
-}
-
-func (m *machine) imported(module, name string) error {
-	if m.guess && (!identifier.MatchString(module) || !identifier.MatchString(name)) {
-		return errors.New("this is no name")
-	}
-	g := global{module, name}
-	if len(m.globals) >= maxGlobals {
-		return errors.New("it imports too many names")
-	}
-	m.globals = append(m.globals, g)
-	return m.push(value{kind: callee, g: g})
-}
-
-// callArgs calls what lies below n arguments.
-func (m *machine) callArgs(n int) error {
-	for range n {
-		if _, err := m.pop(); err != nil {
-			return err
-		}
-	}
-	f, err := m.pop()
-	if err != nil {
-		return err
-	}
-	return m.call(f)
-}
-
-func (m *machine) call(f value) error {
-	m.calls++
-	if f.kind != callee {
-		m.refuse("it calls something that is not an imported name")
-	}
-	return m.push(value{kind: product})
-}
-
-// build gives a state to what an allowed name made; to anything else it would
-// set attributes.
-func (m *machine) build() error {
-	if _, err := m.pop(); err != nil {
-		return err
-	}
-	if len(m.stack) == 0 {
-		return errors.New("it builds nothing")
-	}
-	m.calls++
-	if k := m.stack[len(m.stack)-1].kind; k != product {
-		m.refuse("it sets the state of something that it did not make")
-	}
-	return nil
 }

@@ -34,7 +34,7 @@ func New() Scanner { return Scanner{} }
 func (Scanner) Name() string { return "pickle" }
 
 // Version changes when verdicts may.
-func (Scanner) Version() string { return "1" }
+func (Scanner) Version() string { return "2" }
 
 const (
 	maxStreams  = 10_000 // pickles one after the other in one file
@@ -60,7 +60,8 @@ func sealed(s inspect.Subject) bool {
 			return true
 		}
 	}
-	return false
+	// A joblib file that is compressed: no reader of pickles knows opcode x.
+	return len(s.Head) > 6 && s.Head[0] == 0x78 || bytes.HasPrefix(s.Head, []byte("\xfd7zXZ\x00")) || bytes.HasPrefix(s.Head, []byte("BZh")) || bytes.HasPrefix(s.Head, []byte("\x5d\x00\x00"))
 }
 
 // other reports whether the bytes are those of another format that a pickle's
@@ -145,6 +146,9 @@ func (Scanner) Scan(ctx context.Context, s inspect.Subject, run inspect.Run) err
 		m := machine{src: newSource(s, at), ctx: ctx, persistent: persistent(s) || legacy}
 		err := m.run()
 		m.report(s, run)
+		if err == nil {
+			err = m.descend(ctx, s, run)
+		}
 		if err != nil {
 			run.Report("broken", s.Data(), fmt.Sprintf("stream %d, byte %d: %v", n+1, m.src.at, err))
 			return nil
@@ -158,10 +162,20 @@ func (Scanner) Scan(ctx context.Context, s inspect.Subject, run inspect.Run) err
 	return nil
 }
 
+// descend judges the bytes that an allowed name unpickles in its turn.
+func (m *machine) descend(ctx context.Context, s inspect.Subject, run inspect.Run) error {
+	for i, n := range m.nested {
+		if err := run.Descend(ctx, fmt.Sprintf("nested-%d.pt", i+1), io.NewSectionReader(s, n.at, n.size), n.size); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // report turns what a stream would do into findings.
 func (m *machine) report(s inspect.Subject, run inspect.Run) {
 	for _, g := range m.globals {
-		if !allowed(g.module, g.name) {
+		if m.seen[g] == refused {
 			run.Report("global", severity(s, g.module), fmt.Sprintf("it would import %.80s.%.80s", g.module, g.name))
 		}
 	}

@@ -1,0 +1,161 @@
+package pickle
+
+import (
+	"bytes"
+	"compress/zlib"
+	"encoding/binary"
+	"fmt"
+	"strings"
+	"testing"
+)
+
+// short is a string of protocol 4.
+func short(s string) string { return "\x8c" + string(rune(len(s))) + s }
+
+// npArray is how joblib begins an array of a type and a shape of one number.
+func npArray(dtype string, n byte, align bool) string {
+	s := "\x80\x04cjoblib.numpy_pickle\nNumpyArrayWrapper\n)\x81}(" + short("shape") + "K" + string([]byte{n}) + "\x85" +
+		short("dtype") + "cnumpy\ndtype\n" + short(dtype) + "\x89\x88\x87R"
+	if align {
+		s += short("numpy_array_alignment_bytes") + "K\x10"
+	}
+	return s + "ub"
+}
+
+// Every way to make a pickle do something, by its own name. Each is refused, and
+// where a name is what gives it away, that name is said.
+func TestAttacks(t *testing.T) {
+	const p2, p4 = "\x80\x02", "\x80\x04"
+	const run = "cos\nsystem\n(S'id'\ntR."
+	nested := "B" + string(binary.LittleEndian.AppendUint32(nil, uint32(len(run)))) + run
+	var z bytes.Buffer
+	w := zlib.NewWriter(&z)
+	_, _ = w.Write([]byte(run))
+	_ = w.Close()
+	call := func(module, name string) string { return "c" + module + "\n" + name + "\n(S'x'\ntR." }
+	cases := map[string][3]string{ // file, content, what is said
+		"a name hidden by an octal escape":     {"a.pkl", p4 + "S'\\157s'\nS'sys\\164em'\n\x93(S'id'\ntR.", "os.system"},
+		"a name hidden by a hex escape":        {"a.pkl", p4 + "S'\\x6fs'\nS'system'\n\x93(S'id'\ntR.", "os.system"},
+		"a name hidden by a unicode escape":    {"a.pkl", p4 + "V\\u006fs\nVsystem\n\x93(S'id'\ntR.", "os.system"},
+		"a name of 17 parts":                   {"a.pkl", p4 + short("torch") + short("serialization.os.system") + "\x93" + short("id") + "\x85R.", "serialization.os.system"},
+		"a name under numpy":                   {"a.pkl", p4 + short("numpy") + short("f2py.crackfortran.os.system") + "\x93" + short("id") + "\x85R.", "os.system"},
+		"a name behind a decoy that is popped": {"a.pkl", p4 + short("os") + "\x94" + short("collections") + "0" + short("system") + "\x93" + short("id") + "\x85R.", "os.system"},
+		"a name doubled":                       {"a.pkl", p4 + short("os") + "2" + "0" + short("system") + "\x93" + short("id") + "\x85R.", "os.system"},
+		"a name from a tuple's memo":           {"a.pkl", p4 + short("os") + "q\x05" + short("system") + "q\x060" + "0h\x05h\x06\x93)R.", "os.system"},
+		"a memo number in another base":        {"a.pkl", "S'os'\np0x10\n0g16\nS'system'\n\x93)R.", "os.system"},
+		"a call by OBJ that is popped":         {"a.pkl", "(cos\nsystem\nS'id'\no0N.", "os.system"},
+		"a call by INST in a list":             {"a.pkl", "((S'id'\nios\nsystem\nl.", "os.system"},
+		"a call by NEWOBJ_EX":                  {"a.pkl", p4 + "cos\nsystem\n" + short("id") + "\x85}\x92.", "os.system"},
+		"attributes by a slot state":           {"a.pkl", p2 + "ccollections\nOrderedDict\n)RN}(U\x09__class__cbuiltins\nint\nu\x86b.", "__class__"},
+		"attributes that are special":          {"a.pkl", p2 + "cargparse\nNamespace\n)\x81}(U\x0a__reduce__K\x01ub.", "__reduce__"},
+		"a state for an imported class":        {"a.pkl", p2 + "ccollections\nOrderedDict\n}(U\x01xK\x01ub.", "did not make"},
+		"items for an array":                   {"a.pkl", p2 + "cnumpy\nndarray\n)\x81K\x01K\x02s.", "not a plain container"},
+		"items for an imported class":          {"a.pkl", p2 + "cargparse\nNamespace\nK\x01K\x02s.", "not a plain container"},
+		"a list that is none":                  {"a.pkl", p2 + "cuuid\nUUID\n)\x81K\x01a.", "not a plain container"},
+		"a default that calls":                 {"a.pkl", p2 + "ccollections\ndefaultdict\ncnumpy\nmatrix\n\x85R.", "plain type"},
+		"a default of a name on no list":       {"a.pkl", p2 + "ccollections\ndefaultdict\ncos\ngetpid\n\x85R.", "os.getpid"},
+		"a tensor's type that calls":           {"a.pkl", p2 + "ctorch._tensor\n_rebuild_from_type_v2\n(ccollections\nOrderedDict\nctorch\nTensor\n)}tR.", "none of a tensor"},
+		"a tensor's type on no list":           {"a.pkl", p2 + "ctorch._tensor\n_rebuild_from_type_v2\n(cos\nsystem\nctorch\nTensor\n(S'id'\nt}tR.", "os.system"},
+		"a class on no list, reconstructed":    {"a.pkl", "ccopy_reg\n_reconstructor\n(csubprocess\nPopen\nc__builtin__\nobject\nNtR.", "subprocess.Popen"},
+		"a function, reconstructed":            {"a.pkl", "ccopyreg\n_reconstructor\n(S'x'\nc__builtin__\nobject\nNtR.", "no class on the list"},
+		"an object made of nothing listed":     {"a.pkl", "ccopyreg\n__newobj__\n(S'x'\ntR.", "no class on the list"},
+		"a codec that runs":                    {"a.pkl", p2 + "c_codecs\nencode\n(X\x01\x00\x00\x00aX\x03\x00\x00\x00zip" + "tR.", "codec"},
+		"bytes that are unpickled again":       {"a.pkl", p2 + "ctorch.storage\n_load_from_bytes\n" + nested + "\x85R.", "os.system"},
+		"bytes that are computed":              {"a.pkl", p2 + "ctorch.storage\n_load_from_bytes\nc_codecs\nencode\n(X\x01\x00\x00\x00aX\x06\x00\x00\x00latin1tR\x85R.", "computes"},
+		"a type that is called":                {"a.pkl", p2 + "ctorch\nFloatStorage\n)R.", "no function"},
+		"an object that is called":             {"a.pkl", p2 + "ccollections\nOrderedDict\n)R)R.", "not an imported name"},
+		"arguments that are computed":          {"a.pkl", p2 + "ccollections\nOrderedDict\n]R.", "computes"},
+		"an index of a class on no list":       {"a.pkl", p2 + "cpandas.core.indexes.base\n_new_Index\n(S'x'\n}tR.", "no index"},
+		"pandas that evaluates":                {"a.pkl", call("pandas.core.computation.eval", "eval"), "eval"},
+		"pandas that reads a pickle":           {"a.pkl", call("pandas.io.pickle", "read_pickle"), "read_pickle"},
+		"numpy that loads":                     {"a.pkl", call("numpy", "load"), "numpy.load"},
+		"numpy that runs tests":                {"a.pkl", call("numpy.testing._private.utils", "runstring"), "runstring"},
+		"numpy that finds a ufunc":             {"a.pkl", call("numpy.core", "_ufunc_reconstruct"), "_ufunc_reconstruct"},
+		"joblib that loads":                    {"a.pkl", call("joblib", "load"), "joblib.load"},
+		"scikit-learn's joblib":                {"a.pkl", call("sklearn.externals.joblib", "load"), "load"},
+		"torch that loads":                     {"a.pkl", call("torch", "load"), "torch.load"},
+		"torch that fetches":                   {"a.pkl", call("torch.hub", "load_state_dict_from_url"), "torch.hub"},
+		"torch's own unpickler":                {"a.pkl", call("torch._weights_only_unpickler", "load"), "load"},
+		"a package of torch":                   {"a.pkl", call("torch.package.package_importer", "PackageImporter"), "PackageImporter"},
+		"TorchScript that compiles":            {"a.pkl", call("torch.jit", "CompilationUnit"), "CompilationUnit"},
+		"a code object":                        {"a.pkl", call("marshal", "loads"), "marshal.loads"},
+		"a function of a code object":          {"a.pkl", call("types", "FunctionType"), "FunctionType"},
+		"cloudpickle":                          {"a.pkl", call("cloudpickle.cloudpickle", "_make_function"), "_make_function"},
+		"dill":                                 {"a.pkl", call("dill._dill", "_create_function"), "_create_function"},
+		"resolve_name":                         {"a.pkl", call("pkgutil", "resolve_name"), "resolve_name"},
+		"operator.attrgetter":                  {"a.pkl", call("operator", "attrgetter"), "attrgetter"},
+		"operator.methodcaller":                {"a.pkl", call("operator", "methodcaller"), "methodcaller"},
+		"itertools.starmap":                    {"a.pkl", call("itertools", "starmap"), "starmap"},
+		"builtins.map":                         {"a.pkl", call("builtins", "map"), "builtins.map"},
+		"builtins.open":                        {"a.pkl", call("builtins", "open"), "builtins.open"},
+		"a file of Python 2":                   {"a.pkl", call("__builtin__", "file"), "__builtin__.file"},
+		"a timer":                              {"a.pkl", call("timeit", "timeit"), "timeit"},
+		"a debugger":                           {"a.pkl", call("pdb", "run"), "pdb.run"},
+		"a profiler":                           {"a.pkl", call("cProfile", "run"), "cProfile.run"},
+		"ctypes":                               {"a.pkl", call("ctypes", "CDLL"), "ctypes.CDLL"},
+		"a web browser":                        {"a.pkl", call("webbrowser", "open"), "webbrowser.open"},
+		"a shelf":                              {"a.pkl", call("shelve", "open"), "shelve.open"},
+		"a logging configuration":              {"a.pkl", call("logging.config", "listen"), "logging.config"},
+		"a mail":                               {"a.pkl", call("smtplib", "SMTP"), "smtplib"},
+		"a module put in the place of another": {"a.pkl", "csys\nmodules\n(S'os'\nN" + "s.", "sys.modules"},
+		"a path that is called":                {"a.pkl", call("pathlib", "Path.write_text"), "write_text"},
+		"a stream behind a harmless one":       {"a.pkl", p4 + "N." + p4 + "K\x01." + run, "os.system"},
+		"a compressed joblib file":             {"a.joblib", z.String(), "os.system"},
+		"numbers of an array that are opcodes": {"a.joblib", npArray("u1", byte(len(run)), false) + run + ".", "two readers"},
+		"objects of an array":                  {"a.joblib", npArray("O8", 1, false) + run + ".", "os.system"},
+		"an array longer than the file":        {"a.joblib", npArray("f8", 200, false) + ".", "cut short"},
+		"an array of a type that is not known": {"a.joblib", npArray("Q9z", 1, true) + "\x00.", "not known"},
+		"an array without a shape":             {"a.joblib", "\x80\x04cjoblib.numpy_pickle\nNumpyArrayWrapper\n)\x81}b.", "neither shape nor type"},
+		"a file outside of the file":           {"a.joblib", "\x80\x03cjoblib.numpy_pickle_compat\nNDArrayWrapper\n)\x81}b.", "NDArrayWrapper"},
+		"a length that is negative":            {"a.pkl", p2 + "\x8b\xff\xff\xff\xff.", "negative"},
+		"a string of 2^63 bytes":               {"a.pkl", p4 + "\x8d\x00\x00\x00\x00\x00\x00\x00\x80.", "cut short"},
+		"a mark that is taken for a value":     {"a.pkl", "(\x85.", "more than there is"},
+	}
+	if len(cases) < 60 {
+		t.Errorf("only %d cases", len(cases))
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			found := judge(t, c[0], []byte(c[1]))
+			for _, f := range found {
+				if strings.Contains(f.Detail, c[2]) {
+					return
+				}
+			}
+			t.Errorf("got %+v, want a refusal that says %q", found, c[2])
+		})
+	}
+}
+
+// Names written otherwise mean the same where CPython reads them the same.
+func TestStringsAreReadAsPythonReadsThem(t *testing.T) {
+	for in, want := range map[string]string{
+		`'os'`: "os", `"os"`: "os", `'\157\163'`: "os", `'\x6fs'`: "os", `'a\'b'`: "a'b", `'a\\b'`: `a\b`, `'\q'`: `\q`, `'\0'`: "\x00", `'\n'`: "\n", `'\1234'`: "S4",
+	} {
+		if got, err := pythonString(in); err != nil || got != want {
+			t.Errorf("%s: %q, %v, want %q", in, got, err, want)
+		}
+	}
+	for _, bad := range []string{`os`, `'os`, `'`, ``, `'a\'`, `'\x6'`, `'\xzz'`, `"os'`} {
+		if got, err := pythonString(bad); err == nil {
+			t.Errorf("%s: %q", bad, got)
+		}
+	}
+	for in, want := range map[string]string{"os": "os", `\u006fs`: "os", `\U0000006fs`: "os", "\xe9": "é", `\n`: `\n`} {
+		if got, err := rawUnicode(in); err != nil || got != want {
+			t.Errorf("%q: %q, %v, want %q", in, got, err, want)
+		}
+	}
+}
+
+func TestManyValuesStayWithinBounds(t *testing.T) {
+	var b strings.Builder
+	b.WriteString("\x80\x02]q\x00(")
+	for i := range 200_000 {
+		fmt.Fprintf(&b, "K\x01K\x02\x86r%s", string(binary.LittleEndian.AppendUint32(nil, uint32(i+1))))
+	}
+	b.WriteString("e.")
+	if found := judge(t, "a.pkl", []byte(b.String())); len(found) > 0 {
+		t.Errorf("%+v", found)
+	}
+}

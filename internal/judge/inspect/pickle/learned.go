@@ -1,0 +1,9 @@
+package pickle
+
+import "strings"
+
+// learned reports whether a name is one of the classes of fitted estimators and of
+// what they consist of.
+func learned(g global) bool {
+	return strings.Contains(learnedNames, "\n"+g.module+" "+g.name+"\n")
+}

@@ -1,0 +1,90 @@
+package pickle
+
+// What a value on the stack is, as far as it matters.
+type kind uint8
+
+const (
+	unknown kind = iota // a value that holds no name: a number, bytes, a long text
+	mark                // MARK
+	raw                 // bytes: num is where they stand, size how many
+	none                // None
+	integer             // an int that fits 63 bits
+	text                // a string that may become a name
+	tuple               // items
+	list                // items
+	dict                // items: key, value, key, value …
+	set                 // of anything
+	callee              // an imported name
+	product             // what calling an allowed name made
+)
+
+// data is what is known of a value besides its kind. Containers share it, so that
+// what is added later is seen by all who hold it.
+type data struct {
+	text  string  // of text
+	g     global  // of callee, and of a product: what made it
+	items []value // of containers: at most maxItems; of a product: its arguments
+	size  int64   // of raw, in bytes
+	lost  bool    // more items came than are followed
+}
+
+// value is what one place of the stack holds. Most hold no data.
+type value struct {
+	kind kind
+	num  int64
+	*data
+}
+
+// maxItems is how many items of one container are followed; the rest is judged
+// when it is made, and then forgotten.
+const (
+	maxItems    = 64
+	maxFollowed = 8_000_000 // items of all containers of a stream
+)
+
+func textOf(s string) value { return value{kind: text, data: &data{text: s}} }
+
+func (m *machine) container(k kind, items []value) value {
+	v := value{kind: k, data: &data{}}
+	m.add(v, items)
+	return v
+}
+
+// add puts items into a container, as far as they are followed.
+func (m *machine) add(v value, items []value) {
+	room := min(maxItems-len(v.items), maxFollowed-m.followed)
+	if len(items) > room {
+		items, v.lost = items[:max(0, room)], true
+	}
+	v.items = append(v.items, items...)
+	m.followed += len(items)
+}
+
+// get returns the value of a key of a dict.
+func (v value) get(key string) (value, bool) {
+	if v.kind != dict || v.data == nil {
+		return value{}, false
+	}
+	for i := 0; i+1 < len(v.items); i += 2 {
+		if k := v.items[i]; k.kind == text && k.text == key {
+			return v.items[i+1], true
+		}
+	}
+	return value{}, false
+}
+
+// is reports whether a value is the imported name.
+func (v value) is(g global) bool { return v.kind == callee && v.g == g }
+
+// made reports whether a value was made by calling one of the names.
+func (v value) made(by ...global) bool {
+	if v.kind != product {
+		return false
+	}
+	for _, g := range by {
+		if v.g == g {
+			return true
+		}
+	}
+	return false
+}

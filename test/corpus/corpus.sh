@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# corpus.sh: writes test/corpus/benign anew, with the real libraries in several
+# versions, and the names that fitted estimators pickle under. Environments are
+# kept in .cache/corpus.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+out=$PWD/test/corpus/benign
+names=$PWD/.cache/corpus/names.txt
+mkdir -p .cache/corpus
+rm -rf "$out" && mkdir -p "$out"
+: >"$names"
+
+# set NAME PACKAGE…: an environment with the packages, and the files it makes.
+set_of() {
+  local name=$1; shift
+  local env=$PWD/.cache/corpus/$name
+  [ -e "$env/done" ] || { python3 -m venv "$env" && "$env/bin/pip" install -q "$@" && touch "$env/done"; }
+  "$env/bin/python" test/corpus/make.py "$name" "$out" "$names"
+}
+set_of a numpy==1.24.4 scipy==1.10.1 scikit-learn==1.2.2 joblib==1.2.0 pandas==1.5.3 safetensors==0.4.0
+set_of b numpy==1.26.4 scipy==1.13.1 scikit-learn==1.4.2 joblib==1.4.2 pandas==2.2.3 safetensors==0.5.3
+set_of c numpy==2.3.4 scipy==1.16.3 scikit-learn==1.7.2 joblib==1.5.2 pandas==2.3.3 safetensors==0.6.2 gguf==0.17.1
+if [ -z "${CORPUS_WITHOUT_TORCH:-}" ]; then
+  set_of t numpy==1.26.4 torch==2.4.1
+fi
+go run ./test/corpus <"$names" >internal/judge/inspect/pickle/names.go
+go run mvdan.cc/gofumpt@v0.12.0 -l internal/judge/inspect/pickle
+ls "$out" | wc -l

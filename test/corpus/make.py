@@ -1,0 +1,270 @@
+"""Writes small honest model files with the real libraries.
+
+usage: make.py SET DIRECTORY [NAMES]. Runs inside of an environment that has the
+libraries of the set; corpus.sh makes those. Files go to DIRECTORY/SET-*, and a
+line for each to DIRECTORY/manifest.jsonl. With NAMES, the classes that fitted
+estimators pickle under are added to that file.
+"""
+import datetime
+import hashlib
+import importlib.metadata
+import inspect
+import io
+import json
+import os
+import pickle
+import pickletools
+import sys
+import warnings
+from collections import Counter, OrderedDict, defaultdict, deque
+from decimal import Decimal
+from fractions import Fraction
+from uuid import UUID
+
+warnings.filterwarnings("ignore")
+LIMIT = 40_000  # bytes of a file
+NAME, DIRECTORY = sys.argv[1], sys.argv[2]
+NAMES = sys.argv[3] if len(sys.argv) > 3 else None
+os.makedirs(DIRECTORY, exist_ok=True)
+names = set()
+
+
+def version(*libraries):
+    return {lib: importlib.metadata.version(lib) for lib in libraries}
+
+
+def keep(name, what, content, libraries):
+    """Writes a file, unless it is too large to be kept."""
+    if len(content) > LIMIT:
+        return
+    file = f"{NAME}-{name}"
+    with open(os.path.join(DIRECTORY, file), "wb") as f:
+        f.write(content)
+    row = {"file": file, "what": what, "sha256": hashlib.sha256(content).hexdigest(), "with": version(*libraries)}
+    with open(os.path.join(DIRECTORY, "manifest.jsonl"), "a") as f:
+        f.write(json.dumps(row, sort_keys=True) + "\n")
+
+
+def saved(save):
+    """Returns what save(file) writes to an open file."""
+    f = io.BytesIO()
+    save(f)
+    return f.getvalue()
+
+
+def note(content):
+    """Adds the names that a pickle imports."""
+    strings = []
+    for op, arg, _ in pickletools.genops(content):
+        if op.name == "GLOBAL":
+            names.add(arg)
+        elif op.name == "STACK_GLOBAL":
+            names.add(strings[-2] + " " + strings[-1])
+        elif isinstance(arg, str):
+            strings.append(arg)
+
+
+def plain():
+    values = {
+        "numbers": [1, -1, 255, 65536, 2**31, 2**70, -(2**70), 1.5, float("inf"), True, None],
+        "text": {"a": "text", "ü": "unicode \u2028 \U0001f600", "long": "x" * 700, "empty": ""},
+        "nested": {"a": [1, (2, {"b": {3, 4}})], "c": frozenset([1]), "d": bytearray(b"abc"), "e": b"\x00\xff" * 200},
+        "collections": [OrderedDict(a=1), Counter("hello"), deque([1, 2], maxlen=5), defaultdict(list, a=[1]), defaultdict(int)],
+        "times": [datetime.datetime(2026, 1, 2, 3, 4, 5), datetime.date(2026, 1, 2), datetime.timedelta(days=1), datetime.timezone.utc],
+        "exact": [Decimal("1.50"), Fraction(1, 3), UUID(int=7), complex(1, 2), slice(1, 2), range(3)],
+        "shared": (lambda x: [x, x, {"again": x}])(["one list"]),
+        "many": {f"key{i}": list(range(i % 7)) for i in range(400)},
+    }
+    for what, value in values.items():
+        for protocol in range(6):
+            keep(f"plain-{what}-{protocol}.pkl", f"{what}, protocol {protocol}", pickle.dumps(value, protocol), [])
+
+
+def with_numpy():
+    import numpy as np
+    rng = np.random.RandomState(1)
+    arrays = {t: np.arange(12).reshape(3, 4).astype(t) for t in ["f2", "f4", "f8", ">f8", "i1", "i4", "i8", "u2", "c8", "c16", "b1", "U5", "S3"]}
+    arrays["datetime"] = np.array(["2026-01-01", "2026-01-02"], dtype="M8[D]")
+    arrays["record"] = np.array([(1, 2.5, "a")], dtype=[("x", "i4"), ("y", "f8"), ("z", "U3")])
+    arrays["fortran"] = np.asfortranarray(rng.rand(4, 5))
+    arrays["objects"] = np.array([1, "a", None, [2, 3], {"k": 1.5}], dtype=object)
+    arrays["empty"] = np.zeros((0, 3))
+    arrays["scalar-shape"] = np.array(3.0)
+    for what, a in arrays.items():
+        clean = what.replace(">", "big-")
+        keep(f"array-{clean}.npy", f"array of {what}", saved(lambda f: np.save(f, a)), ["numpy"])
+        for protocol in (2, 4, 5):
+            keep(f"array-{clean}-{protocol}.pkl", f"array of {what}, protocol {protocol}", pickle.dumps(a, protocol), ["numpy"])
+    keep("two.npz", "two arrays", saved(lambda f: np.savez(f, a=arrays["f4"], b=arrays["U5"])), ["numpy"])
+    keep("small.npz", "compressed, one of objects", saved(lambda f: np.savez_compressed(f, a=arrays["i8"], b=arrays["objects"])), ["numpy"])
+    others = {
+        "scalars": [np.float32(1), np.int64(2), np.bool_(True), np.str_("x"), np.complex64(1j), np.datetime64("2026-01-01")],
+        "dtypes": [np.dtype("f4"), np.dtype([("a", "i4"), ("b", "O")]), np.float32],
+        "masked": np.ma.array([1, 2, 3], mask=[0, 1, 0]),
+        "matrix": np.matrix([[1, 2], [3, 4]]),
+        "random-state": np.random.RandomState(7),
+        "generator": np.random.default_rng(7),
+        "many-scalars": [np.float64(i) for i in range(300)],
+    }
+    for what, value in others.items():
+        for protocol in (2, 5):
+            keep(f"numpy-{what}-{protocol}.pkl", f"{what}, protocol {protocol}", pickle.dumps(value, protocol), ["numpy"])
+
+
+def with_joblib():
+    import joblib
+    import numpy as np
+    values = {
+        "array": np.arange(300.0).reshape(20, 15), "arrays": {"a": np.arange(5), "b": [np.zeros((2, 3), "f4"), np.array(["x", "yy"])]},
+        "objects": np.array([1, "a", None, {"k": [1]}], dtype=object), "plain": {"a": [1, 2, 3]}, "fortran": np.asfortranarray(np.eye(9)),
+        "empty": np.zeros((0,)), "bytes": np.frombuffer(b"cos\nsystem" * 3, dtype="u1"),
+    }
+    for what, value in values.items():
+        for how in (0, 3, ("gzip", 3), ("bz2", 3), ("xz", 3), ("lzma", 3)):
+            label = how if isinstance(how, int) else how[0]
+            keep(f"joblib-{what}-{label}.joblib", f"{what}, compression {label}", saved(lambda f: joblib.dump(value, f, compress=how)), ["joblib", "numpy"])
+
+
+def fitted():
+    """Yields every estimator of scikit-learn that fits a few numbers or texts."""
+    import numpy as np
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.utils import all_estimators
+    rng = np.random.RandomState(0)
+    x, y = rng.rand(30, 3), np.arange(30) % 2
+    texts = ["one two", "two three", "three four five"] * 10
+    for name, cls in all_estimators():
+        try:
+            params = {p: v for p, v in {"n_estimators": 3, "max_iter": 20, "n_components": 2, "random_state": 0, "estimator": None}.items()
+                      if p in inspect.signature(cls).parameters and v is not None}
+            e = cls(**params)
+        except TypeError:
+            continue
+        except Exception:
+            continue
+        for args in ((x, y), (x,), (np.abs(x), y), (texts,), (y,), ([{"a": 1.0}, {"b": 2.0}],), (x, np.stack([y, y]).T)):
+            try:
+                yield name, e.fit(*args)
+                break
+            except Exception:
+                continue
+    from sklearn.linear_model import LogisticRegression
+    yield "pipeline", make_pipeline(StandardScaler(), LogisticRegression()).fit(x, y)
+    from sklearn.datasets import load_iris
+    yield "bunch", load_iris()
+
+
+def with_sklearn():
+    import joblib
+    for i, (name, e) in enumerate(fitted()):
+        for protocol in (2, 4):
+            try:
+                note(pickle.dumps(e, protocol))
+            except Exception:
+                pass
+        if i % 2 == 0:
+            keep(f"sklearn-{name}.pkl", name, pickle.dumps(e, 4), ["scikit-learn"])
+        else:
+            keep(f"sklearn-{name}.joblib", name, saved(lambda f: joblib.dump(e, f, compress=i % 4)), ["scikit-learn", "joblib"])
+
+
+def with_scipy():
+    import numpy as np
+    from scipy import sparse
+    for kind in ("csr", "csc", "coo", "lil", "dok", "dia", "bsr"):
+        m = sparse.random(5, 6, density=0.4, format=kind, random_state=0)
+        content = pickle.dumps(m, 4)
+        note(content)
+        keep(f"scipy-{kind}.pkl", f"sparse {kind}", content, ["scipy"])
+        if hasattr(sparse, kind + "_array"):
+            content = pickle.dumps(getattr(sparse, kind + "_array")(np.eye(3)), 4)
+            note(content)
+            keep(f"scipy-{kind}-array.pkl", f"sparse array {kind}", content, ["scipy"])
+
+
+def with_pandas():
+    import numpy as np
+    import pandas as pd
+    frame = pd.DataFrame({"a": [1, 2], "b": [1.5, np.nan], "c": ["x", "y"], "d": pd.to_datetime(["2026-01-01", "2026-01-02"])})
+    for what, value in {"frame": frame, "series": frame["a"], "indexed": frame.set_index("c"), "index": frame.index, "dates": pd.DatetimeIndex(frame["d"])}.items():
+        for protocol in (2, 4):
+            content = pickle.dumps(value, protocol)
+            note(content)
+            keep(f"pandas-{what}-{protocol}.pkl", f"{what}, protocol {protocol}", content, ["pandas"])
+
+
+def with_torch():
+    import torch
+    from torch import nn
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 1))
+    adam = torch.optim.Adam(net.parameters())
+    net(torch.rand(2, 4)).sum().backward()
+    adam.step()
+    values = {
+        "state": net.state_dict(), "checkpoint": {"model": net.state_dict(), "optimizer": adam.state_dict(), "epoch": 3, "best": 0.5},
+        "tensor": torch.arange(6).reshape(2, 3), "half": torch.rand(3).half(), "bfloat16": torch.rand(3).bfloat16(), "bool": torch.tensor([True]),
+        "views": (lambda t: {"a": t[1:], "b": t.t(), "c": t[:, 0]})(torch.rand(3, 4)), "parameter": nn.Parameter(torch.rand(2)),
+        "sparse": torch.eye(3).to_sparse(), "sizes": [torch.Size([1, 2]), torch.device("cpu"), torch.float32], "complex": torch.rand(2, dtype=torch.complex64),
+        "quantised": torch.quantize_per_tensor(torch.rand(4), 0.1, 0, torch.quint8), "empty": torch.zeros(0), "scalar": torch.tensor(1.5),
+        "ints": {k: torch.ones(2, dtype=k) for k in (torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64, torch.float64)},
+    }
+    for what, value in values.items():
+        keep(f"torch-{what}.pt", what, saved(lambda f: torch.save(value, f)), ["torch"])
+        keep(f"torch-{what}-legacy.pth", what + ", before 1.6", saved(lambda f: torch.save(value, f, _use_new_zipfile_serialization=False)), ["torch"])
+    for module in (net, nn.Conv2d(1, 2, 3), nn.LSTM(3, 4), nn.TransformerEncoderLayer(8, 2, 8), nn.BatchNorm1d(3), nn.Embedding(4, 3), nn.Dropout(0.1), nn.GRU(2, 2)):
+        what = type(module).__name__
+        keep(f"torch-module-{what}.pt", "the module " + what, saved(lambda f: torch.save(module, f)), ["torch"])
+    for name, cls in vars(nn).items():
+        if isinstance(cls, type) and issubclass(cls, nn.Module) and cls.__module__.startswith("torch.nn.modules."):
+            names.add(cls.__module__ + " " + cls.__name__)
+
+
+def with_safetensors():
+    import numpy as np
+    from safetensors.numpy import save
+    values = {"two": {"a": np.ones((2, 3), "f4"), "b": np.arange(4)}, "one": {"w": np.zeros((3,), "f2")}, "empty": {}, "zero": {"z": np.zeros((0, 2), "f4")}}
+    for what, value in values.items():
+        for meta in (None, {"format": "np"}):
+            if meta and not value:
+                continue  # version 0.4 writes no JSON then
+            keep(f"{what}-{'meta' if meta else 'bare'}.safetensors", what, save(value, meta), ["safetensors"])
+
+
+def with_gguf():
+    import tempfile
+
+    import gguf
+    import numpy as np
+    for arch in ("llama", "gpt2"):
+        with tempfile.TemporaryDirectory() as d:
+            path = os.path.join(d, "m.gguf")
+            w = gguf.GGUFWriter(path, arch)
+            w.add_block_count(1)
+            w.add_context_length(32)
+            w.add_token_list([b"a", b"b"])
+            w.add_chat_template("{% for m in messages %}{{ m['content'] }}{% endfor %}")
+            w.add_tensor("a", np.ones((4, 8), np.float32))
+            w.add_tensor("b", np.ones((32,), np.float16))
+            w.write_header_to_file()
+            w.write_kv_data_to_file()
+            w.write_tensors_to_file()
+            w.close()
+            with open(path, "rb") as f:
+                keep(f"{arch}.gguf", arch, f.read(), ["gguf"])
+
+
+def main():
+    for part in (plain, with_numpy, with_joblib, with_scipy, with_pandas, with_sklearn, with_torch, with_safetensors, with_gguf):
+        try:
+            part()
+        except ImportError as err:
+            print(f"{NAME}: {part.__name__}: {err}", file=sys.stderr)
+    if NAMES:
+        wanted = {n for n in names if n.split(" ")[0].split(".")[0] in ("sklearn", "scipy", "pandas", "torch", "joblib", "_loss")}
+        with open(NAMES, "a") as f:
+            f.writelines(n + "\n" for n in sorted(wanted))
+
+
+main()
