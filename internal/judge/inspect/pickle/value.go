@@ -73,9 +73,6 @@ func (v value) get(key string) (value, bool) {
 	return value{}, false
 }
 
-// is reports whether a value is the imported name.
-func (v value) is(g global) bool { return v.kind == callee && v.g == g }
-
 // made reports whether a value was made by calling one of the names.
 func (v value) made(by ...global) bool {
 	if v.kind != product {
