@@ -7,6 +7,7 @@ estimators pickle under are added to that file.
 """
 import datetime
 import hashlib
+import importlib
 import importlib.metadata
 import inspect
 import io
@@ -14,6 +15,7 @@ import json
 import os
 import pickle
 import pickletools
+import pkgutil
 import sys
 import warnings
 from collections import Counter, OrderedDict, defaultdict, deque
@@ -216,9 +218,10 @@ def with_torch():
     for module in (net, nn.Conv2d(1, 2, 3), nn.LSTM(3, 4), nn.TransformerEncoderLayer(8, 2, 8), nn.BatchNorm1d(3), nn.Embedding(4, 3), nn.Dropout(0.1), nn.GRU(2, 2)):
         what = type(module).__name__
         keep(f"torch-module-{what}.pt", "the module " + what, saved(lambda f: torch.save(module, f)), ["torch"])
-    for name, cls in vars(nn).items():
-        if isinstance(cls, type) and issubclass(cls, nn.Module) and cls.__module__.startswith("torch.nn.modules."):
-            names.add(cls.__module__ + " " + cls.__name__)
+    for _, part, _ in pkgutil.iter_modules(nn.modules.__path__):
+        for cls in vars(importlib.import_module("torch.nn.modules." + part)).values():
+            if isinstance(cls, type) and issubclass(cls, nn.Module) and cls.__module__.startswith("torch.nn.modules."):
+                names.add(cls.__module__ + " " + cls.__name__)
 
 
 def with_safetensors():

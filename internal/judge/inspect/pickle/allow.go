@@ -154,6 +154,11 @@ func torchUse(g global) use {
 		if g.name == "Parameter" || g.name == "Buffer" {
 			return class
 		}
+	case "torch.nn.functional", "torch._C._nn":
+		switch g.name {
+		case "relu", "relu6", "gelu", "silu", "elu", "selu", "celu", "leaky_relu", "mish", "tanh", "sigmoid", "softmax", "log_softmax", "softplus", "hardtanh":
+			return constant // what a layer activates with
+		}
 	case "torch.serialization":
 		if g.name == "_get_layout" {
 			return function
