@@ -169,8 +169,9 @@ func (a *App) AddReceiptCode(ctx context.Context, code string) (out crossing.Tol
 // Inspect runs the scanners over a shipment.
 func (a *App) Inspect(ctx context.Context, id string) (out crossing.Judged, err error) {
 	err = a.change(ctx, "inspect", func(s *site.Site, by site.Actor) error {
-		out, err = crossing.Inspect(ctx, s, by, id, a.inspector(), a.Progress)
-		return err
+		in, done := a.inspector()
+		out, err = crossing.Inspect(ctx, s, by, id, in, a.Progress)
+		return errors.Join(err, done())
 	})
 	return out, err
 }

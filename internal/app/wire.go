@@ -15,12 +15,6 @@ import (
 	"enisle/internal/ecosystem/pypi"
 	"enisle/internal/infer/engine/llamacpp"
 	"enisle/internal/infer/engine/llamacpp/worker"
-	"enisle/internal/judge/inspect"
-	"enisle/internal/judge/inspect/archive"
-	"enisle/internal/judge/inspect/gguf"
-	"enisle/internal/judge/inspect/pickle"
-	"enisle/internal/judge/inspect/safetensors"
-	"enisle/internal/judge/inspect/wheel"
 	"enisle/internal/sandbox"
 	"enisle/internal/site"
 	"enisle/internal/site/token"
@@ -35,6 +29,11 @@ func Hidden(ctx context.Context, args []string) (done bool, err error) {
 	switch args[0] {
 	case sandbox.Verb:
 		return true, fmt.Errorf("confine: %w", errors.Join(sandbox.Enter(args[1:]), errors.New("the program was not started")))
+	case inspectVerb:
+		if err := inspectConfined(ctx); err != nil {
+			return true, fmt.Errorf("%s: %w", inspectVerb, err)
+		}
+		return true, nil
 	case llamacpp.Verb:
 		return true, worker.Run(ctx, args[1:])
 	}
@@ -73,9 +72,4 @@ func (a *App) collector(ctx context.Context, s *site.Site, req crossing.Request)
 		return nil, nil, errors.Join(err, done())
 	}
 	return &crossing.Collector{Site: s, Ecosystems: a.ecosystems(run, client), Fetch: client, Members: members.Reader{}, Progress: a.Progress, Hidden: hidden}, done, nil
-}
-
-// inspector builds the scanners, in the order in which findings are made.
-func (a *App) inspector() crossing.Inspector {
-	return &inspect.Runner{Scanners: []inspect.Scanner{archive.New(), wheel.New(), pickle.New(), gguf.New(), safetensors.New()}}
 }

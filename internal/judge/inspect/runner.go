@@ -50,6 +50,18 @@ func (l Limits) filled() Limits {
 type Runner struct {
 	Scanners []Scanner
 	Limits   Limits
+	// Elsewhere judges one file in the place of File, such as in a process that
+	// can do nothing else; nil means here. An error of it counts as a refusal of
+	// the file, unless ctx has ended.
+	Elsewhere func(ctx context.Context, ref artifact.Ref, f artifact.File, b Blob) (Part, error)
+}
+
+// Part is what the scanners say of one file.
+type Part struct {
+	Findings []Finding `json:"findings"`
+	Facts    []Fact    `json:"facts"`
+	Members  int       `json:"members"`
+	Bytes    int64     `json:"bytes"`
 }
 
 // headSize is how much of a file's beginning a scanner is shown, in bytes.
@@ -101,28 +113,50 @@ func (r *Runner) file(ctx context.Context, rep *Report, a artifact.Artifact, f a
 		return err
 	}
 	defer func() { err = errors.Join(err, b.Close()) }()
+	var p Part
+	if r.Elsewhere == nil {
+		p, err = r.File(ctx, a.Ref, f, b, done)
+	} else if p, err = r.Elsewhere(ctx, a.Ref, f, b); err != nil && ctx.Err() == nil {
+		w := walk{report: &p, ref: a.Ref}
+		w.add("confined", "unread", Refuse, f.Path, "could not be judged: "+err.Error())
+		err = nil
+	} else {
+		done(f.Size)
+	}
+	if err != nil {
+		return errors.Join(ctx.Err(), err)
+	}
 	rep.Files++
-	w := &walk{runner: r, report: rep, artifact: a, limits: r.Limits.filled()}
+	rep.Members += p.Members
+	rep.Bytes += p.Bytes
+	rep.Findings = append(rep.Findings, p.Findings...)
+	rep.Facts = append(rep.Facts, p.Facts...)
+	return ctx.Err()
+}
+
+// File reads one file of an artifact and runs the scanners over it.
+func (r *Runner) File(ctx context.Context, ref artifact.Ref, f artifact.File, b Blob, done func(int64)) (p Part, err error) {
+	w := &walk{runner: r, report: &p, ref: ref, limits: r.Limits.filled()}
 	w.budget = max(w.limits.Total, f.Size*w.limits.Ratio)
-	s := Subject{Ref: a.Ref, Path: f.Path, Size: b.Size(), ReaderAt: b}
+	s := Subject{Ref: ref, Path: f.Path, Size: b.Size(), ReaderAt: b}
 	if err := w.digest(ctx, s, f, done); err != nil {
-		return err
+		return p, err
 	}
 	limited, cancel := context.WithTimeout(ctx, w.limits.Time)
 	defer cancel()
 	wanted := w.scan(limited, s)
 	w.expected(s, wanted)
-	return ctx.Err()
+	return p, ctx.Err()
 }
 
 // walk is the inspection of one file and of all its members.
 type walk struct {
-	runner   *Runner
-	report   *Report
-	artifact artifact.Artifact
-	limits   Limits
-	budget   int64 // bytes of members that may still be looked at
-	members  int
+	runner  *Runner
+	report  *Part
+	ref     artifact.Ref
+	limits  Limits
+	budget  int64 // bytes of members that may still be looked at
+	members int
 }
 
 func (w *walk) add(scanner, rule string, sev Severity, file, detail string) {
@@ -130,7 +164,7 @@ func (w *walk) add(scanner, rule string, sev Severity, file, detail string) {
 		detail = detail[:300] + "…"
 	}
 	w.report.Findings = append(w.report.Findings, Finding{
-		Scanner: scanner, Rule: rule, Severity: sev, Artifact: w.artifact.Ref.String(), File: plain.Line(file), Detail: plain.Line(detail),
+		Scanner: scanner, Rule: rule, Severity: sev, Artifact: w.ref.String(), File: plain.Line(file), Detail: plain.Line(detail),
 	})
 }
 
@@ -199,7 +233,7 @@ func (w *walk) expected(s Subject, wanted int) {
 	if wanted > 0 {
 		return
 	}
-	switch w.artifact.Ref.Kind {
+	switch w.ref.Kind {
 	case "pypi", "npm":
 		w.add("kind", "unknown-package", Refuse, s.Path, "no scanner knows this kind of package")
 	case "model":
