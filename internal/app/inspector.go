@@ -20,6 +20,7 @@ import (
 	"enisle/internal/judge/inspect/gguf"
 	"enisle/internal/judge/inspect/pickle"
 	"enisle/internal/judge/inspect/safetensors"
+	"enisle/internal/judge/inspect/template"
 	"enisle/internal/judge/inspect/wheel"
 	"enisle/internal/sandbox"
 )
@@ -41,7 +42,7 @@ const (
 
 // scanners are all of them, in the order in which findings are made.
 func scanners() []inspect.Scanner {
-	return []inspect.Scanner{archive.New(), wheel.New(), pickle.New(), gguf.New(), safetensors.New()}
+	return []inspect.Scanner{archive.New(), wheel.New(), pickle.New(), gguf.New(), safetensors.New(), template.New()}
 }
 
 // inspector builds what inspects: the scanners, in a child. done ends the child.

@@ -73,6 +73,16 @@ func (e *env) showReview(r crossing.Review) {
 	for _, g := range r.Gone {
 		e.print("gone       %s", g)
 	}
+	for _, t := range r.Templates {
+		word := "TEMPLATE   %s %s: %s is not what is served:"
+		if t.New {
+			word = "TEMPLATE   %s %s: %s is new:"
+		}
+		e.print(word, t.Artifact, t.File, t.Name)
+		for _, line := range strings.Split(strings.TrimSpace(t.Diff), "\n") {
+			e.print("  | %s", line)
+		}
+	}
 	rep := r.Judged.Report
 	e.print("report     %s of %s: %d refuse, %d warn, %d info", r.Judged.Digest.Short(), rep.Made.Format("2006-01-02 15:04"),
 		len(rep.Of(inspect.Refuse)), len(rep.Of(inspect.Warn)), len(rep.Of(inspect.Info)))

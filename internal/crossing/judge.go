@@ -199,7 +199,8 @@ type Review struct {
 	New       []artifact.Artifact `json:"new"`     // not in the channel's release
 	Changed   []artifact.Artifact `json:"changed"` // in it with other content
 	Same      int                 `json:"same"`
-	Gone      []string            `json:"gone"` // in the release under this request, not in this shipment
+	Gone      []string            `json:"gone"`      // in the release under this request, not in this shipment
+	Templates []TemplateChange    `json:"templates"` // chat templates that are new or changed
 	Judged    Judged              `json:"judged"`
 	Subject   Subject             `json:"subject"`
 	Sign      artifact.Digest     `json:"sign"` // digest of Subject
@@ -228,6 +229,13 @@ func ReviewShipment(ctx context.Context, s *site.Site, id, channel string) (Revi
 		return out, err
 	}
 	if out.Judged.Decision, err = decideContent(ctx, s, row, out.Judged.Report); err != nil {
+		return out, err
+	}
+	now, err := ServedBy(ctx, s, channel)
+	if err != nil && !errors.Is(err, ErrNoRelease) {
+		return out, err
+	}
+	if out.Templates, err = templates(ctx, s, out.Judged.Report, now); err != nil {
 		return out, err
 	}
 	out.Subject = subjectOf(s, row, out.Judged.Digest, out.Judged.Decision, channel)

@@ -392,8 +392,8 @@ func TestGGUF(t *testing.T) {
 		}
 	}
 	rep := judge(t, artifact.Ref{Kind: "model", Name: "m"}, "m.gguf", add(text("tokenizer.chat_template", "{{ ''.__class__ }}")))
-	if warn := rep.Of(inspect.Warn); len(warn) != 1 || warn[0].Rule != "template-reach" {
-		t.Errorf("a template that reaches out: %+v", warn)
+	if found := rep.Of(inspect.Refuse); len(found) != 1 || found[0].Rule != "template-reach" {
+		t.Errorf("a template that reaches out: %+v", found)
 	}
 }
 

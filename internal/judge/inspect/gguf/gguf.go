@@ -5,14 +5,12 @@ package gguf
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"path"
 	"slices"
-	"strings"
 
 	"enisle/internal/judge/inspect"
+	"enisle/internal/judge/inspect/template"
 	"enisle/internal/model/gguf"
 )
 
@@ -28,9 +26,7 @@ func New() Scanner { return Scanner{} }
 func (Scanner) Name() string { return "gguf" }
 
 // Version changes when verdicts may.
-func (Scanner) Version() string { return "1" }
-
-const maxTemplate = 1 << 20 // bytes of a chat template
+func (Scanner) Version() string { return "2" }
 
 // Wants takes files that begin as GGUF, or are called so.
 func (Scanner) Wants(s inspect.Subject) bool {
@@ -56,8 +52,7 @@ func (Scanner) Scan(ctx context.Context, s inspect.Subject, run inspect.Run) err
 	return nil
 }
 
-// templates reports every chat template: what it is, and what in it reaches
-// beyond the conversation.
+// templates judges every chat template of the file.
 func templates(h *gguf.Header, run inspect.Run) {
 	keys := make([]string, 0, len(h.Templates))
 	for k := range h.Templates {
@@ -65,18 +60,6 @@ func templates(h *gguf.Header, run inspect.Run) {
 	}
 	slices.Sort(keys)
 	for _, k := range keys {
-		t := h.Templates[k]
-		if len(t) > maxTemplate {
-			run.Report("template", inspect.Refuse, fmt.Sprintf("%s has %d bytes", k, len(t)))
-			continue
-		}
-		sum := sha256.Sum256([]byte(t))
-		run.Report("template", inspect.Info, fmt.Sprintf("%s: %d bytes, sha256 %s", k, len(t), hex.EncodeToString(sum[:])))
-		for _, bad := range []string{"__", "{% import", "{%- import", "|attr", "getattr", "globals", "builtins", "subprocess", "popen", "eval("} {
-			if strings.Contains(t, bad) {
-				run.Report("template-reach", inspect.Warn, fmt.Sprintf("%s mentions %q: read it before you approve", k, bad))
-				break
-			}
-		}
+		template.Judge(run, k, h.Templates[k])
 	}
 }
