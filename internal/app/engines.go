@@ -27,7 +27,7 @@ type engines struct {
 	log  *slog.Logger
 
 	mu      sync.Mutex
-	number  int64                     // of the release that is followed; guarded by mu, like the rest
+	view    crossing.View             // that is followed; guarded by mu, like the rest
 	running map[string]*runningEngine // by manifests of engine and model
 	wanted  []string
 	lastErr error
@@ -57,7 +57,7 @@ func (e *engines) follow(ctx context.Context) {
 }
 
 func (e *engines) refresh(ctx context.Context) error {
-	number, err := crossing.ChannelNumber(ctx, e.site, "stable")
+	view, err := crossing.ChannelView(ctx, e.site, "stable")
 	if errors.Is(err, crossing.ErrNoRelease) {
 		return nil
 	}
@@ -65,7 +65,7 @@ func (e *engines) refresh(ctx context.Context) error {
 		return err
 	}
 	e.mu.Lock()
-	same := number == e.number && e.lastErr == nil
+	same := view == e.view && e.lastErr == nil
 	e.mu.Unlock()
 	if same {
 		return nil
@@ -77,7 +77,7 @@ func (e *engines) refresh(ctx context.Context) error {
 	err = e.reconcile(ctx, &v)
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.number, e.lastErr = v.Number(), err
+	e.view, e.lastErr = v.View(), err
 	return err
 }
 
@@ -212,7 +212,7 @@ func (e *engines) ready(context.Context) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	switch {
-	case e.number == 0 && e.lastErr == nil:
+	case e.view.Release == 0 && e.lastErr == nil:
 		return errors.New("nothing was released yet, or its engines are starting")
 	case e.lastErr != nil:
 		return e.lastErr
@@ -225,7 +225,7 @@ func (e *engines) ready(context.Context) error {
 func (e *engines) release() string {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return strconv.FormatInt(e.number, 10)
+	return strconv.FormatInt(e.view.Release, 10)
 }
 
 func (e *engines) close() (err error) {

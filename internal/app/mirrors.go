@@ -45,7 +45,7 @@ func (m *mirrors) Channel(ctx context.Context, name string) (http.Handler, error
 	if err := crossing.CheckChannel(name); err != nil {
 		return nil, missing{err}
 	}
-	number, err := crossing.ChannelNumber(ctx, m.site, name)
+	view, err := crossing.ChannelView(ctx, m.site, name)
 	if err != nil {
 		if errors.Is(err, crossing.ErrNoRelease) {
 			return nil, missing{err}
@@ -54,7 +54,7 @@ func (m *mirrors) Channel(ctx context.Context, name string) (http.Handler, error
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if cur, ok := m.current[name]; ok && cur.served.Number() == number {
+	if cur, ok := m.current[name]; ok && cur.served.View() == view {
 		return cur.handler, nil
 	}
 	v, err := crossing.ServedBy(ctx, m.site, name)

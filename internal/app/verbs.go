@@ -233,6 +233,21 @@ func (a *App) Release(ctx context.Context, id, channel string) (out crossing.Rel
 	return out, err
 }
 
+// Recall stops serving an artifact everywhere.
+func (a *App) Recall(ctx context.Context, ref, reason string) (out crossing.Recalled, err error) {
+	err = a.change(ctx, "recall", func(s *site.Site, by site.Actor) error {
+		out, err = crossing.Recall(ctx, s, by, ref, reason)
+		return err
+	})
+	return out, err
+}
+
+// Recalls lists what was recalled.
+func (a *App) Recalls(ctx context.Context) (out []state.Recall, err error) {
+	err = a.read(ctx, func(s *site.Site) error { out, err = crossing.Recalls(ctx, s); return err })
+	return out, err
+}
+
 // Rollback flips a channel back.
 func (a *App) Rollback(ctx context.Context, channel string, to int64) (out crossing.Released, err error) {
 	err = a.change(ctx, "rollback", func(s *site.Site, by site.Actor) error {

@@ -74,7 +74,7 @@ func Release(ctx context.Context, s *site.Site, by site.Actor, id, channel strin
 
 // mayRelease judges everything again.
 func mayRelease(ctx context.Context, s *site.Site, by site.Actor, row arrived, channel string) error {
-	if err := row.wasRejected(); err != nil {
+	if err := errors.Join(row.wasRejected(), notRecalled(ctx, s, row)); err != nil {
 		return err
 	}
 	pol, err := policy.Parse(s.Policy)

@@ -28,22 +28,33 @@ type Served struct {
 	byRequest map[string][]artifact.Artifact
 	blobs     map[artifact.Digest]bool
 	held      *store.Blobs
+	recalls   int64 // how many contents were recalled when it was read
 }
+
+// View names what a channel serves: a release, less what was recalled. When it
+// changes, so does what is served.
+type View struct{ Release, Recalls int64 }
 
 var _ ecosystem.Release = (*Served)(nil)
 
 // ServedBy returns the release a channel points at; ErrNoRelease if none.
 func ServedBy(ctx context.Context, s *site.Site, channel string) (Served, error) {
 	var row state.Release
+	var recalled []state.Recall
 	ok := false
-	err := s.State.View(ctx, func(tx *state.Tx) (err error) { row, ok, err = tx.Channel(channel); return err })
+	err := s.State.View(ctx, func(tx *state.Tx) (err error) {
+		if row, ok, err = tx.Channel(channel); err == nil {
+			recalled, err = tx.Recalls()
+		}
+		return err
+	})
 	if err != nil {
 		return Served{}, err
 	}
 	if !ok {
 		return Served{}, noRelease(channel)
 	}
-	return served(s, row)
+	return served(s, row, recalled)
 }
 
 func servedNumber(ctx context.Context, s *site.Site, number int64) (Served, error) {
@@ -56,11 +67,16 @@ func servedNumber(ctx context.Context, s *site.Site, number int64) (Served, erro
 	if err != nil {
 		return Served{}, err
 	}
-	return served(s, row)
+	return served(s, row, nil)
 }
 
-func served(s *site.Site, row state.Release) (Served, error) {
-	out := Served{digest: row.Digest, byRequest: map[string][]artifact.Artifact{}, blobs: map[artifact.Digest]bool{}, held: s.Held}
+// served reads a release, and leaves out what was recalled.
+func served(s *site.Site, row state.Release, recalled []state.Recall) (Served, error) {
+	gone := map[state.Recall]bool{}
+	for _, r := range recalled {
+		gone[state.Recall{Ref: r.Ref, Manifest: r.Manifest}] = true
+	}
+	out := Served{recalls: int64(len(recalled)), digest: row.Digest, byRequest: map[string][]artifact.Artifact{}, blobs: map[artifact.Digest]bool{}, held: s.Held}
 	doc, err := s.Held.ReadSmall(row.Digest, release.MaxSize)
 	if err == nil {
 		out.release, err = release.Decode(doc)
@@ -76,8 +92,11 @@ func served(s *site.Site, row state.Release) (Served, error) {
 		if err != nil {
 			return out, fmt.Errorf("release %d: %w", row.Number, err)
 		}
-		out.byRequest[q.Name] = got.artifacts
-		for _, a := range got.artifacts {
+		kept := slices.DeleteFunc(got.artifacts, func(a artifact.Artifact) bool {
+			return gone[state.Recall{Ref: a.Ref.String(), Manifest: a.Manifest}]
+		})
+		out.byRequest[q.Name] = kept
+		for _, a := range kept {
 			if slices.ContainsFunc(out.artifacts, func(b artifact.Artifact) bool { return a.Ref == b.Ref }) {
 				continue
 			}
@@ -92,6 +111,9 @@ func served(s *site.Site, row state.Release) (Served, error) {
 
 // Digest names the release.
 func (v *Served) Digest() artifact.Digest { return v.digest }
+
+// View is what this is, to be compared with what the channel serves later.
+func (v *Served) View() View { return View{v.release.Number, v.recalls} }
 
 // Number is the release's number.
 func (v *Served) Number() int64 { return v.release.Number }
@@ -191,18 +213,21 @@ func (v *Served) OpenFile(d artifact.Digest) (*os.File, error) {
 	return b.File, nil
 }
 
-// ChannelNumber returns the number of the release a channel points at;
-// ErrNoRelease if none.
-func ChannelNumber(ctx context.Context, s *site.Site, channel string) (number int64, err error) {
+// ChannelView names what a channel serves now; ErrNoRelease if nothing.
+func ChannelView(ctx context.Context, s *site.Site, channel string) (v View, err error) {
 	err = s.State.View(ctx, func(tx *state.Tx) error {
 		row, ok, err := tx.Channel(channel)
 		if err == nil && !ok {
 			err = noRelease(channel)
 		}
-		number = row.Number
+		if err != nil {
+			return err
+		}
+		v.Release = row.Number
+		v.Recalls, err = tx.CountRecalls()
 		return err
 	})
-	return number, err
+	return v, err
 }
 
 func noRelease(channel string) error {

@@ -213,6 +213,37 @@ func (tx *Tx) Waivers(shipment string) (all []Waiver, err error) {
 	return all, err
 }
 
+// Recall is one content that is not served any more, whatever release holds it.
+type Recall struct {
+	Ref      string          `json:"ref"`
+	Manifest artifact.Digest `json:"manifest"`
+	Reason   string          `json:"reason"`
+	By       string          `json:"by"`
+	At       string          `json:"at"` // RFC 3339
+}
+
+// AddRecall keeps a recall; the first of a content stands.
+func (tx *Tx) AddRecall(r Recall) error {
+	return tx.exec("INSERT OR IGNORE INTO recalls (ref, manifest, reason, by, at) VALUES (?, ?, ?, ?, ?)", r.Ref, string(r.Manifest), r.Reason, r.By, r.At)
+}
+
+// Recalls returns every recall, oldest first.
+func (tx *Tx) Recalls() (all []Recall, err error) {
+	err = tx.each("SELECT ref, manifest, reason, by, at FROM recalls ORDER BY id", nil, func(scan func(...any) error) error {
+		var r Recall
+		err := scan(&r.Ref, (*string)(&r.Manifest), &r.Reason, &r.By, &r.At)
+		all = append(all, r)
+		return err
+	})
+	return all, err
+}
+
+// CountRecalls returns how many contents were recalled.
+func (tx *Tx) CountRecalls() (n int64, err error) {
+	_, err = tx.scan("SELECT count(*) FROM recalls", nil, &n)
+	return n, err
+}
+
 // Release is one immutable release; the blob Digest lists what is in it.
 type Release struct {
 	Number   int64

@@ -51,6 +51,10 @@ ALTER TABLE shipments DROP COLUMN frame;
 ALTER TABLE shipments ADD COLUMN marks TEXT NOT NULL DEFAULT '{}';
 `, `
 CREATE TABLE waivers (digest TEXT PRIMARY KEY, shipment TEXT NOT NULL, envelope BLOB NOT NULL) STRICT;
+`, `
+CREATE TABLE recalls (
+	id INTEGER PRIMARY KEY, ref TEXT NOT NULL, manifest TEXT NOT NULL, reason TEXT NOT NULL, by TEXT NOT NULL, at TEXT NOT NULL,
+	UNIQUE (ref, manifest)) STRICT;
 `}
 }
 

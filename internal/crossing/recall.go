@@ -1,0 +1,147 @@
+package crossing
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"enisle/internal/artifact"
+	"enisle/internal/fail"
+	"enisle/internal/site"
+	"enisle/internal/site/state"
+	"enisle/internal/site/trust"
+)
+
+// Recalled says what a recall took away.
+type Recalled struct {
+	Ref       string   `json:"ref"`
+	Reason    string   `json:"reason"`
+	By        string   `json:"by"`
+	At        string   `json:"at"`
+	Shipments []string `json:"shipments"` // that brought it
+	Releases  []int64  `json:"releases"`  // that hold it
+	Channels  []string `json:"channels"`  // that served it until now
+}
+
+// Recall stops serving exactly what is known here under a reference, everywhere
+// and at once, and keeps it from being released again. Other content under the
+// same reference, a corrected version, is not recalled. One approver, officer or
+// admin is enough: it takes away, and never adds.
+func Recall(ctx context.Context, s *site.Site, by site.Actor, ref, reason string) (out Recalled, err error) {
+	if err := s.Require(trust.High); err != nil {
+		return out, err
+	}
+	if by.Key == nil {
+		return out, fail.As(fail.Usage, "give --as NAME --key FILE", errors.New("a recall is signed by a person"))
+	}
+	if _, err := s.Roots.Root().Holder(false, trust.Approver, trust.Officer, trust.Admin)(by.ID()); err != nil {
+		return out, fail.Refuse("let an approver, an officer or an admin recall it", err)
+	}
+	if len(strings.TrimSpace(reason)) < 5 || len(reason) > 2000 {
+		return out, fail.As(fail.Usage, "say why with --reason", errors.New("recall: the reason is too short, or longer than a page"))
+	}
+	out = Recalled{Ref: ref, Reason: reason, By: by.Name, At: s.Now().Format("2006-01-02T15:04:05Z07:00"), Shipments: []string{}, Releases: []int64{}, Channels: []string{}}
+	manifests, err := out.find(ctx, s)
+	if err != nil {
+		return out, err
+	}
+	if len(manifests) == 0 {
+		return out, fail.As(fail.Usage, "'enisle review ID' lists what a shipment brought", fmt.Errorf("there is no artifact %.120q at %s", ref, s.Identity.Name))
+	}
+	subject := map[string]string{"artifact": ref, "reason": reason, "channels": strings.Join(out.Channels, ",")}
+	err = s.Act(ctx, "recall", by, subject, func(ctx context.Context, intent int64) (map[string]string, error) {
+		return nil, s.State.Update(ctx, func(tx *state.Tx) error {
+			for _, m := range manifests {
+				if err := tx.AddRecall(state.Recall{Ref: ref, Manifest: m, Reason: reason, By: by.Name, At: out.At}); err != nil {
+					return err
+				}
+			}
+			return tx.SetEffect(intent, "recall of "+ref)
+		})
+	})
+	return out, err
+}
+
+// find looks for every content that is known under the reference, and where.
+func (r *Recalled) find(ctx context.Context, s *site.Site) (manifests []artifact.Digest, err error) {
+	rows, err := Shipments(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	for _, row := range rows {
+		if row.Status == state.Rejected {
+			continue
+		}
+		got, err := readSet(openAny(s), row.Content)
+		if err != nil {
+			return nil, fmt.Errorf("shipment %s: %w", row.ID, err)
+		}
+		for _, a := range got.artifacts {
+			if a.Ref.String() != r.Ref {
+				continue
+			}
+			r.Shipments = append(r.Shipments, row.ID)
+			if !slices.Contains(manifests, a.Manifest) {
+				manifests = append(manifests, a.Manifest)
+			}
+		}
+	}
+	return manifests, r.releases(ctx, s)
+}
+
+func (r *Recalled) releases(ctx context.Context, s *site.Site) error {
+	var last int64
+	if err := s.State.View(ctx, func(tx *state.Tx) (err error) { last, err = tx.LastRelease(); return err }); err != nil {
+		return err
+	}
+	holds := func(v Served) bool {
+		return slices.ContainsFunc(v.artifacts, func(a artifact.Artifact) bool { return a.Ref.String() == r.Ref })
+	}
+	for n := int64(1); n <= last; n++ {
+		v, err := servedNumber(ctx, s, n)
+		if err != nil {
+			return err
+		}
+		if holds(v) {
+			r.Releases = append(r.Releases, n)
+		}
+	}
+	for _, c := range Channels() {
+		v, err := ServedBy(ctx, s, c)
+		if err != nil && !errors.Is(err, ErrNoRelease) {
+			return err
+		}
+		if err == nil && holds(v) {
+			r.Channels = append(r.Channels, c)
+		}
+	}
+	return nil
+}
+
+// Recalls lists what was recalled, oldest first.
+func Recalls(ctx context.Context, s *site.Site) (all []state.Recall, err error) {
+	err = s.State.View(ctx, func(tx *state.Tx) (err error) { all, err = tx.Recalls(); return err })
+	return all, err
+}
+
+// notRecalled refuses a shipment that holds what was recalled.
+func notRecalled(ctx context.Context, s *site.Site, row arrived) error {
+	all, err := Recalls(ctx, s)
+	if err != nil || len(all) == 0 {
+		return err
+	}
+	got, err := readSet(openAny(s), row.Content)
+	if err != nil {
+		return err
+	}
+	for _, a := range got.artifacts {
+		for _, r := range all {
+			if r.Ref == a.Ref.String() && r.Manifest == a.Manifest {
+				return fail.Refuse("bring a corrected version", fmt.Errorf("%s was recalled by %s: %s", r.Ref, r.By, r.Reason))
+			}
+		}
+	}
+	return nil
+}
