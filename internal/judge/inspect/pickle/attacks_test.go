@@ -5,8 +5,13 @@ import (
 	"compress/zlib"
 	"encoding/binary"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+
+	"enisle/internal/artifact"
+	"enisle/internal/judge/inspect"
 )
 
 // short is a string of protocol 4.
@@ -157,5 +162,36 @@ func TestManyValuesStayWithinBounds(t *testing.T) {
 	b.WriteString("e.")
 	if found := judge(t, "a.pkl", []byte(b.String())); len(found) > 0 {
 		t.Errorf("%+v", found)
+	}
+}
+
+// BenchmarkTensors reads a pickle of 16 GB of bytes, of which only the opcodes are
+// on disk; what is skipped is counted as read.
+func BenchmarkTensors(b *testing.B) {
+	f, err := os.Create(filepath.Join(b.TempDir(), "m.pkl"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer func() { _ = f.Close() }()
+	const each, count = 64 << 20, 256
+	at := int64(0)
+	put := func(s string) {
+		if _, err := f.WriteAt([]byte(s), at); err != nil {
+			b.Fatal(err)
+		}
+		at += int64(len(s))
+	}
+	put("\x80\x04](")
+	for range count {
+		put("\x8e" + string(binary.LittleEndian.AppendUint64(nil, each)))
+		at += each
+	}
+	put("e.")
+	b.SetBytes(at)
+	s := inspect.Subject{Ref: artifact.Ref{Kind: "model", Name: "m"}, Path: "m.pkl", Size: at, ReaderAt: f, Head: []byte("\x80\x04]")}
+	for b.Loop() {
+		if err := New().Scan(b.Context(), s, sinkRun{}); err != nil {
+			b.Fatal(err)
+		}
 	}
 }
