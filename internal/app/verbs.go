@@ -188,6 +188,15 @@ func (a *App) Review(ctx context.Context, id, channel string) (out crossing.Revi
 	return out, err
 }
 
+// Evidence gathers everything about a shipment.
+func (a *App) Evidence(ctx context.Context, id, channel string) (out crossing.Evidence, err error) {
+	if err := crossing.CheckChannel(channel); err != nil {
+		return out, err
+	}
+	err = a.read(ctx, func(s *site.Site) error { out, err = crossing.GatherEvidence(ctx, s, id, channel); return err })
+	return out, err
+}
+
 // Decide signs one person's approval or rejection.
 func (a *App) Decide(ctx context.Context, id, decision string, opt crossing.ApproveOptions) (out crossing.Approved, err error) {
 	if err := crossing.CheckChannel(opt.Channel); err != nil {
