@@ -18,11 +18,15 @@ import (
 	"enisle/internal/judge/inspect"
 	"enisle/internal/judge/inspect/archive"
 	"enisle/internal/judge/inspect/gguf"
+	"enisle/internal/judge/inspect/packages"
 	"enisle/internal/judge/inspect/pickle"
 	"enisle/internal/judge/inspect/repo"
 	"enisle/internal/judge/inspect/safetensors"
+	"enisle/internal/judge/inspect/secrets"
 	"enisle/internal/judge/inspect/template"
+	"enisle/internal/judge/inspect/vulndb"
 	"enisle/internal/judge/inspect/wheel"
+	"enisle/internal/judge/vuln"
 	"enisle/internal/sandbox"
 )
 
@@ -43,25 +47,46 @@ const (
 
 // scanners are all of them, in the order in which findings are made.
 func scanners() []inspect.Scanner {
-	return []inspect.Scanner{archive.New(), wheel.New(), pickle.New(), gguf.New(), safetensors.New(), template.New(), repo.New()}
+	return []inspect.Scanner{
+		archive.New(), wheel.New(), pickle.New(), gguf.New(), safetensors.New(), template.New(), repo.New(),
+		packages.New(), secrets.New(), vulndb.New(),
+	}
 }
 
 // inspector builds what inspects: the scanners, in a child. done ends the child.
 func (a *App) inspector() (_ crossing.Inspector, done func() error) {
 	c := &confined{limits: inspect.Limits{Time: 10 * time.Minute}}
-	return &inspect.Runner{Scanners: scanners(), Limits: c.limits, Elsewhere: c.file}, c.end
+	return inspector{&inspect.Runner{Scanners: scanners(), Limits: c.limits, Elsewhere: c.file}, c}, c.end
 }
 
+// inspector is the scanners, and what looks things up for them.
+type inspector struct {
+	*inspect.Runner
+	child *confined
+}
+
+// inspectOrder is handed over with one file. Of its parts, exactly one is set.
 type inspectOrder struct {
+	Inspect *inspectFile     `json:"inspect,omitempty"` // judge the file
+	Lookup  []vuln.Component `json:"lookup,omitempty"`  // in the file, which is vulnerability data
+	Build   string           `json:"build,omitempty"`   // make vulnerability data of this ecosystem out of the file, an export
+}
+
+type inspectFile struct {
 	Ref    artifact.Ref   `json:"ref"`
 	File   artifact.File  `json:"file"`
 	Limits inspect.Limits `json:"limits"`
 }
 
 type inspectAnswer struct {
-	Part  inspect.Part `json:"part"`
+	Part  inspect.Part `json:"part,omitzero"`
+	Head  vuln.Head    `json:"head,omitzero"`
+	Found []vuln.Found `json:"found,omitempty"`
 	Error string       `json:"error,omitempty"`
 }
+
+// built is the name of what a child makes, in its directory.
+const built = "built"
 
 // confined is the child, started when it is needed.
 type confined struct {
@@ -82,35 +107,40 @@ func (c *confined) file(ctx context.Context, ref artifact.Ref, f artifact.File, 
 	if !ok {
 		return p, errors.New("it is no file that can be handed over")
 	}
+	answer, err := c.ask(ctx, inspectOrder{Inspect: &inspectFile{ref, f, c.limits}}, handle)
+	return answer.Part, err
+}
+
+// ask hands a file over and waits for the answer.
+func (c *confined) ask(ctx context.Context, what inspectOrder, handle syscall.Conn) (answer inspectAnswer, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.cmd == nil {
 		if err := c.start(); err != nil {
-			return p, err
+			return answer, err
 		}
 	}
-	order, err := json.Marshal(inspectOrder{ref, f, c.limits})
+	order, err := json.Marshal(what)
 	if err != nil {
-		return p, err
+		return answer, err
 	}
 	stop := context.AfterFunc(ctx, c.stop)
 	late := time.AfterFunc(c.limits.Time+inspectPatient, c.stop)
 	defer func() { stop(); late.Stop() }()
 	if err := c.control.Send(order, handle); err != nil {
-		return p, c.died(err)
+		return answer, c.died(err)
 	}
 	line, err := readAnswer(c.answers)
 	if err != nil {
-		return p, c.died(err)
+		return answer, c.died(err)
 	}
-	var answer inspectAnswer
 	if err := json.Unmarshal(line, &answer); err != nil {
-		return p, errors.Join(errors.New("the answer cannot be read"), err, c.bury())
+		return answer, errors.Join(errors.New("the answer cannot be read"), err, c.bury())
 	}
 	if answer.Error != "" {
 		err = errors.New(answer.Error)
 	}
-	return answer.Part, err
+	return answer, err
 }
 
 // died says how the child ended, and makes room for the next.
@@ -269,9 +299,15 @@ func judgeHanded(ctx context.Context, runner inspect.Runner, order []byte, f *os
 	if err == nil {
 		err = json.Unmarshal(order, &o)
 	}
-	if err == nil {
-		runner.Limits = o.Limits
-		out.Part, err = runner.File(ctx, o.Ref, o.File, handed{f, st.Size()}, func(int64) {})
+	switch {
+	case err != nil:
+	case o.Inspect != nil:
+		runner.Limits = o.Inspect.Limits
+		out.Part, err = runner.File(ctx, o.Inspect.Ref, o.Inspect.File, handed{f, st.Size()}, func(int64) {})
+	case o.Build != "":
+		out.Head, err = buildData(ctx, o.Build, handed{f, st.Size()})
+	default:
+		out.Head, out.Found, err = lookup(o.Lookup, handed{f, st.Size()})
 	}
 	if err != nil {
 		out.Error = err.Error()

@@ -176,6 +176,16 @@ func (a *App) Inspect(ctx context.Context, id string) (out crossing.Judged, err 
 	return out, err
 }
 
+// Rematch holds what was inspected before against the vulnerability data of now.
+func (a *App) Rematch(ctx context.Context, id string) (out crossing.Judged, err error) {
+	err = a.change(ctx, "inspect", func(s *site.Site, by site.Actor) error {
+		in, done := a.inspector()
+		out, err = crossing.Rematch(ctx, s, by, id, in)
+		return errors.Join(err, done())
+	})
+	return out, err
+}
+
 // Shipments lists what is at the island.
 func (a *App) Shipments(ctx context.Context) (out []state.Shipment, err error) {
 	err = a.read(ctx, func(s *site.Site) error { out, err = crossing.Shipments(ctx, s); return err })

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"enisle/internal/crossing"
 	"enisle/internal/ecosystem"
@@ -15,6 +16,7 @@ import (
 	"enisle/internal/ecosystem/pypi"
 	"enisle/internal/infer/engine/llamacpp"
 	"enisle/internal/infer/engine/llamacpp/worker"
+	"enisle/internal/judge/inspect"
 	"enisle/internal/sandbox"
 	"enisle/internal/site"
 	"enisle/internal/site/token"
@@ -71,5 +73,7 @@ func (a *App) collector(ctx context.Context, s *site.Site, req crossing.Request)
 	if err != nil {
 		return nil, nil, errors.Join(err, done())
 	}
-	return &crossing.Collector{Site: s, Ecosystems: a.ecosystems(run, client), Fetch: client, Members: members.Reader{}, Progress: a.Progress, Hidden: hidden}, done, nil
+	child := &confined{limits: inspect.Limits{Time: 10 * time.Minute}}
+	done = func() error { return errors.Join(child.end(), os.RemoveAll(work)) }
+	return &crossing.Collector{Site: s, Advisories: advisories{child}, Ecosystems: a.ecosystems(run, client), Fetch: client, Members: members.Reader{}, Progress: a.Progress, Hidden: hidden}, done, nil
 }

@@ -13,10 +13,10 @@ import (
 )
 
 func (e *env) inspect() *cobra.Command {
-	var all bool
+	var all, newData bool
 	c := &cobra.Command{
 		Use: "inspect [SHIPMENT|--all]", Short: "Run the scanners and print what they find; exit 3 if the policy would refuse", Args: cobra.MaximumNArgs(1),
-		Example: "  enisle -C high inspect outside-1-3f9a2c1b",
+		Example: "  enisle -C high inspect outside-1-3f9a2c1b\n  enisle -C high inspect --all --new-data   # after new vulnerability data was released",
 		RunE: func(c *cobra.Command, args []string) error {
 			ids := args
 			if len(ids) == 0 {
@@ -29,7 +29,11 @@ func (e *env) inspect() *cobra.Command {
 			var results []crossing.Judged
 			var refused error
 			for _, id := range ids {
-				j, err := e.app().Inspect(c.Context(), id)
+				again := e.app().Inspect
+				if newData {
+					again = e.app().Rematch
+				}
+				j, err := again(c.Context(), id)
 				if err != nil {
 					return err
 				}
@@ -47,6 +51,7 @@ func (e *env) inspect() *cobra.Command {
 			return errors.Join(refused, err)
 		},
 	}
+	c.Flags().BoolVar(&newData, "new-data", false, "read no file again: match what was found before against the vulnerability data of now")
 	c.Flags().BoolVar(&all, "all", false, "everything at the island, not only what waits in quarantine")
 	return c
 }

@@ -32,6 +32,7 @@ type Collector struct {
 	Site       *site.Site
 	Ecosystems []ecosystem.Ecosystem
 	Fetch      Fetcher
+	Advisories Advisories
 	Members    Members
 	Progress   Progress
 	// Hidden are paths besides the site that no resolver may read: keys.
@@ -153,7 +154,10 @@ func (c *collecting) all(ctx context.Context, lock Lock, d artifact.Digest) erro
 		if err := c.fetchAll(ctx, artifacts, c.sourcesFor(artifacts)); err != nil {
 			return err
 		}
-		artifacts, err := c.files(ctx, artifacts)
+		artifacts, err := c.vulndb(ctx, artifacts)
+		if err == nil {
+			artifacts, err = c.files(ctx, artifacts)
+		}
 		if err != nil {
 			return err
 		}
@@ -176,7 +180,7 @@ func (c *collecting) all(ctx context.Context, lock Lock, d artifact.Digest) erro
 
 // resolve asks each ecosystem's own client.
 func (c *collecting) resolve(ctx context.Context) ([]artifact.Artifact, error) {
-	known := map[string]bool{"files": true}
+	known := map[string]bool{"files": true, vulndbKind: true}
 	var all []artifact.Artifact
 	for _, eco := range c.Ecosystems {
 		known[eco.Name()] = true

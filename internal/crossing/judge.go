@@ -22,6 +22,17 @@ import (
 // Inspector runs every scanner over artifacts.
 type Inspector interface {
 	Inspect(ctx context.Context, artifacts []artifact.Artifact, open inspect.Open, done func(n int64)) (inspect.Report, error)
+	// Lookup matches the components that a report noted against vulnerability
+	// data, an artifact of the kind vulndb.
+	Lookup(ctx context.Context, r inspect.Report, data artifact.Artifact, open inspect.Open) (Looked, error)
+}
+
+// Looked is what was found in one set of vulnerability data.
+type Looked struct {
+	Findings   []inspect.Finding
+	Database   inspect.Database
+	Advisories map[string]int             // by ecosystem
+	Missing    map[string]inspect.Finding // ecosystems that components are of and the data has nothing about
 }
 
 // Judged is a report and what the policy says to it.
@@ -31,10 +42,41 @@ type Judged struct {
 	Decision policy.Decision `json:"decision"`
 }
 
-// Inspect runs the scanners over a shipment in quarantine and signs a report.
-// The report is immutable: inspecting again makes a new one, which voids the
-// approvals given to the old.
+// Inspect runs the scanners over a shipment and signs a report. The report is
+// immutable: inspecting again makes a new one, which voids the approvals given to
+// the old.
 func Inspect(ctx context.Context, s *site.Site, by site.Actor, id string, in Inspector, progress Progress) (Judged, error) {
+	return judgeAgain(ctx, s, by, id, func(ctx context.Context, row arrived, got set) (inspect.Report, error) {
+		r, err := in.Inspect(ctx, got.artifacts, openBlob(s), progress.start("inspecting", got.bytes()))
+		if err == nil {
+			err = lookUp(ctx, s, in, row, got, &r)
+		}
+		return r, err
+	})
+}
+
+// Rematch makes a new report out of the newest: what the scanners found stays, and
+// the components they noted are matched against the vulnerability data of now. No
+// file is read.
+func Rematch(ctx context.Context, s *site.Site, by site.Actor, id string, in Inspector) (Judged, error) {
+	return judgeAgain(ctx, s, by, id, func(ctx context.Context, row arrived, got set) (inspect.Report, error) {
+		r, _, err := currentReport(ctx, s, row)
+		if err != nil {
+			return r, err
+		}
+		r.Findings = slices.DeleteFunc(r.Findings, func(f inspect.Finding) bool {
+			return f.Scanner == vulnScanner || f.Scanner == vulndbKind && f.File == ""
+		})
+		r.Databases = []inspect.Database{}
+		return r, lookUp(ctx, s, in, row, got, &r)
+	})
+}
+
+// vulnScanner is whose findings are made anew when there is new vulnerability data.
+const vulnScanner = "vuln"
+
+// judgeAgain makes and keeps a report.
+func judgeAgain(ctx context.Context, s *site.Site, by site.Actor, id string, report func(context.Context, arrived, set) (inspect.Report, error)) (Judged, error) {
 	var out Judged
 	row, err := findShipment(ctx, s, id)
 	if err != nil {
@@ -46,9 +88,7 @@ func Inspect(ctx context.Context, s *site.Site, by site.Actor, id string, in Ins
 	}
 	subject := map[string]string{"shipment": row.ID, "content": string(row.Content)}
 	err = s.Act(ctx, "inspect", by, subject, func(ctx context.Context, intent int64) (map[string]string, error) {
-		open := openAny(s)
-		r, err := in.Inspect(ctx, got.artifacts, func(d artifact.Digest) (inspect.Blob, error) { return open(d) },
-			progress.start("inspecting", got.bytes()))
+		r, err := report(ctx, row, got)
 		if err != nil {
 			return nil, err
 		}

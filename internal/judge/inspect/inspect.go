@@ -109,6 +109,13 @@ type Scanner interface {
 	Scan(ctx context.Context, s Subject, run Run) error
 }
 
+// Beside is a Scanner that looks at content of any kind for one thing beside others.
+// That it wants a file does not mean that anybody knows what the file is.
+type Beside interface {
+	Scanner
+	Beside()
+}
+
 // Blob is an open blob to inspect. Size is in bytes.
 type Blob interface {
 	io.ReaderAt

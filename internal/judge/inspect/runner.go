@@ -191,7 +191,7 @@ func (w *walk) digest(ctx context.Context, s Subject, f artifact.File, done func
 	return nil
 }
 
-// scan runs every scanner that wants the subject and reports how many did.
+// scan runs every scanner that wants the subject and reports how many know it.
 func (w *walk) scan(ctx context.Context, s Subject) (wanted int) {
 	if s.Head == nil {
 		head := make([]byte, min(headSize, s.Size))
@@ -206,7 +206,9 @@ func (w *walk) scan(ctx context.Context, s Subject) (wanted int) {
 		if !sc.Wants(s) {
 			continue
 		}
-		wanted++
+		if _, beside := sc.(Beside); !beside {
+			wanted++
+		}
 		if err := w.one(ctx, sc, s); err != nil {
 			w.add(sc.Name(), "unread", Refuse, s.Path, "could not be judged: "+err.Error())
 		}
@@ -234,7 +236,7 @@ func (w *walk) expected(s Subject, wanted int) {
 		return
 	}
 	switch w.ref.Kind {
-	case "pypi", "npm":
+	case "pypi", "npm", "gomod", "cargo", "maven", "debian", "oci", "vulndb":
 		w.add("kind", "unknown-package", Refuse, s.Path, "no scanner knows this kind of package")
 	case "model":
 		if !plainText(s) {

@@ -235,7 +235,10 @@ func (f facts) whole() map[string]any {
 	r := f.c.Report
 	data := map[string]int64{}
 	for _, d := range r.Databases {
-		data[d.Name] = ageIn(f.c.Now, d.Dated)
+		// Of two that were asked, both count, and the younger says how old what is known is.
+		if age, twice := data[d.Name]; !twice || ageIn(f.c.Now, d.Dated) < age {
+			data[d.Name] = ageIn(f.c.Now, d.Dated)
+		}
 	}
 	scanners := []string{}
 	for _, s := range r.Scanners {
