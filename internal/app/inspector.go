@@ -28,6 +28,7 @@ import (
 	"enisle/internal/judge/inspect/wheel"
 	"enisle/internal/judge/vuln"
 	"enisle/internal/sandbox"
+	"enisle/internal/site"
 )
 
 // Scanners run in a child that has no network, no file but the one it was handed
@@ -54,15 +55,17 @@ func scanners() []inspect.Scanner {
 }
 
 // inspector builds what inspects: the scanners, in a child. done ends the child.
-func (a *App) inspector() (_ crossing.Inspector, done func() error) {
+func (a *App) inspector(ctx context.Context, s *site.Site) (_ crossing.Inspector, done func() error, err error) {
 	c := &confined{limits: inspect.Limits{Time: 10 * time.Minute}}
-	return inspector{&inspect.Runner{Scanners: scanners(), Limits: c.limits, Elsewhere: c.file}, c}, c.end
+	m, err := crossing.Malware(ctx, s)
+	return inspector{&inspect.Runner{Scanners: scanners(), Limits: c.limits, Elsewhere: c.file}, c, m}, c.end, err
 }
 
 // inspector is the scanners, and what looks things up for them.
 type inspector struct {
 	*inspect.Runner
-	child *confined
+	child   *confined
+	malware crossing.MalwareSettings
 }
 
 // inspectOrder is handed over with one file. Of its parts, exactly one is set.

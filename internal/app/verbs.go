@@ -169,7 +169,10 @@ func (a *App) AddReceiptCode(ctx context.Context, code string) (out crossing.Tol
 // Inspect runs the scanners over a shipment.
 func (a *App) Inspect(ctx context.Context, id string) (out crossing.Judged, err error) {
 	err = a.change(ctx, "inspect", func(s *site.Site, by site.Actor) error {
-		in, done := a.inspector()
+		in, done, err := a.inspector(ctx, s)
+		if err != nil {
+			return err
+		}
 		out, err = crossing.Inspect(ctx, s, by, id, in, a.Progress)
 		return errors.Join(err, done())
 	})
@@ -179,7 +182,10 @@ func (a *App) Inspect(ctx context.Context, id string) (out crossing.Judged, err 
 // Rematch holds what was inspected before against the vulnerability data of now.
 func (a *App) Rematch(ctx context.Context, id string) (out crossing.Judged, err error) {
 	err = a.change(ctx, "inspect", func(s *site.Site, by site.Actor) error {
-		in, done := a.inspector()
+		in, done, err := a.inspector(ctx, s)
+		if err != nil {
+			return err
+		}
 		out, err = crossing.Rematch(ctx, s, by, id, in)
 		return errors.Join(err, done())
 	})

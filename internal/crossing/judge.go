@@ -67,13 +67,17 @@ func Rematch(ctx context.Context, s *site.Site, by site.Actor, id string, in Ins
 		r.Findings = slices.DeleteFunc(r.Findings, func(f inspect.Finding) bool {
 			return f.Scanner == vulnScanner || f.Scanner == vulndbKind && f.File == ""
 		})
-		r.Databases = []inspect.Database{}
+		r.Databases = slices.DeleteFunc(r.Databases, func(d inspect.Database) bool { return d.Name == osvName })
 		return r, lookUp(ctx, s, in, row, got, &r)
 	})
 }
 
-// vulnScanner is whose findings are made anew when there is new vulnerability data.
-const vulnScanner = "vuln"
+// What is made anew when there is new vulnerability data: findings of this scanner,
+// and databases of this name.
+const (
+	vulnScanner = "vuln"
+	osvName     = "osv"
+)
 
 // judgeAgain makes and keeps a report.
 func judgeAgain(ctx context.Context, s *site.Site, by site.Actor, id string, report func(context.Context, arrived, set) (inspect.Report, error)) (Judged, error) {

@@ -36,7 +36,7 @@ func TestWhatShipsPassesItsOwnTests(t *testing.T) {
 func TestDecisions(t *testing.T) {
 	now := time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)
 	content := inspect.Content{Ref: "pypi/x@1", Manifest: "sha256:aa", Size: 5}
-	clean := inspect.Report{Made: now, Contents: []inspect.Content{content}, Databases: []inspect.Database{{Name: "osv", Dated: now}}}
+	clean := inspect.Report{Made: now, Contents: []inspect.Content{content}, Databases: []inspect.Database{{Name: "osv", Dated: now}}, Scanners: []inspect.ScannerInfo{{Name: "clamav"}}}
 	bad := clean
 	bad.Findings = []inspect.Finding{
 		{Severity: inspect.Refuse, Rule: "global", Artifact: "pypi/x@1", File: "a.pkl", Detail: "it would import os.system"},
