@@ -22,9 +22,10 @@ import (
 // engines runs one engine for each released model and follows the stable
 // channel: what a flip adds is started, what it takes away is ended.
 type engines struct {
-	site *site.Site
-	opt  InsideOptions
-	log  *slog.Logger
+	site  *site.Site
+	opt   InsideOptions
+	pulls *pulls
+	log   *slog.Logger
 
 	mu      sync.Mutex
 	view    crossing.View             // that is followed; guarded by mu, like the rest
@@ -38,8 +39,8 @@ type runningEngine struct {
 	files  []*os.File
 }
 
-func newEngines(s *site.Site, opt InsideOptions, log *slog.Logger) *engines {
-	return &engines{site: s, opt: opt, log: log, running: map[string]*runningEngine{}}
+func newEngines(s *site.Site, opt InsideOptions, p *pulls, log *slog.Logger) *engines {
+	return &engines{site: s, opt: opt, pulls: p, log: log, running: map[string]*runningEngine{}}
 }
 
 // follow looks at the channel once a second until ctx ends.
@@ -116,6 +117,11 @@ func (e *engines) reconcile(ctx context.Context, v *crossing.Served) error {
 		e.mu.Lock()
 		e.running[key] = r
 		e.mu.Unlock()
+		for _, a := range []artifact.Artifact{p.engine, p.model} {
+			for _, f := range a.Files {
+				e.pulls.add(engineClient, "stable", v.Number(), a.Ref.String(), f)
+			}
+		}
 	}
 	return err
 }

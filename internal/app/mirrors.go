@@ -5,14 +5,19 @@ import (
 	"errors"
 	"fmt"
 	"html/template"
+	"net"
 	"net/http"
+	"regexp"
+	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"enisle/internal/artifact"
 	"enisle/internal/crossing"
 	"enisle/internal/ecosystem"
 	"enisle/internal/face/server"
@@ -20,32 +25,55 @@ import (
 )
 
 // mirrors builds the handler of a release once and keeps it while a channel
-// points at it.
+// points at it, and for a while after.
+//
+// A client that installs asks several times: for what there is, then for files. A
+// flip in between must not show it two releases. So pip, uv and npm stay with the
+// release that their connection or session began with, for at most pinned; and a
+// file that was listed is given for at most graced, even after a flip. What is
+// recalled is gone at once, for everybody.
 type mirrors struct {
 	site       *site.Site
 	ecosystems []ecosystem.Ecosystem
+	pulls      *pulls
 
 	mu      sync.Mutex
-	current map[string]mirror // by channel; guarded by mu
+	current map[string][]mirror // by channel, what it points at first, then what it pointed at
+	pins    map[string]pin      // by connection or session
 }
 
 type mirror struct {
 	served  *crossing.Served
 	handler http.Handler
+	left    time.Time // when the channel was seen pointing elsewhere
 }
+
+// pin is the release that an installing client began with.
+type pin struct {
+	view  crossing.View
+	since time.Time
+}
+
+const (
+	pinned  = time.Minute
+	graced  = 10 * time.Minute
+	maxKept = 8      // handlers of a channel
+	maxPins = 10_000 // then new clients are not pinned
+)
 
 var _ server.Mirrors = (*mirrors)(nil)
 
-func newMirrors(s *site.Site, ecosystems []ecosystem.Ecosystem) *mirrors {
-	return &mirrors{site: s, ecosystems: ecosystems, current: map[string]mirror{}}
+func newMirrors(s *site.Site, ecosystems []ecosystem.Ecosystem, p *pulls) *mirrors {
+	return &mirrors{site: s, ecosystems: ecosystems, pulls: p, current: map[string][]mirror{}, pins: map[string]pin{}}
 }
 
-// Channel returns the handler of the release that a channel points at now.
-func (m *mirrors) Channel(ctx context.Context, name string) (http.Handler, error) {
+// Channel returns the handler of the release that a channel points at now, or of the
+// one that this client began with.
+func (m *mirrors) Channel(r *http.Request, name string) (http.Handler, error) {
 	if err := crossing.CheckChannel(name); err != nil {
 		return nil, missing{err}
 	}
-	view, err := crossing.ChannelView(ctx, m.site, name)
+	view, err := crossing.ChannelView(r.Context(), m.site, name)
 	if err != nil {
 		if errors.Is(err, crossing.ErrNoRelease) {
 			return nil, missing{err}
@@ -54,19 +82,176 @@ func (m *mirrors) Channel(ctx context.Context, name string) (http.Handler, error
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if cur, ok := m.current[name]; ok && cur.served.View() == view {
-		return cur.handler, nil
-	}
-	v, err := crossing.ServedBy(ctx, m.site, name)
-	if err != nil {
+	if err := m.follow(r.Context(), name, view); err != nil {
 		return nil, err
 	}
-	h, err := m.build(&v)
-	if err != nil {
-		return nil, err
+	all := m.current[name]
+	i := 0
+	if want, ok := m.pinned(r, name, view); ok {
+		i = max(0, slices.IndexFunc(all, func(c mirror) bool { return c.served.View() == want }))
 	}
-	m.current[name] = mirror{&v, h}
+	h := all[i].handler
+	if rest := slices.Delete(slices.Clone(all), i, i+1); len(rest) > 0 {
+		h = before{h, rest}
+	}
 	return h, nil
+}
+
+// follow puts the release that the channel points at first, and forgets what it
+// pointed at too long ago, or from before a recall.
+func (m *mirrors) follow(ctx context.Context, name string, view crossing.View) error {
+	all, now := m.current[name], time.Now()
+	if len(all) > 0 && all[0].served.View() == view {
+		if len(all) > 1 && now.Sub(all[len(all)-1].left) > graced {
+			m.current[name] = all[:len(all)-1]
+		}
+		return nil
+	}
+	var next mirror
+	if i := slices.IndexFunc(all, func(c mirror) bool { return c.served.View() == view }); i >= 0 {
+		next = all[i]
+	} else {
+		v, err := crossing.ServedBy(ctx, m.site, name)
+		if err != nil {
+			return err
+		}
+		h, err := m.build(&v, name)
+		if err != nil {
+			return err
+		}
+		next = mirror{served: &v, handler: h}
+	}
+	view = next.served.View()
+	kept := []mirror{next}
+	for i, c := range all {
+		if i == 0 {
+			c.left = now
+		}
+		if c.served.View() != view && c.served.View().Recalls == view.Recalls && now.Sub(c.left) <= graced && len(kept) < maxKept {
+			kept = append(kept, c)
+		}
+	}
+	m.current[name] = kept
+	return nil
+}
+
+// session names the installation that a request is part of, if its client is one
+// that installs: npm says which, pip and uv keep their connection.
+func session(r *http.Request) string {
+	agent, _, _ := strings.Cut(r.UserAgent(), "/")
+	host, _, _ := net.SplitHostPort(r.RemoteAddr)
+	switch id := r.Header.Get("Npm-Session"); {
+	case agent == "npm" && id != "" && len(id) <= 64:
+		return host + " npm " + id
+	case agent == "pip" || agent == "uv":
+		if n := server.Connection(r.Context()); n > 0 {
+			return fmt.Sprintf("connection %d", n)
+		}
+	}
+	return ""
+}
+
+// pinned returns the view that the client began with, and remembers it.
+func (m *mirrors) pinned(r *http.Request, channel string, now crossing.View) (crossing.View, bool) {
+	key := session(r)
+	if key == "" {
+		return now, false
+	}
+	key += " " + channel
+	p, ok := m.pins[key]
+	if ok && time.Since(p.since) < pinned && p.view.Recalls == now.Recalls {
+		return p.view, true
+	}
+	if len(m.pins) >= maxPins {
+		for k, p := range m.pins {
+			if time.Since(p.since) >= pinned {
+				delete(m.pins, k)
+			}
+		}
+	}
+	if len(m.pins) < maxPins {
+		m.pins[key] = pin{now, time.Now()}
+	}
+	return now, true
+}
+
+// before gives a file of a release that the channel pointed at a moment ago, where
+// the present one has none at this place.
+type before struct {
+	http.Handler
+	releases []mirror
+}
+
+func (f before) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	first := &held{ResponseWriter: w, header: http.Header{}, keep: func(status int, _ http.Header) bool { return status != http.StatusNotFound }}
+	f.Handler.ServeHTTP(first, r)
+	if first.sent {
+		return
+	}
+	for _, b := range f.releases {
+		next := &held{ResponseWriter: w, header: http.Header{}, keep: func(status int, h http.Header) bool {
+			return status < 400 && etagged(h) != ""
+		}}
+		b.handler.ServeHTTP(next, r)
+		if next.sent {
+			return
+		}
+	}
+	for k, v := range first.header {
+		w.Header()[k] = v
+	}
+	w.WriteHeader(http.StatusNotFound)
+	// The client may be gone; there is nobody left to tell.
+	_, _ = w.Write(first.body)
+}
+
+// held is an answer that is sent only if its head is one to keep.
+type held struct {
+	http.ResponseWriter
+	header  http.Header
+	keep    func(status int, h http.Header) bool
+	decided bool
+	sent    bool
+	body    []byte // of an answer that is not sent, at most 64 KiB
+}
+
+func (h *held) Header() http.Header { return h.header }
+
+func (h *held) WriteHeader(status int) {
+	if h.decided {
+		return
+	}
+	if h.decided = true; !h.keep(status, h.header) {
+		return
+	}
+	h.sent = true
+	for k, v := range h.header {
+		h.ResponseWriter.Header()[k] = v
+	}
+	h.ResponseWriter.WriteHeader(status)
+}
+
+func (h *held) Write(b []byte) (int, error) {
+	h.WriteHeader(http.StatusOK)
+	if h.sent {
+		return h.ResponseWriter.Write(b)
+	}
+	h.body = append(h.body, b[:min(len(b), 64<<10-len(h.body))]...)
+	return len(b), nil
+}
+
+// Unwrap lets http.ResponseController reach the real writer.
+func (h *held) Unwrap() http.ResponseWriter { return h.ResponseWriter }
+
+// etagForm is how a mirror names the content of a file; constant.
+var etagForm = regexp.MustCompile(`^"([0-9a-f]{64})"$`)
+
+// etagged returns the digest that an answer names as its content; empty: none.
+func etagged(h http.Header) artifact.Digest {
+	if m := etagForm.FindStringSubmatch(h.Get("ETag")); m != nil {
+		return artifact.Digest("sha256:" + m[1])
+	}
+	return ""
 }
 
 // missing is an error that clients see as 404.
@@ -75,7 +260,7 @@ type missing struct{ error }
 func (missing) NotFound() bool  { return true }
 func (e missing) Unwrap() error { return e.error }
 
-func (m *mirrors) build(v *crossing.Served) (http.Handler, error) {
+func (m *mirrors) build(v *crossing.Served, channel string) (http.Handler, error) {
 	mux := http.NewServeMux()
 	for _, eco := range m.ecosystems {
 		h, err := eco.Handler(v)
@@ -85,7 +270,7 @@ func (m *mirrors) build(v *crossing.Served) (http.Handler, error) {
 		mux.Handle("/"+eco.Name()+"/", http.StripPrefix("/"+eco.Name(), h))
 	}
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) { welcome(w, m.site.Identity.Name, v) })
-	return mux, nil
+	return m.pulls.watch(mux, v, channel), nil
 }
 
 // welcome lists what a release holds, for people.

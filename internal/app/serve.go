@@ -85,6 +85,11 @@ func (a *App) Serve(ctx context.Context, opt ServeOptions) error {
 	if err != nil {
 		return err
 	}
+	log, err := openPulls(a.Dir)
+	if err != nil {
+		return err
+	}
+	files = append(files, log)
 	cmd, tmp, err := a.inside(ctx, opt, files)
 	if err != nil {
 		return err
@@ -143,7 +148,7 @@ func (a *App) inside(ctx context.Context, opt ServeOptions, files []*os.File) (c
 		spec.Read = append(spec.Read, filepath.Join(dir, name))
 	}
 	args := []string{ServeVerb, "-C", dir, "--threads", strconv.Itoa(opt.Threads), "--temp", tmp}
-	if len(files) == 3 {
+	if opt.TLSCert != "" {
 		args = append(args, "--tls")
 	}
 	if opt.Verbose {
@@ -199,10 +204,11 @@ func (a *App) ServeInside(ctx context.Context, opt InsideOptions) (err error) {
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
 	m := newMetrics()
-	engines := newEngines(s, opt, a.log())
+	record := inheritedPulls(opt.TLS)
+	engines := newEngines(s, opt, record, a.log())
 	defer func() { err = errors.Join(err, engines.close()) }()
 	go engines.follow(ctx)
-	mirrors := newMirrors(s, a.ecosystems(nil, nil))
+	mirrors := newMirrors(s, a.ecosystems(nil, nil), record)
 	h := server.New(server.Options{
 		Mirrors: mirrors, Metrics: m.handler(), Count: m.count, Ready: engines.ready, Log: a.log(),
 		Gateway: gateway.New(gateway.Options{Engines: engines.list, Metrics: m.registry, Log: a.log()}),

@@ -258,15 +258,6 @@ func (a *App) Release(ctx context.Context, id, channel string) (out crossing.Rel
 	return out, err
 }
 
-// Recall stops serving an artifact everywhere.
-func (a *App) Recall(ctx context.Context, ref, reason string) (out crossing.Recalled, err error) {
-	err = a.change(ctx, "recall", func(s *site.Site, by site.Actor) error {
-		out, err = crossing.Recall(ctx, s, by, ref, reason)
-		return err
-	})
-	return out, err
-}
-
 // Recalls lists what was recalled.
 func (a *App) Recalls(ctx context.Context) (out []state.Recall, err error) {
 	err = a.read(ctx, func(s *site.Site) error { out, err = crossing.Recalls(ctx, s); return err })

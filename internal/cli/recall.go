@@ -5,6 +5,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"enisle/internal/app"
 )
 
 func (e *env) recall() *cobra.Command {
@@ -27,12 +29,40 @@ func (e *env) recall() *cobra.Command {
 				e.print("shipments  %s", strings.Join(out.Shipments, ", "))
 				e.print("releases   %s", strings.Trim(fmt.Sprint(out.Releases), "[]"))
 				e.print("channels   %s", strings.Join(out.Channels, ", "))
-				e.say("it is not served any more; who had pulled it before is not recorded")
+				for _, m := range out.Engines {
+					e.print("ended      engine of %s", m)
+				}
+				e.pulled(out.Pulled)
+				e.say("it is not served any more; tell those who pulled it")
 			})
 		},
 	}
 	c.Flags().StringVar(&reason, "reason", "", "why, in a sentence")
 	return c
+}
+
+// pulled lists who has what.
+func (e *env) pulled(all []app.Pulled) {
+	for _, p := range all {
+		e.print("pulled by  %-20s %s, first %s, last %s", p.Client, p.File, p.First.Format("2006-01-02 15:04"), p.Last.Format("2006-01-02 15:04"))
+	}
+	if len(all) == 0 {
+		e.print("pulled by  nobody on record")
+	}
+}
+
+func (e *env) pulls() *cobra.Command {
+	return &cobra.Command{
+		Use: "pulls REF", Short: "Who pulled an artifact from this site", Args: cobra.ExactArgs(1),
+		Example: "  enisle -C high pulls pypi/requests@2.32.5",
+		RunE: func(c *cobra.Command, args []string) error {
+			all, err := e.app().Pulls(c.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			return e.result(all, func() { e.pulled(all) })
+		},
+	}
 }
 
 func (e *env) listRecalls(c *cobra.Command) error {

@@ -23,6 +23,9 @@ type Recalled struct {
 	Shipments []string `json:"shipments"` // that brought it
 	Releases  []int64  `json:"releases"`  // that hold it
 	Channels  []string `json:"channels"`  // that served it until now
+	Engines   []string `json:"engines"`   // models and engines that ran with it, and are ended
+	// Digests are of its files.
+	Digests map[artifact.Digest]bool `json:"-"`
 }
 
 // Recall stops serving exactly what is known here under a reference, everywhere
@@ -42,7 +45,7 @@ func Recall(ctx context.Context, s *site.Site, by site.Actor, ref, reason string
 	if len(strings.TrimSpace(reason)) < 5 || len(reason) > 2000 {
 		return out, fail.As(fail.Usage, "say why with --reason", errors.New("recall: the reason is too short, or longer than a page"))
 	}
-	out = Recalled{Ref: ref, Reason: reason, By: by.Name, At: s.Now().Format("2006-01-02T15:04:05Z07:00"), Shipments: []string{}, Releases: []int64{}, Channels: []string{}}
+	out = Recalled{Ref: ref, Reason: reason, By: by.Name, At: s.Now().Format("2006-01-02T15:04:05Z07:00"), Shipments: []string{}, Releases: []int64{}, Channels: []string{}, Engines: []string{}, Digests: map[artifact.Digest]bool{}}
 	manifests, err := out.find(ctx, s)
 	if err != nil {
 		return out, err
@@ -83,6 +86,9 @@ func (r *Recalled) find(ctx context.Context, s *site.Site) (manifests []artifact
 				continue
 			}
 			r.Shipments = append(r.Shipments, row.ID)
+			for _, f := range a.Files {
+				r.Digests[f.Digest] = true
+			}
 			if !slices.Contains(manifests, a.Manifest) {
 				manifests = append(manifests, a.Manifest)
 			}
@@ -113,11 +119,37 @@ func (r *Recalled) releases(ctx context.Context, s *site.Site) error {
 		if err != nil && !errors.Is(err, ErrNoRelease) {
 			return err
 		}
-		if err == nil && holds(v) {
-			r.Channels = append(r.Channels, c)
+		if err != nil || !holds(v) {
+			continue
+		}
+		r.Channels = append(r.Channels, c)
+		if kind, _, _ := strings.Cut(r.Ref, "/"); c == engineChannel && (kind == "engine" || kind == "model") {
+			r.Engines = append(r.Engines, runsWith(v, r.Ref)...)
 		}
 	}
 	return nil
+}
+
+// engineChannel is the channel whose models run.
+const engineChannel = "stable"
+
+// runsWith returns the models that run with an engine, or the model itself.
+func runsWith(v Served, ref string) (out []string) {
+	if strings.HasPrefix(ref, "model/") {
+		return []string{ref}
+	}
+	for _, a := range v.Artifacts("model") {
+		out = append(out, a.Ref.String())
+	}
+	return out
+}
+
+// FilesOf returns the digests of the files of everything that is, or was, here under
+// a reference.
+func FilesOf(ctx context.Context, s *site.Site, ref string) (map[artifact.Digest]bool, error) {
+	r := Recalled{Ref: ref, Digests: map[artifact.Digest]bool{}}
+	_, err := r.find(ctx, s)
+	return r.Digests, err
 }
 
 // Recalls lists what was recalled, oldest first.

@@ -4,8 +4,8 @@ import (
 	"slices"
 	"testing"
 
+	"enisle/internal/app"
 	"enisle/internal/artifact"
-	"enisle/internal/crossing"
 )
 
 // What is recalled is not served in any channel, nor released or rolled back to
@@ -21,7 +21,7 @@ func TestWhatIsRecalledIsNotServed(t *testing.T) {
 		w.must(err)
 		return slices.ContainsFunc(all, func(a artifact.Artifact) bool { return a.Ref.String() == name })
 	}
-	recall := func(by, ref, why string) (crossing.Recalled, error) {
+	recall := func(by, ref, why string) (app.Recalled, error) {
 		return w.as("high", by).Recall(t.Context(), ref, why)
 	}
 	_, err := w.app("high").Recall(t.Context(), "files/note.txt", "a bad note")

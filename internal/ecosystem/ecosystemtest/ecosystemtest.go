@@ -8,7 +8,10 @@ import (
 	"archive/zip"
 	"bytes"
 	"compress/gzip"
+	"crypto/sha256"
+	"encoding/base64"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -91,7 +94,8 @@ func Wheel(name, version, headers string) (file string, content []byte, err erro
 		{info + "WHEEL", "Wheel-Version: 1.0\nGenerator: hand\nRoot-Is-Purelib: true\nTag: py3-none-any\n"},
 	}
 	for _, m := range members {
-		record += m.Name + ",,\n"
+		sum := sha256.Sum256([]byte(m.Content))
+		record += fmt.Sprintf("%s,sha256=%s,%d\n", m.Name, base64.RawURLEncoding.EncodeToString(sum[:]), len(m.Content))
 	}
 	content, err = Zip(append(members, Member{info + "RECORD", record})...)
 	return name + "-" + version + "-py3-none-any.whl", content, err

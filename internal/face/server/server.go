@@ -15,16 +15,17 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"enisle/internal/fail"
 )
 
-// Mirrors gives the handler of a channel as it points now: the mirrors of one
+// Mirrors gives the handler of a channel for one request: the mirrors of one
 // immutable release, rooted at /. A request is served by one handler from its
 // first byte to its last, whatever happens to the channel meanwhile.
 type Mirrors interface {
-	Channel(ctx context.Context, name string) (http.Handler, error)
+	Channel(r *http.Request, name string) (http.Handler, error)
 }
 
 // Options say what is served; Mirrors is needed.
@@ -69,7 +70,7 @@ type server struct{ opt Options }
 
 func (s *server) mirror(channel string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		h, err := s.opt.Mirrors.Channel(r.Context(), channel)
+		h, err := s.opt.Mirrors.Channel(r, channel)
 		if err != nil {
 			s.fail(w, r, err)
 			return
@@ -156,9 +157,13 @@ func (r *recorder) Flush() { _ = http.NewResponseController(r.ResponseWriter).Fl
 // finish for at most ten seconds. Anything but a loopback or Unix listener must
 // come with TLS; that is the caller's to see to: see CheckListener.
 func Serve(ctx context.Context, l net.Listener, h http.Handler) error {
+	var connections atomic.Uint64
 	srv := &http.Server{
 		Handler: h, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
 		BaseContext: func(net.Listener) context.Context { return context.WithoutCancel(ctx) },
+		ConnContext: func(ctx context.Context, _ net.Conn) context.Context {
+			return context.WithValue(ctx, connection{}, connections.Add(1))
+		},
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- srv.Serve(l) }()
@@ -173,6 +178,16 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler) error {
 		return fmt.Errorf("serve: %w", errors.Join(err, srv.Close()))
 	}
 	return nil
+}
+
+// connection is where a request's context keeps the number of its connection.
+type connection struct{}
+
+// Connection returns the number of the connection that a request came over, which no
+// other has; 0 if it is not known. Addresses are no such thing: ports are used again.
+func Connection(ctx context.Context) uint64 {
+	n, _ := ctx.Value(connection{}).(uint64)
+	return n
 }
 
 // CheckListener refuses to serve without TLS on anything but loopback.
