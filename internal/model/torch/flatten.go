@@ -3,6 +3,7 @@ package torch
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -152,4 +153,41 @@ func (w *walk) leaf(name string, v any) error {
 	}
 	w.c.Leaves = append(w.c.Leaves, l)
 	return nil
+}
+
+// Under keeps only what stands below a key, such as state_dict, and takes the key
+// off the names. It returns how many tensors stood elsewhere, and refuses a key
+// below which there are none.
+func (c *Checkpoint) Under(key string) (elsewhere int, err error) {
+	prefix := key + "."
+	tops := map[string]bool{}
+	first := map[*data]string{}
+	var tensors []Tensor
+	for _, t := range c.Tensors {
+		top, _, _ := strings.Cut(t.Name, ".")
+		tops[top] = true
+		name, ok := strings.CutPrefix(t.Name, prefix)
+		if !ok || name == "" {
+			elsewhere++
+			continue
+		}
+		d := t.view.storage.data
+		if t.Name, t.Shares = name, first[d]; t.Shares == "" {
+			first[d] = name
+		}
+		tensors = append(tensors, t)
+	}
+	if len(tensors) == 0 {
+		names := slices.Sorted(maps.Keys(tops))
+		return elsewhere, &Refusal{fmt.Sprintf("no tensor stands below the key %.80q", key), fmt.Sprintf("the tensors stand below: %.300s", strings.Join(names[:min(len(names), 10)], ", "))}
+	}
+	var leaves []Leaf
+	for _, l := range c.Leaves {
+		if name, ok := strings.CutPrefix(l.Name, prefix); ok {
+			l.Name = name
+			leaves = append(leaves, l)
+		}
+	}
+	c.Tensors, c.Leaves = tensors, leaves
+	return elsewhere, nil
 }
