@@ -147,7 +147,7 @@ func (m *machine) run() (any, error) {
 			return m.stop()
 		}
 		if err := m.step(op[0]); err != nil {
-			return nil, fmt.Errorf("byte %d, opcode %q: %w", begin, op[0], err)
+			return nil, fmt.Errorf("byte %d, opcode %#x: %w", begin, op[0], err)
 		}
 		if m.frameEnd > 0 && m.at > m.frameEnd {
 			return nil, refuse("byte %d: an opcode crosses the end of its frame: two readers would differ", begin)
