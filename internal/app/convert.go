@@ -178,7 +178,7 @@ func (a *App) judgeCheckpoint(ctx context.Context, in *os.File, size int64) (dig
 		}
 	}
 	if refusals > 0 {
-		return "", fail.Refuse(convertHint, fmt.Errorf("the scanners refuse it (%d findings): %s", refusals, first))
+		return "", fail.Refuse(convertHint, fmt.Errorf("the scanners refuse it, %d times; first %s", refusals, first))
 	}
 	return digest, nil
 }
@@ -250,7 +250,7 @@ func (a *App) convertElsewhere(ctx context.Context, o convertOrder, in, tmp *os.
 	if err != nil {
 		return out, err
 	}
-	said1, err := a.follow(bufio.NewReaderSize(pipe, 64<<10))
+	answer, err := a.follow(bufio.NewReaderSize(pipe, 64<<10))
 	if err != nil {
 		stop()
 	}
@@ -261,12 +261,12 @@ func (a *App) convertElsewhere(ctx context.Context, o convertOrder, in, tmp *os.
 	if err = errors.Join(err, werr); err != nil {
 		return out, fail.Refuse("nothing was written; the file is no honest checkpoint, or memory is short", fmt.Errorf("what reads it has died: %w%s", err, said.last()))
 	}
-	if said1.Error == "" {
-		return said1.Conversion, nil
+	if answer.Error == "" {
+		return answer.Conversion, nil
 	}
-	err = errors.New(said1.Error)
-	if said1.Refused {
-		hint := said1.Hint
+	err = fmt.Errorf("%s: %s", filepath.Base(in.Name()), answer.Error)
+	if answer.Refused {
+		hint := answer.Hint
 		if hint == "" {
 			hint = convertHint
 		}
