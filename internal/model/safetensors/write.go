@@ -51,19 +51,11 @@ func Lay(meta map[string]string, tensors []Source) (*Plan, error) {
 		return cmp.Or(cmp.Compare(rank(a.Type), rank(b.Type)), cmp.Compare(a.Name, b.Name))
 	})
 	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	put := func(before string, v any, after string) error {
-		b.WriteString(before)
-		err := enc.Encode(v)
-		b.Truncate(b.Len() - 1) // the encoder ends a line
-		b.WriteString(after)
-		return err
-	}
 	b.Write(make([]byte, 8))
 	b.WriteByte('{')
 	if len(meta) > 0 {
-		if err := put(`"__metadata__":`, meta, ""); err != nil {
+		b.WriteString(`"__metadata__":`)
+		if err := putJSON(&b, meta); err != nil {
 			return nil, err
 		}
 	}
@@ -81,19 +73,8 @@ func Lay(meta map[string]string, tensors []Source) (*Plan, error) {
 		if size > 1<<62-at {
 			return nil, errors.New("the tensors are too large")
 		}
-		if b.Len() > 9 {
-			b.WriteByte(',')
-		}
-		entry := struct {
-			Type    string    `json:"dtype"`
-			Shape   []uint64  `json:"shape"`
-			Offsets [2]uint64 `json:"data_offsets"`
-		}{t.Type, append([]uint64{}, t.Shape...), [2]uint64{at, at + size}}
-		if err := errors.Join(put("", t.Name, ":"), put("", entry, "")); err != nil {
+		if err := putEntry(&b, t, at, at+size); err != nil {
 			return nil, err
-		}
-		if b.Len() > maxHeader {
-			return nil, fmt.Errorf("the header is longer than %d bytes", maxHeader)
 		}
 		p.sizes = append(p.sizes, size)
 		at += size
@@ -102,13 +83,40 @@ func Lay(meta map[string]string, tensors []Source) (*Plan, error) {
 	for b.Len()%8 != 0 {
 		b.WriteByte(' ')
 	}
-	p.head = b.Bytes()
-	binary.LittleEndian.PutUint64(p.head, uint64(len(p.head)-8))
-	if len(p.head)-8 > maxHeader {
+	if b.Len()-8 > maxHeader {
 		return nil, fmt.Errorf("the header is longer than %d bytes", maxHeader)
 	}
+	p.head = b.Bytes()
+	binary.LittleEndian.PutUint64(p.head, uint64(len(p.head)-8))
 	p.Size = uint64(len(p.head)) + at
 	return p, nil
+}
+
+// putEntry writes what the header says of a tensor.
+func putEntry(b *bytes.Buffer, t Source, begin, end uint64) error {
+	if b.Len() > 9 {
+		b.WriteByte(',')
+	}
+	err := putJSON(b, t.Name)
+	b.WriteByte(':')
+	err = errors.Join(err, putJSON(b, struct {
+		Type    string    `json:"dtype"`
+		Shape   []uint64  `json:"shape"`
+		Offsets [2]uint64 `json:"data_offsets"`
+	}{t.Type, append([]uint64{}, t.Shape...), [2]uint64{begin, end}}))
+	if b.Len() > maxHeader {
+		err = errors.Join(err, fmt.Errorf("the header is longer than %d bytes", maxHeader))
+	}
+	return err
+}
+
+// putJSON writes a value as short as it can be.
+func putJSON(b *bytes.Buffer, v any) error {
+	enc := json.NewEncoder(b)
+	enc.SetEscapeHTML(false)
+	err := enc.Encode(v)
+	b.Truncate(len(bytes.TrimSuffix(b.Bytes(), []byte("\n")))) // the encoder ends a line
+	return err
 }
 
 // sizeOf returns how many bytes a tensor has.

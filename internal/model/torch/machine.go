@@ -30,8 +30,6 @@ type machine struct {
 	// empty are containers that must hold nothing when the stream has ended: a
 	// pickle may fill them after it handed them on.
 	empty []*dict
-	// made are the tensors, each once.
-	made int
 }
 
 func newMachine(ctx context.Context, r io.Reader, limit int64) *machine {
