@@ -36,6 +36,11 @@ func Hidden(ctx context.Context, args []string) (done bool, err error) {
 			return true, fmt.Errorf("%s: %w", inspectVerb, err)
 		}
 		return true, nil
+	case convertVerb:
+		if err := convertConfined(ctx); err != nil {
+			return true, fmt.Errorf("%s: %w", convertVerb, err)
+		}
+		return true, nil
 	case llamacpp.Verb:
 		return true, worker.Run(ctx, args[1:])
 	}

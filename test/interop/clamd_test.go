@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"enisle/internal/judge/malware"
+	"enisle/internal/clamd"
 )
 
 // daemon starts a clamd with signatures of its own directory.
@@ -57,7 +57,7 @@ func signatures(t *testing.T, dir, word string) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	text := fmt.Sprintf("Eicar-Test-Signature:0:0:%x\nWord-%s:0:*:%x\n", malware.Eicar(), word, word)
+	text := fmt.Sprintf("Eicar-Test-Signature:0:0:%x\nWord-%s:0:*:%x\n", clamd.Eicar(), word, word)
 	if err := os.WriteFile(filepath.Join(dir, "test.ndb"), []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -86,7 +86,7 @@ func TestClamdIsBelievedOnlyWhenItShouldBe(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			dir := short(t)
 			signatures(t, filepath.Join(dir, "db"), "x"+tc.word)
-			text := fmt.Sprintf("Eicar-Test-Signature:0:0:%x\n", malware.Eicar())
+			text := fmt.Sprintf("Eicar-Test-Signature:0:0:%x\n", clamd.Eicar())
 			switch tc.word {
 			case "":
 				text = fmt.Sprintf("Other:0:*:%x\n", "something else")
@@ -96,7 +96,7 @@ func TestClamdIsBelievedOnlyWhenItShouldBe(t *testing.T) {
 			if err := os.WriteFile(filepath.Join(dir, "db", "test.ndb"), []byte(text), 0o644); err != nil {
 				t.Fatal(err)
 			}
-			c := malware.Client{Socket: daemon(t, dir, tc.settings)}
+			c := clamd.Client{Socket: daemon(t, dir, tc.settings)}
 			err := c.Probe(t.Context())
 			if (err == nil) != (tc.want == "") || err != nil && !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("%v, want %q", err, tc.want)
@@ -108,7 +108,7 @@ func TestClamdIsBelievedOnlyWhenItShouldBe(t *testing.T) {
 func TestClamdScans(t *testing.T) {
 	dir := short(t)
 	signatures(t, filepath.Join(dir, "db"), "bandersnatch")
-	c := malware.Client{Socket: daemon(t, dir, believed+"StreamMaxLength 2M\n")}
+	c := clamd.Client{Socket: daemon(t, dir, believed+"StreamMaxLength 2M\n")}
 	v, err := c.Version(t.Context())
 	if err != nil || !strings.HasPrefix(v.Engine, "ClamAV ") || !v.Dated.IsZero() {
 		t.Errorf("%+v, %v", v, err)
@@ -120,13 +120,13 @@ func TestClamdScans(t *testing.T) {
 		t.Errorf("zeros: %v", err)
 	}
 	err = c.Scan(t.Context(), strings.NewReader(strings.Repeat("x", 700_000)+"bandersnatch"))
-	if found, ok := err.(malware.Found); !ok || !strings.HasPrefix(string(found), "Word-bandersnatch") {
+	if found, ok := err.(clamd.Found); !ok || !strings.HasPrefix(string(found), "Word-bandersnatch") {
 		t.Errorf("the word: %v", err)
 	}
-	if err := c.Scan(t.Context(), bytes.NewReader(make([]byte, 8<<20))); err != malware.ErrTooLarge {
+	if err := c.Scan(t.Context(), bytes.NewReader(make([]byte, 8<<20))); err != clamd.ErrTooLarge {
 		t.Errorf("too large: %v", err)
 	}
-	if err := (malware.Client{Socket: filepath.Join(dir, "nobody")}).Scan(t.Context(), strings.NewReader("x")); err == nil {
+	if err := (clamd.Client{Socket: filepath.Join(dir, "nobody")}).Scan(t.Context(), strings.NewReader("x")); err == nil {
 		t.Error("nobody answered, and it passed")
 	}
 }
@@ -211,7 +211,7 @@ func TestSignaturesCrossTheGap(t *testing.T) {
 	if err := os.Remove(filepath.Join(clam, "db", "enisle-canary.ndb")); err != nil {
 		t.Fatal(err)
 	}
-	c := malware.Client{Socket: socket}
+	c := clamd.Client{Socket: socket}
 	if err := c.Reload(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -1,5 +1,6 @@
-// Package safetensors reads the header of safetensors model files: every length
-// and offset is held against the file before anything trusts it.
+// Package safetensors reads the header of safetensors model files, where every
+// length and offset is held against the file before anything trusts it, and writes
+// such files.
 //
 // It reads the header only, and no tensor. Layout: huggingface/safetensors,
 // README "Format": the size of the header as 8 bytes, little-endian; the header
@@ -174,21 +175,32 @@ func (t *Tensor) parse(d *json.Decoder) error {
 	return t.check()
 }
 
-// check holds the size against type and shape.
-func (t Tensor) check() error {
-	each := bitsOf(t.Type)
-	if each == 0 {
-		return fmt.Errorf("type %.20q is not known", t.Type)
+// size returns how many bytes type and shape give.
+func (t Tensor) size() (uint64, error) {
+	n := bitsOf(t.Type)
+	if n == 0 {
+		return 0, fmt.Errorf("type %.20q is not known", t.Type)
 	}
-	n := each
 	for _, d := range t.Shape {
 		hi, lo := bits.Mul64(n, d)
 		if hi != 0 {
-			return errors.New("its shape overflows")
+			return 0, errors.New("its shape overflows")
 		}
 		n = lo
 	}
-	if n%8 != 0 || t.End < t.Begin || t.End-t.Begin != n/8 {
+	if n%8 != 0 {
+		return 0, errors.New("its elements end inside a byte")
+	}
+	return n / 8, nil
+}
+
+// check holds the size against type and shape.
+func (t Tensor) check() error {
+	n, err := t.size()
+	if err != nil {
+		return err
+	}
+	if t.End < t.Begin || t.End-t.Begin != n {
 		return fmt.Errorf("bytes %d to %d are not those of its shape", t.Begin, t.End)
 	}
 	return nil

@@ -1,10 +1,10 @@
-// Package malware has files scanned by clamd, the daemon of ClamAV, over its socket.
+// Package clamd has files scanned by clamd, the daemon of ClamAV, over its socket.
 //
 // Only the words "stream: OK" are a pass; whatever else it answers, or does not
 // answer, refuses. Before it is believed it must show that it finds EICAR's test
 // file, that it passes what is harmless, and that it does not call clean what it did
 // not look at because of its own limits (AlertExceedsMax in its configuration).
-package malware
+package clamd
 
 import (
 	"bytes"

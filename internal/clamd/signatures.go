@@ -1,4 +1,4 @@
-package malware
+package clamd
 
 import (
 	"bytes"
