@@ -24,6 +24,7 @@ import (
 	"enisle/internal/judge/inspect/safetensors"
 	"enisle/internal/judge/inspect/secrets"
 	"enisle/internal/judge/inspect/template"
+	"enisle/internal/judge/inspect/vsa"
 	"enisle/internal/judge/inspect/vulndb"
 	"enisle/internal/judge/inspect/wheel"
 	"enisle/internal/judge/vuln"
@@ -50,7 +51,7 @@ const (
 func scanners() []inspect.Scanner {
 	return []inspect.Scanner{
 		archive.New(), wheel.New(), pickle.New(), gguf.New(), safetensors.New(), template.New(), repo.New(),
-		packages.New(), secrets.New(), vulndb.New(),
+		packages.New(), secrets.New(), vulndb.New(), vsa.New(), vsa.Signatures{},
 	}
 }
 

@@ -236,7 +236,7 @@ func (w *walk) expected(s Subject, wanted int) {
 		return
 	}
 	switch w.ref.Kind {
-	case "pypi", "npm", "gomod", "cargo", "maven", "debian", "oci", "vulndb":
+	case "pypi", "npm", "gomod", "cargo", "maven", "debian", "oci", "vulndb", "vsa":
 		w.add("kind", "unknown-package", Refuse, s.Path, "no scanner knows this kind of package")
 	case "model":
 		if !plainText(s) {
