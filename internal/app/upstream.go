@@ -18,80 +18,106 @@ import (
 	"enisle/internal/fail"
 	"enisle/internal/judge/inspect"
 	"enisle/internal/judge/oms"
+	"enisle/internal/judge/sigstore"
 	"enisle/internal/judge/upstream"
 )
 
-// makers verifies what the makers of artifacts signed.
-type makers struct{}
+// makers verifies what the makers of artifacts signed, in one run of collect.
+type makers struct {
+	beside map[string]proven // files beside the request, by name
+}
 
-var _ crossing.Upstream = makers{}
+var _ crossing.Upstream = (*makers)(nil)
 
 const signersHint = "name the signer's key or certificate under 'trust:' in the request, after its owner confirmed it; or take the model from whoever signed it"
 
-// Signed verifies signatures of models, and what was signed by Sigstore.
-func (m makers) Signed(ctx context.Context, a artifact.Artifact, open inspect.Open, by crossing.Trusted) (p upstream.Proof, err error) {
-	if slices.Contains([]string{"model", "hf", "huggingface"}, a.Ref.Kind) {
-		if err := m.model(ctx, a, open, by, &p); err != nil {
-			return p, err
-		}
-	}
-	return p, nil
+// checking is the verification of one artifact.
+type checking struct {
+	*makers
+	files  tree
+	by     crossing.Trusted
+	proof  upstream.Proof
+	signed map[string]bool // files that a signature covers, or that are one
 }
 
-// model verifies every signature in a model, each of which must be good; a file that
-// none of them lists is refused.
-func (m makers) model(ctx context.Context, a artifact.Artifact, open inspect.Open, by crossing.Trusted, p *upstream.Proof) error {
-	all := tree{a: a, open: open}
-	var names []string
+// Signed verifies signatures of models, and what was signed by Sigstore.
+func (m *makers) Signed(ctx context.Context, a artifact.Artifact, open inspect.Open, by crossing.Trusted) (upstream.Proof, error) {
+	if by.Sigstore != nil && !sigstore.Built {
+		_, err := sigstore.Verify(sigstore.Signer{}, nil)
+		return upstream.Proof{}, err
+	}
+	c := &checking{makers: m, files: tree{a, open}, by: by, signed: map[string]bool{}}
+	whole := false
+	err := c.sidecars()
+	if err == nil {
+		err = c.besides()
+	}
+	if err == nil && slices.Contains([]string{"model", "hf", "huggingface"}, a.Ref.Kind) {
+		whole, err = c.model(ctx)
+	}
+	if err != nil || len(c.proof.Signers) == 0 {
+		return c.proof, err
+	}
 	for _, f := range a.Files {
+		top, _, _ := strings.Cut(f.Path, "/")
+		switch {
+		case c.signed[f.Path]:
+		case whole && !slices.Contains(oms.Always(), top):
+			return c.proof, fail.Refuse("leave the file out of the request, or ask for a signature that covers it", fmt.Errorf("%s: nobody signed it: the signature of the model does not list it", f.Path))
+		default:
+			c.proof.Unsigned = append(c.proof.Unsigned, f.Path)
+		}
+	}
+	return c.proof, nil
+}
+
+// model verifies every signature in a model, each of which must be good. It reports
+// whether there is one, so that every other file must be listed.
+func (c *checking) model(ctx context.Context) (whole bool, err error) {
+	var names []string
+	for _, f := range c.files.a.Files {
 		if !strings.HasSuffix(f.Path, oms.Suffix) || f.Size > oms.MaxSize {
 			continue
 		}
-		b, err := fs.ReadFile(all, f.Path)
+		b, err := fs.ReadFile(c.files, f.Path)
 		if err != nil {
-			return err
+			return false, err
 		}
 		if oms.Is(path.Base(f.Path), b) {
 			names = append(names, f.Path)
 		}
 	}
-	if len(by.Models) == 0 && by.Sigstore == nil {
-		p.Unknown = append(p.Unknown, names...)
-		return nil
+	if len(c.by.Models) == 0 && c.by.Sigstore == nil {
+		c.proof.Unknown = append(c.proof.Unknown, names...)
+		return false, nil
 	}
-	signed := map[string]bool{}
 	for _, name := range names {
-		s, covered, err := m.signature(ctx, all, name, by)
+		s, covered, err := c.signature(ctx, name)
 		if err != nil {
-			return fmt.Errorf("%s: %w", name, err)
+			return false, fmt.Errorf("%s: %w", name, err)
 		}
-		i := slices.IndexFunc(a.Files, func(f artifact.File) bool { return f.Path == name })
-		s.Signature, s.Digest = name, a.Files[i].Digest
-		p.Signers = append(p.Signers, s)
-		signed[name] = true
-		for _, f := range covered {
-			signed[f] = true
-		}
+		c.add(s, name, c.files.digest(name), covered)
 	}
-	if len(names) == 0 {
-		return nil
+	return len(names) > 0, nil
+}
+
+func (c *checking) add(s upstream.Signer, name string, d artifact.Digest, covered []string) {
+	s.Signature, s.Digest = name, d
+	if s.Ignored == nil {
+		s.Ignored = []string{}
 	}
-	for _, f := range a.Files {
-		top, _, _ := strings.Cut(f.Path, "/")
-		switch {
-		case signed[f.Path]:
-		case slices.Contains(oms.Always(), top):
-			p.Unsigned = append(p.Unsigned, f.Path)
-		default:
-			return fail.Refuse("leave the file out of the request, or ask for a signature that covers it", fmt.Errorf("%s: nobody signed it: %s does not list it", f.Path, strings.Join(names, ", ")))
-		}
+	c.proof.Signers = append(c.proof.Signers, s)
+	for _, f := range covered {
+		c.signed[f] = true
 	}
-	return nil
+	if d == c.files.digest(name) {
+		c.signed[name] = true
+	}
 }
 
 // signature verifies one signature of a model and returns the files it covers.
-func (m makers) signature(ctx context.Context, all tree, name string, by crossing.Trusted) (s upstream.Signer, covered []string, err error) {
-	raw, err := fs.ReadFile(all, name)
+func (c *checking) signature(ctx context.Context, name string) (s upstream.Signer, covered []string, err error) {
+	raw, err := fs.ReadFile(c.files, name)
 	if err != nil {
 		return s, nil, err
 	}
@@ -101,14 +127,14 @@ func (m makers) signature(ctx context.Context, all tree, name string, by crossin
 	}
 	switch b.Method {
 	case oms.Sigstore:
-		s, err = m.identity(raw, by)
+		s, err = c.identity(raw)
 	default:
-		s, err = byNamed(b, by)
+		s, err = byNamed(b, c.by)
 	}
 	if err != nil {
 		return s, nil, err
 	}
-	checked, err := b.Statement.Check(ctx, all, name)
+	checked, err := b.Statement.Check(ctx, c.files, name)
 	// What every signer leaves out says nothing.
 	s.Ignored = slices.DeleteFunc(slices.Clone(checked.Ignored), func(p string) bool {
 		return path.Clean(p) == name || slices.Contains(oms.Always(), path.Clean(p))
@@ -152,14 +178,6 @@ func byNamed(b *oms.Bundle, by crossing.Trusted) (s upstream.Signer, err error) 
 	return s, fail.Refuse(signersHint, fmt.Errorf("it is by none of the %d signers of the request: %w", len(by.Models), last))
 }
 
-// identity verifies a signature by an identity of Sigstore.
-func (makers) identity(_ []byte, by crossing.Trusted) (upstream.Signer, error) {
-	if by.Sigstore == nil {
-		return upstream.Signer{}, fail.Refuse("name the identity and its issuer under 'trust: sigstore:' in the request", errors.New("it is by an identity of Sigstore, and the request names none"))
-	}
-	return upstream.Signer{}, errors.New("built without sigstore")
-}
-
 // parsePEM reads what the blocks of a PEM file hold, one after the other.
 func parsePEM[T any](b []byte, parse func([]byte) (T, error)) (out T, err error) {
 	var der []byte
@@ -185,6 +203,14 @@ type tree struct {
 }
 
 var _ fs.ReadDirFS = tree{}
+
+// digest is that of a file; empty if there is none.
+func (t tree) digest(name string) artifact.Digest {
+	if i := slices.IndexFunc(t.a.Files, func(f artifact.File) bool { return f.Path == name }); i >= 0 {
+		return t.a.Files[i].Digest
+	}
+	return ""
+}
 
 // Open opens a file or a directory.
 func (t tree) Open(name string) (fs.File, error) {
