@@ -11,6 +11,7 @@ import (
 	"enisle/internal/fail"
 	"enisle/internal/judge/policy"
 	"enisle/internal/judge/release"
+	"enisle/internal/judge/upstream"
 	"enisle/internal/site"
 	"enisle/internal/site/state"
 	"enisle/internal/site/trust"
@@ -129,11 +130,12 @@ func nextRelease(ctx context.Context, s *site.Site, row arrived, channel string)
 }
 
 // conflicts refuses two requests that bring the same reference with different
-// content: clients would see one or the other by chance.
+// content: clients would see one or the other by chance. Attestations are asked for by
+// nobody, and two of them about one model may both be true.
 func conflicts(all []artifact.Artifact) error {
 	seen := map[artifact.Ref]artifact.Digest{}
 	for _, a := range all {
-		if d, ok := seen[a.Ref]; ok && d != a.Manifest {
+		if d, ok := seen[a.Ref]; ok && d != a.Manifest && a.Ref.Kind != upstream.Kind {
 			return fail.Refuse("bring the same version in both requests", fmt.Errorf("%s differs between two requests of the release", a.Ref))
 		}
 		seen[a.Ref] = a.Manifest

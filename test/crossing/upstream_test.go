@@ -21,6 +21,7 @@ import (
 	"enisle/internal/crossing"
 	"enisle/internal/judge/inspect"
 	"enisle/internal/judge/oms"
+	"enisle/internal/judge/policy"
 	"enisle/internal/judge/upstream"
 	"enisle/internal/site"
 	"enisle/internal/site/state"
@@ -410,11 +411,29 @@ func TestAttestationsOfWhatIsReleasedCount(t *testing.T) {
 	if r := again("m2"); len(signers(r)) != 1 || len(r.Of(inspect.Warn)) != 0 {
 		t.Errorf("%v %v", signers(r), makers(r))
 	}
+	// Another request brings the same model with an attestation of its own: both stand.
+	w.trusts("{key: acme.pub}, {certificates: acme.pem}")
+	b, err := os.ReadFile(w.path("enisle.yaml"))
+	w.must(err)
+	w.must(os.WriteFile(w.path("enisle.yaml"), []byte(strings.Replace(string(b), "name: models", "name: third", 1)), 0o600))
+	third := w.arrives("m-third")
+	w.released(third)
+	demand := "  - {name: ours, each: artifact, when: 'artifact.kind == \"model\" && !artifact.signers.exists(s, s.startsWith(\"oms:key:\"))', say: nobody we know signed it}\n"
+	standard, err := policy.Named("standard")
+	w.must(err)
+	pol, err := policy.Parse([]byte(strings.Replace(string(standard), "rules:\n", "rules:\n"+demand, 1)))
+	w.must(err)
+	decided := func(r inspect.Report) bool {
+		return slices.ContainsFunc(pol.Content(policy.Case{Report: r, Now: time.Now()}).Violations, func(v policy.Violation) bool { return v.Rule == "ours" })
+	}
+	if decided(third.Report) {
+		t.Error("a rule that asks for the signer refuses it")
+	}
 	files := tiny()
 	files["config.json"] = "{}"
 	w.model(files)
 	w.signModel(w.vendor("other"), false)
-	if r := again("m3"); len(signers(r)) != 0 || !slices.Equal(makers(r), []string{"warn unverified-signature"}) {
+	if r := again("m3"); len(signers(r)) != 0 || !decided(r) || !slices.Equal(makers(r), []string{"warn unverified-signature"}) {
 		t.Errorf("%v %v", signers(r), makers(r))
 	}
 }
