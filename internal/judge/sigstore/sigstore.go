@@ -3,7 +3,7 @@
 //
 // It asks nobody: the keys of the logs and of the authorities are a file that
 // whoever calls it brings. The verifier is compiled only with the build tag
-// sigstore, because it brings some seventy modules; without it, everything is refused.
+// sigstore, because it brings some fifty modules; without it, everything is refused.
 package sigstore
 
 import (
