@@ -51,7 +51,8 @@ const (
 func scanners() []inspect.Scanner {
 	return []inspect.Scanner{
 		archive.New(), wheel.New(), pickle.New(), gguf.New(), safetensors.New(), template.New(), repo.New(),
-		packages.New(), secrets.New(), vulndb.New(), vsa.New(), vsa.Signatures{},
+		packages.New(), secrets.New(), vulndb.New(), vsa.New(),
+		vsa.Signatures{},
 	}
 }
 
