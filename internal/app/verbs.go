@@ -258,6 +258,12 @@ func (a *App) Release(ctx context.Context, id, channel string) (out crossing.Rel
 	return out, err
 }
 
+// GC removes the files that no kept release needs.
+func (a *App) GC(ctx context.Context, opt crossing.GCOptions) (out crossing.Collection, err error) {
+	err = a.change(ctx, "gc", func(s *site.Site, by site.Actor) error { out, err = crossing.GC(ctx, s, by, opt); return err })
+	return out, err
+}
+
 // Recalls lists what was recalled.
 func (a *App) Recalls(ctx context.Context) (out []state.Recall, err error) {
 	err = a.read(ctx, func(s *site.Site) error { out, err = crossing.Recalls(ctx, s); return err })

@@ -131,7 +131,7 @@ func (r *Recalled) releases(ctx context.Context, s *site.Site) error {
 }
 
 // engineChannel is the channel whose models run.
-const engineChannel = "stable"
+const engineChannel = stable
 
 // runsWith returns the models that run with an engine, or the model itself.
 func runsWith(v Served, ref string) (out []string) {

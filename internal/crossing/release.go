@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"enisle/internal/artifact"
 	"enisle/internal/fail"
@@ -16,8 +17,14 @@ import (
 	"enisle/internal/site/trust"
 )
 
+// The channels: what is new is tried on the one before everybody gets it on the other.
+const (
+	candidate = "candidate"
+	stable    = "stable"
+)
+
 // Channels are the pointers a release may go to.
-func Channels() []string { return []string{"candidate", "stable"} }
+func Channels() []string { return []string{candidate, stable} }
 
 // CheckChannel refuses names that are not channels.
 func CheckChannel(name string) error {
@@ -97,15 +104,49 @@ func mayRelease(ctx context.Context, s *site.Site, by site.Actor, row arrived, c
 		return err
 	}
 	c.Approvers = len(names)
+	if c.Soaks = channel == stable; c.Soaks {
+		if c.Soaked, err = soaked(ctx, s, row); err != nil {
+			return err
+		}
+	}
 	decision := pol.Release(c)
 	if decision.Allow {
 		return nil
 	}
 	hint := refusedHint
-	if pol.Content(c).Allow {
+	switch {
+	case pol.Content(c).Allow && len(names) >= decision.Needed:
+		hint = "release it with --channel candidate, have it tried there, and come back"
+	case pol.Content(c).Allow:
 		hint = "ask another approver to run 'enisle approve " + row.ID + " --as NAME --key FILE'"
 	}
 	return fail.Refuse(hint, fmt.Errorf("shipment %s is not released: %s", row.ID, strings.Join(decision.Reasons, "; ")))
+}
+
+// soaked returns for how long the candidate channel has served exactly the content of
+// a shipment without a break, until now; -1 if it does not.
+func soaked(ctx context.Context, s *site.Site, row arrived) (time.Duration, error) {
+	var moves []state.Move
+	if err := s.State.View(ctx, func(tx *state.Tx) (err error) { moves, err = tx.Moves(candidate); return err }); err != nil {
+		return 0, err
+	}
+	since := time.Time{}
+	for _, m := range slices.Backward(moves) {
+		v, err := servedNumber(ctx, s, m.Release)
+		if err != nil {
+			return 0, err
+		}
+		if !slices.ContainsFunc(v.release.Requests, func(q release.Request) bool { return q.Header == row.Header && q.Content == row.Content }) {
+			break
+		}
+		if since, err = time.Parse(time.RFC3339, m.At); err != nil {
+			return 0, err
+		}
+	}
+	if since.IsZero() {
+		return -1, nil
+	}
+	return s.Now().Sub(since), nil
 }
 
 // nextRelease returns what the channel would serve with the shipment, and what
