@@ -258,6 +258,15 @@ func (a *App) Release(ctx context.Context, id, channel string) (out crossing.Rel
 	return out, err
 }
 
+// SBOM says what a release consists of; number 0 is that of the channel.
+func (a *App) SBOM(ctx context.Context, channel string, number int64) (out []byte, err error) {
+	if err := crossing.CheckChannel(channel); err != nil {
+		return nil, err
+	}
+	err = a.read(ctx, func(s *site.Site) error { out, err = crossing.SBOM(ctx, s, channel, number); return err })
+	return out, err
+}
+
 // GC removes the files that no kept release needs.
 func (a *App) GC(ctx context.Context, opt crossing.GCOptions) (out crossing.Collection, err error) {
 	err = a.change(ctx, "gc", func(s *site.Site, by site.Actor) error { out, err = crossing.GC(ctx, s, by, opt); return err })

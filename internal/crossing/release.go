@@ -39,6 +39,7 @@ type Released struct {
 	Channel string          `json:"channel"`
 	Number  int64           `json:"number"`
 	Digest  artifact.Digest `json:"digest"`
+	SBOM    artifact.Digest `json:"sbom,omitempty"`
 	Already bool            `json:"already"` // nothing had to be done
 }
 
@@ -74,7 +75,10 @@ func Release(ctx context.Context, s *site.Site, by site.Actor, id, channel strin
 	subject := map[string]string{"shipment": id, "channel": channel, "content": string(row.Content)}
 	err = s.Act(ctx, "release", by, subject, func(ctx context.Context, intent int64) (map[string]string, error) {
 		err := doRelease(ctx, s, row, next, &out, intent, show)
-		return map[string]string{"release": fmt.Sprint(out.Number), "digest": string(out.Digest)}, err
+		if err == nil {
+			out.SBOM = keepSBOM(ctx, s, out.Number)
+		}
+		return map[string]string{"release": fmt.Sprint(out.Number), "digest": string(out.Digest), "sbom": string(out.SBOM)}, err
 	})
 	return out, err
 }
