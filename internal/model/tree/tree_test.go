@@ -34,9 +34,9 @@ func TestYAML(t *testing.T) {
 		bomb += fmt.Sprintf("a%d: &a%d [%s*a%d]\n", i, i, strings.Repeat(fmt.Sprintf("*a%d,", i-1), 9), i-1)
 	}
 	for in, want := range map[string]string{
-		"a: 1\nb: [x, {c: d}]\n":                 "[map[a:1 b:[x map[c:d]]]] []",
-		"--- {a: 1}\n--- {b: 2}\n":               "[map[a:1] map[b:2]] []",
-		"a: !!python/object/apply:os.system [x]": "[map[a:[x]]] [!!python/object/apply:os.system]",
+		"a: 1\nb: [x, {c: d}]\n":                                      "[map[a:1 b:[x map[c:d]]]] []",
+		"--- {a: 1}\n--- {b: 2}\n":                                    "[map[a:1] map[b:2]] []",
+		"a: !!python/object/apply:os.system [x]":                      "[map[a:[x]]] [!!python/object/apply:os.system]",
 		"%TAG ! tag:yaml.org,2002:\n---\na: !python/name:os.system x": "[!!python/name:os.system]",
 		"a: !mine x":            "[!mine]",
 		"a: &x {b: 1}\nc: *x\n": "[map[a:map[b:1] c:map[b:1]]] []",
