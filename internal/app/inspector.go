@@ -18,6 +18,7 @@ import (
 	"enisle/internal/judge/inspect"
 	"enisle/internal/judge/inspect/archive"
 	"enisle/internal/judge/inspect/gguf"
+	"enisle/internal/judge/inspect/keras"
 	"enisle/internal/judge/inspect/onnx"
 	"enisle/internal/judge/inspect/pickle"
 	"enisle/internal/judge/inspect/repo"
@@ -44,7 +45,7 @@ const (
 
 // scanners are all of them, in the order in which findings are made.
 func scanners() []inspect.Scanner {
-	return []inspect.Scanner{archive.New(), wheel.New(), pickle.New(), gguf.New(), safetensors.New(), onnx.New(), template.New(), repo.New()}
+	return []inspect.Scanner{archive.New(), wheel.New(), pickle.New(), gguf.New(), safetensors.New(), onnx.New(), keras.New(), template.New(), repo.New()}
 }
 
 // inspector builds what inspects: the scanners, in a child. done ends the child.

@@ -77,7 +77,7 @@ func (Scanner) Scan(ctx context.Context, s inspect.Subject, run inspect.Run) err
 	}
 	w := walker{
 		ctx: ctx, domains: map[string]bool{}, foreign: map[string]string{}, functions: map[string]bool{},
-		report: func(rule, detail string) { run.Report(rule, inspect.Refuse, detail) },
+		report: func(rule, detail string) { run.Report(rule, s.Data(), detail) },
 	}
 	r, err := w.message(wire.Open(s, s.Size, maxFields), model, 0)
 	switch {
@@ -90,7 +90,7 @@ func (Scanner) Scan(ctx context.Context, s inspect.Subject, run inspect.Run) err
 		run.Report("broken", s.Data(), "not an ONNX model that can be read: "+err.Error())
 	}
 	if w.bad > maxRefusals {
-		run.Report("more", inspect.Refuse, fmt.Sprintf("%d further reasons", w.bad-maxRefusals))
+		run.Report("more", s.Data(), fmt.Sprintf("%d further reasons", w.bad-maxRefusals))
 	}
 	w.foreignDomains(run)
 	run.Note(inspect.Format, "onnx")
