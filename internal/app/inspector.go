@@ -23,6 +23,7 @@ import (
 	"enisle/internal/judge/inspect/pickle"
 	"enisle/internal/judge/inspect/repo"
 	"enisle/internal/judge/inspect/safetensors"
+	"enisle/internal/judge/inspect/skops"
 	"enisle/internal/judge/inspect/template"
 	"enisle/internal/judge/inspect/wheel"
 	"enisle/internal/sandbox"
@@ -45,7 +46,7 @@ const (
 
 // scanners are all of them, in the order in which findings are made.
 func scanners() []inspect.Scanner {
-	return []inspect.Scanner{archive.New(), wheel.New(), pickle.New(), gguf.New(), safetensors.New(), onnx.New(), keras.New(), template.New(), repo.New()}
+	return []inspect.Scanner{archive.New(), wheel.New(), pickle.New(), gguf.New(), safetensors.New(), onnx.New(), keras.New(), skops.New(), template.New(), repo.New()}
 }
 
 // inspector builds what inspects: the scanners, in a child. done ends the child.

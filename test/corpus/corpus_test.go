@@ -15,8 +15,12 @@ import (
 	"enisle/internal/judge/inspect"
 	"enisle/internal/judge/inspect/archive"
 	"enisle/internal/judge/inspect/gguf"
+	"enisle/internal/judge/inspect/keras"
+	"enisle/internal/judge/inspect/onnx"
 	"enisle/internal/judge/inspect/pickle"
+	"enisle/internal/judge/inspect/repo"
 	"enisle/internal/judge/inspect/safetensors"
+	"enisle/internal/judge/inspect/skops"
 )
 
 type blob struct{ *bytes.Reader }
@@ -31,7 +35,7 @@ func TestHonestFilesPass(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = f.Close() }()
-	r := inspect.Runner{Scanners: []inspect.Scanner{archive.New(), pickle.New(), gguf.New(), safetensors.New()}}
+	r := inspect.Runner{Scanners: []inspect.Scanner{archive.New(), pickle.New(), gguf.New(), safetensors.New(), onnx.New(), keras.New(), skops.New(), repo.New()}}
 	files, bad := 0, 0
 	for lines := bufio.NewScanner(f); lines.Scan(); files++ {
 		var row struct{ File, What, Sha256 string }

@@ -258,8 +258,129 @@ def with_gguf():
                 keep(f"{arch}.gguf", arch, f.read(), ["gguf"])
 
 
+def with_onnx():
+    import numpy as np
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["batch", 4]) for n in ("x", "y")]
+
+    def model(nodes, initializer=(), functions=(), opsets=(("", 17),), **more):
+        graph = helper.make_graph(list(nodes), "g", ends[:1], ends[1:], list(initializer))
+        return helper.make_model(graph, functions=list(functions), opset_imports=[helper.make_opsetid(*o) for o in opsets], producer_name="corpus", **more)
+
+    w = np.arange(16, dtype="f4").reshape(4, 4)
+    node = helper.make_node
+    models = {
+        "plain": model([node("MatMul", ["x", "w"], ["y"])], [numpy_helper.from_array(w, "w")]),
+        "typed": model([node("MatMul", ["x", "w"], ["y"])], [helper.make_tensor("w", TensorProto.FLOAT, [4, 4], w.ravel())]),
+        "classic": model([node("Scaler", ["x"], ["y"], domain="ai.onnx.ml", offset=[0.0] * 4, scale=[2.0] * 4)], opsets=[("", 17), ("ai.onnx.ml", 3)]),
+        "microsoft": model([node("Gelu", ["x"], ["y"], domain="com.microsoft")], opsets=[("", 17), ("com.microsoft", 1)]),
+        "function": model([node("Mine", ["x"], ["y"], domain="own")], functions=[helper.make_function("own", "Mine", ["a"], ["b"], [node("Relu", ["a"], ["b"])], [helper.make_opsetid("", 17)])], opsets=[("", 17), ("own", 1)]),
+    }
+    kinds = {t: getattr(TensorProto, t) for t in ("INT64", "INT32", "UINT8", "INT8", "UINT16", "BOOL", "FLOAT16", "DOUBLE", "COMPLEX64", "UINT32", "UINT64", "BFLOAT16", "FLOAT8E4M3FN")}
+    typed = [helper.make_tensor(t, k, [2, 3], [1, 0, 1, 1, 0, 1]) for t, k in kinds.items()]
+    typed.append(helper.make_tensor("text", TensorProto.STRING, [2], [b"a", b"bc"]))
+    typed.append(helper.make_tensor("scalar", TensorProto.INT64, [], [3]))
+    typed.append(helper.make_tensor("empty", TensorProto.FLOAT, [0, 2], []))
+    models["types"] = model([node("Identity", ["x"], ["y"])], typed)
+    then = helper.make_graph([node("Constant", [], ["t"], value=numpy_helper.from_array(w[:1], "c"))], "then", [], [helper.make_tensor_value_info("t", TensorProto.FLOAT, [1, 4])])
+    models["branches"] = model([node("Constant", [], ["c"], value=numpy_helper.from_array(np.array(True), "c")), node("If", ["c"], ["y"], then_branch=then, else_branch=then)])
+    outside = model([node("MatMul", ["x", "w"], ["y"])], [numpy_helper.from_array(w, "w")])
+    onnx.external_data_helper.convert_model_to_external_data(outside, location="m.onnx_data", size_threshold=0)
+    outside.graph.initializer[0].ClearField("raw_data")
+    for key, value in (("offset", "0"), ("length", "64")):
+        entry = outside.graph.initializer[0].external_data.add()
+        entry.key, entry.value = key, value
+    outside.graph.initializer[0].data_location = TensorProto.EXTERNAL
+    models["outside"] = outside
+    for what, m in models.items():
+        if what != "outside":
+            onnx.checker.check_model(m)
+        keep(f"{what}.onnx", what, m.SerializeToString(), ["onnx", "protobuf"])
+    m = models["plain"]
+    keep("other-name.weights", "a model by another name", m.SerializeToString(), ["onnx", "protobuf"])
+
+
+def with_keras():
+    os.environ["KERAS_BACKEND"] = "numpy"
+    import tempfile
+
+    import keras
+    import numpy as np
+    from keras import layers
+    dense = keras.Sequential([layers.Input((4,)), layers.Dense(3, activation="relu", kernel_regularizer="l2"), layers.Dropout(0.1), layers.Dense(2, activation="softmax")])
+    dense.compile(loss="mse", optimizer="adam", metrics=["mae"])
+    i = layers.Input((8, 8, 3))
+    x = layers.Conv2D(2, 3, activation=keras.activations.gelu, kernel_initializer=keras.initializers.HeNormal(3))(i)
+    y = layers.BatchNormalization()(x)
+    x = keras.ops.relu(layers.Add()([x, y]) + 1.0)
+    images = keras.Model(i, layers.Dense(1, kernel_constraint="max_norm")(layers.GlobalAveragePooling2D()(x)))
+    images.compile(loss=keras.losses.Huber(), optimizer=keras.optimizers.SGD(keras.optimizers.schedules.CosineDecay(0.1, 100)), metrics=["mae", keras.metrics.AUC()])
+    t = layers.Input((6,), dtype="int32")
+    e = layers.Embedding(10, 4)(t)
+    a = layers.LayerNormalization()(e + layers.MultiHeadAttention(2, 2)(e, e))
+    texts = keras.Model(t, layers.Dense(2)(layers.GlobalMaxPooling1D()(a)))
+    rnn = keras.Sequential([layers.Input((5, 2)), layers.Bidirectional(layers.LSTM(2)), layers.ReLU(), layers.Dense(1)])
+    rnn.compile(loss=keras.losses.binary_crossentropy, optimizer=keras.optimizers.Adam(1e-3))
+    many = keras.Sequential([layers.Input((1,))] + [layers.Activation("relu") for _ in range(60)])
+    for what, m in {"dense": dense, "images": images, "texts": texts, "rnn": rnn, "many": many}.items():
+        with tempfile.TemporaryDirectory() as d:
+            for name in (f"{what}.keras", f"{what}.h5", f"{what}.weights.h5"):
+                p = os.path.join(d, name)
+                try:
+                    m.save_weights(p) if ".weights." in name else m.save(p)
+                except Exception as err:
+                    print(f"{NAME}: {name}: {err}", file=sys.stderr)
+                    continue
+                with open(p, "rb") as f:
+                    keep(f"keras-{name}", what, f.read(), ["keras", "h5py"])
+        keep(f"keras-{what}-architecture.json", what, m.to_json().encode(), ["keras"])
+    x = np.zeros((1, 4), "f4")
+    dense(x)
+
+
+def with_h5py():
+    import tempfile
+
+    import h5py
+    import numpy as np
+    for libver in ("earliest", "latest"):
+        for order in (False, True):
+            with tempfile.TemporaryDirectory() as d:
+                p = os.path.join(d, "m.h5")
+                with h5py.File(p, "w", libver=libver, track_order=order) as f:
+                    for n in range(40):
+                        g = f.create_group(f"layer_{n}", track_order=order)
+                        g.attrs["name"] = f"text {n}"
+                        g.attrs["many"] = ["a", "bb", "ccc"]
+                    for n in range(20):
+                        f.attrs[f"fact{n}"] = n if n % 2 else np.bytes_(b"bytes")
+                    f.create_dataset("packed", data=np.zeros((64, 64)), compression="gzip", shuffle=True, fletcher32=True)
+                    f.create_dataset("lzf", data=np.zeros((64, 64), "f2"), compression="lzf")
+                    f.create_dataset("texts", data=["a", "b"], dtype=h5py.string_dtype())
+                    f["again"] = f["layer_3"]
+                with open(p, "rb") as f:
+                    keep(f"h5py-{libver}-{'ordered' if order else 'named'}.h5", f"{libver}, order {order}", f.read(), ["h5py"])
+
+
+def with_skops():
+    import skops.io
+    every = int(os.environ.get("SKOPS_EVERY", "9"))
+    for n, (name, e) in enumerate(fitted()):
+        try:
+            content = skops.io.dumps(e)
+        except Exception as err:
+            print(f"{NAME}: skops: {name}: {err}", file=sys.stderr)
+            continue
+        if n % every == 0 or name == "pipeline":
+            keep(f"skops-{name}.skops", name, content, ["skops", "scikit-learn"])
+
+
 def main():
-    for part in (plain, with_numpy, with_joblib, with_scipy, with_pandas, with_sklearn, with_torch, with_safetensors, with_gguf):
+    parts = (plain, with_numpy, with_joblib, with_scipy, with_pandas, with_sklearn, with_torch, with_safetensors, with_gguf)
+    if NAME in ("k", "l"):
+        parts = (with_onnx, with_keras, with_h5py, with_skops)
+    for part in parts:
         try:
             part()
         except ImportError as err:

@@ -84,7 +84,7 @@ func (f *file) long(at, n uint64) (*cursor, error) {
 	}
 	b := make([]byte, n)
 	if got, err := f.r.ReadAt(b, int64(at)); got < len(b) {
-		return nil, errors.Join(io.ErrUnexpectedEOF, err)
+		return nil, fmt.Errorf("%w: %v", io.ErrUnexpectedEOF, err)
 	}
 	return &cursor{b: b}, nil
 }

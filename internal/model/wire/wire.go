@@ -126,7 +126,7 @@ func (m Message) Text(limit int) (string, error) {
 	}
 	b := make([]byte, m.Size())
 	if n, err := m.src.r.ReadAt(b, m.at); n < len(b) {
-		return "", errors.Join(io.ErrUnexpectedEOF, err)
+		return "", fmt.Errorf("%w: %v", io.ErrUnexpectedEOF, err)
 	}
 	return string(b), nil
 }
@@ -162,7 +162,7 @@ func (m *Message) peek(n int64) ([]byte, error) {
 	if m.at < s.at || m.at+n > s.at+int64(len(s.buf)) {
 		got, err := s.r.ReadAt(s.buf[:window], m.at)
 		if int64(got) < n {
-			return nil, errors.Join(io.ErrUnexpectedEOF, err)
+			return nil, fmt.Errorf("%w: %v", io.ErrUnexpectedEOF, err)
 		}
 		s.buf, s.at = s.buf[:got], m.at
 	}

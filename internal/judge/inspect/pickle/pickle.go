@@ -48,6 +48,9 @@ func named(s inspect.Subject) bool {
 	if slices.Contains([]string{".pkl", ".pickle", ".pk", ".p", ".joblib", ".dill", ".pt", ".pth", ".ckpt"}, ext) {
 		return true
 	}
+	if strings.HasSuffix(strings.ToLower(s.Path), ".onnx.data") {
+		return false // bare numbers; a pickle of this name is known by its bytes
+	}
 	return s.Ref.Kind == "model" && slices.Contains([]string{".bin", ".dat", ".data", ".model"}, ext)
 }
 
