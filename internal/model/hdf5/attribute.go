@@ -91,8 +91,8 @@ func (f *file) texts(is, data *cursor, n uint64) ([]string, error) {
 	if !text {
 		return nil, nil
 	}
-	if n > maxElems {
-		return nil, errors.New("it holds too many texts")
+	if n > maxElems || size == 0 {
+		return nil, errors.New("it holds too many texts, or texts of no size")
 	}
 	out := []string{}
 	for range n {

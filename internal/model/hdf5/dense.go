@@ -1,9 +1,11 @@
 package hdf5
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math/bits"
+	"slices"
 )
 
 // heap is a fractal heap (III.G): blocks, of which the first are of one size and
@@ -12,8 +14,8 @@ type heap struct {
 	f                  *file
 	at                 uint64 // of its header
 	idSize, offsetSize int
-	width, start, most uint64 // blocks of a row; bytes of the first and the largest that holds objects
-	blocks             []heapBlock
+	width, start, most uint64      // blocks of a row; bytes of the first and the largest that holds objects
+	blocks             []heapBlock // by offset
 }
 
 // heapBlock holds objects. offset is where it stands in the space of the heap.
@@ -123,22 +125,27 @@ func (h *heap) get(id []byte) (*cursor, error) {
 		return nil, errors.New("an object of a heap is of a kind that is not read")
 	}
 	offset, size := c.uint(h.offsetSize), c.uint(2)
-	for _, b := range h.blocks {
-		if offset < b.offset || offset-b.offset >= b.size {
-			continue
-		}
-		head, err := h.f.signed(b.at, blockHead+uint64(h.offsetSize), "FHDB")
-		if err != nil {
-			return nil, err
-		}
-		head.take(1)
-		if in := offset - b.offset; head.uint(8) != h.at || head.uint(h.offsetSize) != b.offset || in < blockHead+uint64(h.offsetSize) || size > b.size-in {
-			return nil, errors.New("an object lies outside of its heap")
-		}
-		return h.f.bytes(b.at+offset-b.offset, size)
+	i, exact := slices.BinarySearchFunc(h.blocks, offset, func(b heapBlock, at uint64) int { return cmp.Compare(b.offset, at) })
+	if !exact {
+		i--
 	}
-	return nil, errors.New("an object lies outside of its heap")
+	if i < 0 {
+		return nil, errOutside
+	}
+	b := h.blocks[i]
+	head, err := h.f.signed(b.at, blockHead+uint64(h.offsetSize), "FHDB")
+	if err != nil {
+		return nil, err
+	}
+	head.take(1)
+	in := offset - b.offset
+	if head.uint(8) != h.at || head.uint(h.offsetSize) != b.offset || in < blockHead+uint64(h.offsetSize) || in > b.size || size > b.size-in {
+		return nil, errOutside
+	}
+	return h.f.bytes(b.at+in, size)
 }
+
+var errOutside = errors.New("an object lies outside of its heap")
 
 // records reads the names of objects from a B-tree of the second version (III.A.2).
 func (f *file) records(at, kind uint64, idSize int) ([][]byte, error) {

@@ -7,7 +7,16 @@ import (
 	"strings"
 )
 
-func join(path, name string) string { return strings.TrimSuffix(path, "/") + "/" + name }
+// child follows a member of a group.
+func (f *file) child(at uint64, path, name string, depth int) error {
+	if f.visited[at] {
+		return nil // a second hard link
+	}
+	if len(path)+len(name) > maxPath {
+		return errors.New("its names are too long")
+	}
+	return f.object(at, strings.TrimSuffix(path, "/")+"/"+name, depth+1)
+}
 
 // table follows a group of the first version: a B-tree of names in a heap (III.A.1).
 func (f *file) table(c *cursor, path string, depth int) error {
@@ -31,11 +40,11 @@ func (f *file) table(c *cursor, path string, depth int) error {
 		if name > uint64(len(names.b)) {
 			return errors.New("a name lies outside of its heap")
 		}
-		text, _, ok := bytes.Cut(names.b[name:], []byte{0})
+		text, _, ok := bytes.Cut(names.b[name:min(name+maxPath, uint64(len(names.b)))], []byte{0})
 		if !ok {
 			return errors.New("a name has no end")
 		}
-		return f.object(object, join(path, string(text)), depth+1)
+		return f.child(object, path, string(text), depth)
 	})
 }
 
@@ -124,7 +133,7 @@ func (f *file) link(c *cursor, path string, depth int) error {
 	if err := c.err(); err != nil {
 		return err
 	}
-	return f.object(object, join(path, name), depth+1)
+	return f.child(object, path, name, depth)
 }
 
 // denseLinks follows the links of a group that keeps them in a heap (IV.A.2.c).

@@ -25,7 +25,9 @@ const (
 	maxDepth   = 64          // groups inside of groups, blocks inside of blocks
 	maxBlock   = 16 << 20    // bytes that are read at once
 	maxText    = 64 << 20    // bytes of one attribute
-	maxRead    = 4 << 30     // bytes of all reads
+	maxRead    = 64 << 20    // bytes of all reads, beyond four times the file
+	readCost   = 64          // bytes that a read counts for at least
+	maxPath    = 64 << 10    // bytes of all names on the way to an object
 	maxLinks   = 1 << 20     // of one group
 	maxElems   = 1 << 20     // texts of one attribute
 	nodeHead   = 8 + 2*8     // bytes of a node of a B-tree, version 1, before its keys
@@ -79,7 +81,7 @@ func (f *file) long(at, n uint64) (*cursor, error) {
 	if at > f.size || n > f.size-at {
 		return nil, fmt.Errorf("a structure at byte %d lies outside of the file", at)
 	}
-	if f.read += n; f.read > maxRead {
+	if f.read += n + readCost; f.read > maxRead+4*f.size {
 		return nil, errors.New("its structures are too large")
 	}
 	b := make([]byte, n)

@@ -69,7 +69,9 @@ func TestCutAndChangedFilesEnd(t *testing.T) {
 
 func FuzzRead(f *testing.F) {
 	for _, b := range files(f) {
-		f.Add(b)
+		if len(b) < 12_000 { // longer ones take minutes to be made smaller
+			f.Add(b)
+		}
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		_, _ = Read(t.Context(), bytes.NewReader(b), int64(len(b)), func(Attribute) error { return nil })

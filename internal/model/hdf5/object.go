@@ -25,9 +25,6 @@ type message struct {
 
 // object follows one group, dataset or named type.
 func (f *file) object(at uint64, path string, depth int) error {
-	if f.visited[at] {
-		return nil // a second hard link
-	}
 	if depth > maxDepth || len(f.visited) == maxObjects {
 		return errors.New("its groups nest too deep, or are too many")
 	}

@@ -191,7 +191,9 @@ func FuzzScan(f *testing.F) {
 		if err != nil {
 			f.Fatal(err)
 		}
-		f.Add(b)
+		if len(b) < 12_000 { // longer ones take minutes to be made smaller
+			f.Add(b)
+		}
 	}
 	f.Add([]byte(layer(`{"class_name":"Lambda"}`)))
 	f.Fuzz(func(t *testing.T, b []byte) {
