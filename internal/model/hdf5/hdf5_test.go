@@ -68,7 +68,15 @@ func TestCutAndChangedFilesEnd(t *testing.T) {
 }
 
 func FuzzRead(f *testing.F) {
-	for _, b := range files(f) {
+	small, err := filepath.Glob("../../judge/inspect/keras/testdata/*.h5")
+	if err != nil || len(small) == 0 {
+		f.Fatal(err, small)
+	}
+	for _, name := range small {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			f.Fatal(err)
+		}
 		if len(b) < 12_000 { // longer ones take minutes to be made smaller
 			f.Add(b)
 		}

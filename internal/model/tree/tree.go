@@ -32,12 +32,37 @@ var (
 	errMany = fmt.Errorf("it holds more than %d values", maxValues)
 )
 
-// JSON reads one document: Map, []any, string, json.Number, bool or nil.
+// Plain returns JSON with zeros in the place of NaN and of infinite numbers, which
+// Python writes and reads and JSON does not have.
+func Plain(b []byte) []byte {
+	if !bytes.Contains(b, []byte("NaN")) && !bytes.Contains(b, []byte("Infinity")) {
+		return b
+	}
+	out := bytes.Clone(b)
+	for i, inside := 0, false; i < len(out); i++ {
+		switch {
+		case out[i] == '"':
+			inside = !inside
+		case inside && out[i] == '\\':
+			i++
+		case !inside:
+			for _, word := range []string{"NaN", "Infinity"} {
+				if bytes.HasPrefix(out[i:], []byte(word)) {
+					copy(out[i:], "0"+strings.Repeat(" ", len(word)-1))
+				}
+			}
+		}
+	}
+	return out
+}
+
+// JSON reads one document, as Python writes it: Map, []any, string, json.Number,
+// bool or nil.
 func JSON(b []byte) (any, error) {
 	if !utf8.Valid(b) {
 		return nil, errors.New("it is no UTF-8")
 	}
-	d := json.NewDecoder(bytes.NewReader(b))
+	d := json.NewDecoder(bytes.NewReader(Plain(b)))
 	d.UseNumber()
 	left := maxValues
 	v, err := value(d, 0, &left)
