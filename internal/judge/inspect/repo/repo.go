@@ -99,7 +99,7 @@ func program(s inspect.Subject) string {
 
 // Wants takes configurations, code and programs of models.
 func (Scanner) Wants(s inspect.Subject) bool {
-	return slices.Contains([]string{"model", "hf"}, s.Ref.Kind) && (config(s) || isYAML(s) || path.Ext(s.Path) == ".py" || program(s) != "" || targets(s))
+	return slices.Contains([]string{"model", "hf"}, s.Ref.Kind) && (config(s) || isYAML(s) || isBytecode(s) || path.Ext(s.Path) == ".py" || program(s) != "" || targets(s))
 }
 
 // Scan reports what of it would run.
@@ -108,9 +108,13 @@ func (Scanner) Scan(_ context.Context, s inspect.Subject, run inspect.Run) error
 	case program(s) != "":
 		run.Note(inspect.Code, program(s))
 		run.Report("native-code", inspect.Refuse, program(s)+": it has no place in a model")
-	case path.Ext(s.Path) == ".py" && strings.Contains(s.Path, "/code/__torch__"):
-		run.Note(inspect.Code, "TorchScript")
-		run.Report("torchscript-code", inspect.Warn, "TorchScript, which runs when the model is used: read it before you approve")
+	case isScript(s):
+		return script(s, run)
+	case isBytecode(s):
+		return bytecode(s, run)
+	case path.Ext(s.Path) == ".py" && strings.Contains(s.Path, "__torch__"):
+		run.Note(inspect.Code, "Python")
+		run.Report("custom-code", inspect.Refuse, "Python under the name of what TorchScript keeps to itself")
 	case path.Ext(s.Path) == ".py":
 		run.Note(inspect.Code, "Python")
 		run.Report("custom-code", inspect.Warn, "Python, which runs where somebody trusts remote code: read it before you approve")
