@@ -25,6 +25,7 @@ import (
 	"enisle/internal/judge/inspect/safetensors"
 	"enisle/internal/judge/inspect/skops"
 	"enisle/internal/judge/inspect/template"
+	"enisle/internal/judge/inspect/tensorflow"
 	"enisle/internal/judge/inspect/wheel"
 	"enisle/internal/sandbox"
 )
@@ -46,7 +47,7 @@ const (
 
 // scanners are all of them, in the order in which findings are made.
 func scanners() []inspect.Scanner {
-	return []inspect.Scanner{archive.New(), wheel.New(), pickle.New(), gguf.New(), safetensors.New(), onnx.New(), keras.New(), skops.New(), template.New(), repo.New()}
+	return []inspect.Scanner{archive.New(), wheel.New(), pickle.New(), gguf.New(), safetensors.New(), onnx.New(), keras.New(), skops.New(), tensorflow.New(), template.New(), repo.New()}
 }
 
 // inspector builds what inspects: the scanners, in a child. done ends the child.

@@ -16,8 +16,10 @@ import os
 import pickle
 import pickletools
 import pkgutil
+import re
 import sys
 import warnings
+import zipfile
 from collections import Counter, OrderedDict, defaultdict, deque
 from decimal import Decimal
 from fractions import Fraction
@@ -224,6 +226,43 @@ def with_torch():
                 names.add(cls.__module__ + " " + cls.__name__)
 
 
+def neutral(content):
+    """Returns a torch archive, packed anew with x in the place of the directories that
+    its code came from: they say where it was made, and nothing else."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as z, zipfile.ZipFile(out, "w") as packed:
+        for info in z.infolist():
+            data = re.sub(rb"/[\w./+-]+(?=/[\w.-]+\.py)", lambda m: b"/" + b"x" * (len(m[0]) - 1), z.read(info))
+            packed.writestr(zipfile.ZipInfo(info.filename), data, info.compress_type)
+    return out.getvalue()
+
+
+def with_torchscript():
+    import torch
+    from torch import nn
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(3, 4)
+            self.names = ["a", "b"]
+            self.register_buffer("b", torch.ones(3))
+
+        def forward(self, x):
+            if x.sum() > 0:
+                x = x * torch.tensor([1.0, 2.0, 3.0])
+            return torch.relu(self.linear(x + self.b))
+
+    layers = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU())
+    models = {
+        "script": torch.jit.script(Net()), "frozen": torch.jit.freeze(torch.jit.script(Net().eval())), "sequence": torch.jit.script(layers),
+        "traced": torch.jit.trace(layers, torch.zeros(1, 1, 8, 8)), "lstm": torch.jit.script(nn.LSTM(3, 4)),
+    }
+    for what, m in models.items():
+        keep(f"torchscript-{what}.pt", what, neutral(saved(lambda f: torch.jit.save(m, f))), ["torch"])
+        keep(f"torchscript-{what}.ptl", what + ", for phones", neutral(m._save_to_buffer_for_lite_interpreter()), ["torch"])
+
+
 def with_safetensors():
     import numpy as np
     from safetensors.numpy import save
@@ -363,6 +402,73 @@ def with_h5py():
                     keep(f"h5py-{libver}-{'ordered' if order else 'named'}.h5", f"{libver}, order {order}", f.read(), ["h5py"])
 
 
+def with_tensorflow():
+    import tempfile
+
+    import tensorflow as tf
+    from tensorflow.keras import layers
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    def packed(d):
+        """Returns a zip of a directory."""
+        f = io.BytesIO()
+        with zipfile.ZipFile(f, "w", zipfile.ZIP_DEFLATED) as z:
+            for root, _, files in sorted(os.walk(d)):
+                for name in sorted(files):
+                    z.write(os.path.join(root, name), os.path.relpath(os.path.join(root, name), d))
+        return f.getvalue()
+
+    i = layers.Input((8, 8, 3))
+    x = layers.Conv2D(2, 3, activation="relu")(i)
+    x = layers.BatchNormalization()(x)
+    x = tf.nn.relu(x * 2.0 + 1.0)
+    images = tf.keras.Model(i, layers.Dense(1)(layers.GlobalAveragePooling2D()(x)))
+    images.compile(loss="mse", optimizer="sgd", metrics=["mae"])
+    dense = tf.keras.Sequential([layers.Input((4,)), layers.Dense(2, kernel_regularizer="l2"), layers.Dropout(0.1), layers.Softmax()])
+    rnn = tf.keras.Sequential([layers.Input((5, 2)), layers.LSTM(2), layers.Dense(1)])
+    for what, m in {"images": images, "dense": dense, "rnn": rnn}.items():
+        with tempfile.TemporaryDirectory() as d:
+            for name in (f"{what}.keras", f"{what}.h5", f"{what}.weights.h5"):
+                p = os.path.join(d, name)
+                m.save_weights(p) if ".weights." in name else m.save(p)
+                with open(p, "rb") as f:
+                    keep(f"keras2-{name}", what + " of Keras 2", f.read(), ["tensorflow-cpu", "keras", "h5py"])
+        with tempfile.TemporaryDirectory() as d:
+            m.save(d, save_format="tf")
+            keep(f"savedmodel-{what}.zip", what + " as a saved model", packed(d), ["tensorflow-cpu", "keras"])
+        if what != "rnn":  # its loop needs a fixed batch
+            keep(f"{what}.tflite", what, tf.lite.TFLiteConverter.from_keras_model(m).convert(), ["tensorflow-cpu"])
+        shape = [1] + list(m.input_shape[1:])
+        frozen = convert_variables_to_constants_v2(tf.function(m).get_concrete_function(tf.TensorSpec(shape, tf.float32)))
+        keep(f"frozen-{what}.pb", what + ", frozen", frozen.graph.as_graph_def().SerializeToString(), ["tensorflow-cpu"])
+
+    class Words(tf.Module):
+        def __init__(self):
+            super().__init__()
+            self.table = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(["a", "b"], [1, 2]), 0)
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+        def __call__(self, words):
+            n = tf.constant(0)
+            while n < 3:
+                n += 1
+            return self.table.lookup(tf.strings.lower(words)), tf.strings.length(words) + n
+
+    with tempfile.TemporaryDirectory() as d:
+        tf.saved_model.save(Words(), d)
+        keep("savedmodel-words.zip", "a table and a loop", packed(d), ["tensorflow-cpu"])
+
+    class Flex(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([2, 2], tf.float32)])
+        def __call__(self, x):
+            return tf.linalg.inv(x)
+
+    flex = Flex()
+    c = tf.lite.TFLiteConverter.from_concrete_functions([flex.__call__.get_concrete_function()], flex)
+    c.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS, tf.lite.OpsSet.SELECT_TF_OPS]
+    keep("flex.tflite", "an operation of TensorFlow", c.convert(), ["tensorflow-cpu"])
+
+
 def with_skops():
     import skops.io
     every = int(os.environ.get("SKOPS_EVERY", "9"))
@@ -380,6 +486,10 @@ def main():
     parts = (plain, with_numpy, with_joblib, with_scipy, with_pandas, with_sklearn, with_torch, with_safetensors, with_gguf)
     if NAME in ("k", "l"):
         parts = (with_onnx, with_keras, with_h5py, with_skops)
+    elif NAME == "m":
+        parts = (with_tensorflow,)
+    elif NAME == "u":
+        parts = (with_torchscript,)
     for part in parts:
         try:
             part()

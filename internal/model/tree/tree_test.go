@@ -8,14 +8,14 @@ import (
 
 func TestJSON(t *testing.T) {
 	for in, want := range map[string]string{
-		`{"a":[1,{"b":null}],"c":"x"}`:      "map[a:[1 map[b:<nil>]] c:x]",
-		`{"a":1,"a":2}`:                     "stands twice",
-		`{"a":1,"\u0061":2}`:                "stands twice",
-		`{} {}`:                             "behind its end",
+		`{"a":[1,{"b":null}],"c":"x"}`:     "map[a:[1 map[b:<nil>]] c:x]",
+		`{"a":1,"a":2}`:                    "stands twice",
+		`{"a":1,"\u0061":2}`:               "stands twice",
+		`{} {}`:                            "behind its end",
 		`{"a":[NaN,-Infinity,"NaN\"NaN"]}`: `map[a:[0 -0 NaN"NaN]]`,
-		`{"a":NaNa}`:                        "invalid",
-		"\xff\xfe{\x00}\x00":                "UTF-8",
-		`{"a":`:                             "EOF",
+		`{"a":NaNa}`:                       "invalid",
+		"\xff\xfe{\x00}\x00":               "UTF-8",
+		`{"a":`:                            "EOF",
 		strings.Repeat("[", 300) + strings.Repeat("]", 300): "nest deeper",
 	} {
 		v, err := JSON([]byte(in))

@@ -40,6 +40,14 @@ func (j *judge) end() {
 	}
 }
 
+// Judge reports what is to be known of the metadata of a layer, JSON, for scanners
+// of other formats. What is no JSON is no configuration to a loader either.
+func Judge(run inspect.Run, refuse inspect.Severity, metadata string) {
+	j := &judge{run: run, sev: refuse, custom: map[string]bool{}, said: map[string]bool{}}
+	j.text(metadata, false)
+	j.end()
+}
+
 // text judges a configuration as JSON; of other texts only those that are one.
 func (j *judge) text(b string, config bool) {
 	doc, err := tree.JSON([]byte(b))
@@ -75,7 +83,6 @@ var code = map[string]string{
 	"ClassMethod":        "a call of any class of TensorFlow",
 	"InstanceMethod":     "a call of any method",
 	"InstanceProperty":   "a read of any property",
-	"TypeSpec":           "a type by its name in any module",
 	"__typespec__":       "a type by its name in any module",
 	"__lambda__":         "code of Python",
 }
@@ -112,6 +119,10 @@ func (j *judge) object(at string, m tree.Map) {
 		j.refuse("lambda", fmt.Sprintf("%.80s: %.60s is %s", at, name, code[bare]))
 	case name == "TFOpLambda" || name == "SlicingOpLambda":
 		j.operation(at, m)
+	case name == "TypeSpec":
+		if of, _ := m["type_spec"].(string); !strings.HasPrefix(of, "tf.") {
+			j.refuse("class", fmt.Sprintf("%.80s: a type %.60q that is not of TensorFlow", at, of))
+		}
 	case slices.Contains(special, name):
 	case name == "function":
 		j.function(at, mod, registered, m["config"])
