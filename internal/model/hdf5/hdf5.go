@@ -146,7 +146,7 @@ func (f *file) superblock() (root uint64, err error) {
 	switch version {
 	case 0, 1:
 		c.take(4)
-		if c.uint(1) != 8 || c.uint(1) != 8 {
+		if c.uint(2) != 0x0808 {
 			return 0, errors.New("its addresses are not of 8 bytes")
 		}
 		c.take(1 + 2 + 2 + 4)
@@ -157,7 +157,7 @@ func (f *file) superblock() (root uint64, err error) {
 		c.take(8)
 		root = c.uint(8)
 	case 2, 3:
-		if c.uint(1) != 8 || c.uint(1) != 8 {
+		if c.uint(2) != 0x0808 {
 			return 0, errors.New("its addresses are not of 8 bytes")
 		}
 		c.take(1)

@@ -56,6 +56,15 @@ func Plain(b []byte) []byte {
 	return out
 }
 
+// MayHold reports whether JSON may have a key of letters: as it stands there, or with
+// letters that are escaped, as honest writers never write them.
+func MayHold(b []byte, key string) (plain, escaped bool) {
+	for _, e := range []string{`\u004`, `\u005`, `\u006`, `\u007`} {
+		escaped = escaped || bytes.Contains(b, []byte(e))
+	}
+	return bytes.Contains(b, []byte(`"`+key+`"`)), escaped
+}
+
 // JSON reads one document, as Python writes it: Map, []any, string, json.Number,
 // bool or nil.
 func JSON(b []byte) (any, error) {

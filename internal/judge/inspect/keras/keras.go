@@ -75,8 +75,8 @@ func isConfig(s inspect.Subject) bool {
 	if err != nil {
 		return false
 	}
-	plain := bytes.Contains(b, []byte(`"class_name"`))
-	if !plain && !bytes.Contains(b, []byte(`\u00`)) {
+	plain, escaped := tree.MayHold(b, "class_name")
+	if !plain && !escaped {
 		return false
 	}
 	doc, err := tree.JSON(b)

@@ -68,12 +68,13 @@ func targets(s inspect.Subject) bool {
 	if err != nil {
 		return false
 	}
-	if bytes.Contains(b, []byte(`"_target_"`)) {
+	plain, escaped := tree.MayHold(b, "_target_")
+	if plain {
 		return true
 	}
 	var doc any
 	found := false
-	if bytes.Contains(b, []byte(`\u00`)) && json.Unmarshal(tree.Plain(b), &doc) == nil {
+	if escaped && json.Unmarshal(tree.Plain(b), &doc) == nil {
 		walk(doc, 0, func(key string, _ any) { found = found || key == "_target_" })
 	}
 	return found

@@ -53,8 +53,8 @@ func schema(s inspect.Subject) bool {
 	if err != nil {
 		return false
 	}
-	plain := bytes.Contains(b, []byte(`"__loader__"`))
-	if !plain && !bytes.Contains(b, []byte(`\u00`)) {
+	plain, escaped := tree.MayHold(b, "__loader__")
+	if !plain && !escaped {
 		return false
 	}
 	doc, err := tree.JSON(b)
