@@ -46,15 +46,22 @@ func numbers(s inspect.Subject) bool {
 // Wants takes models by name, and whatever reads as one.
 func (Scanner) Wants(s inspect.Subject) bool { return named(s) || numbers(s) || reads(s) }
 
+// manyFields is how many fields of a model one after the other are taken for one,
+// whatever they are.
+const manyFields = 10_000
+
 // reads reports whether the bytes begin as a model does: fields of a model one
 // after the other, until one graph and the version of the format were seen.
 func reads(s inspect.Subject) bool {
 	if len(s.Head) == 0 || s.Head[0]&7 != byte(wire.Varint) && s.Head[0]&7 != byte(wire.Bytes) {
 		return false
 	}
-	m := wire.Open(s, s.Size, 4096)
+	m := wire.Open(s, s.Size, 2*manyFields)
 	version, has := false, false
-	for {
+	for n := 0; ; n++ {
+		if n == manyFields {
+			return true // so many are no accident
+		}
 		f, err := m.Next()
 		if err != nil || f.Number >= maxField || schema[model][f.Number] == nil || !schema[model][f.Number].fits(f.Type) {
 			return version && has

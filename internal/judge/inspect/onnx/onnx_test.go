@@ -183,6 +183,7 @@ func TestModelsByOtherNames(t *testing.T) {
 		"what is none":                        {"weights.dat", "\x08\x07hello", false, false},
 		"text that begins as numbers do":      {"a.txt", "\nabc", false, false},
 		"a message of another kind":           {"a.bin", msg(1, "a") + msg(2, "b"), false, false},
+		"a graph behind many other fields":    {"notes.txt", strings.Repeat(msg(14, msg(1, "a")), 20_000) + evil, true, true},
 		"a model, and junk, called otherwise": {"weights.dat", evil + "\x00", true, true},
 	} {
 		t.Run(name, func(t *testing.T) {

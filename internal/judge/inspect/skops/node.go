@@ -66,6 +66,14 @@ round sign signbit sin sinh spacing sqrt square squeeze std subtract sum tan tan
 
 // node judges one object of a schema; rule is empty if nothing is to be said.
 func node(m tree.Map) (rule, detail string) {
+	if path := m["module_path"]; path != nil {
+		// A function of protocol 0 is imported by these, whatever its node says.
+		mod, _ := path.(string)
+		name, _ := m["function"].(string)
+		if !scores(mod, name) && !computes(mod, name) {
+			return "function", fmt.Sprintf("it would hand %.80q.%.60q to the model, to be called", mod, name)
+		}
+	}
 	loader, class, module := m["__loader__"], m["__class__"], m["__module__"]
 	if loader == nil && class == nil && module == nil {
 		return "", ""
@@ -84,7 +92,7 @@ func node(m tree.Map) (rule, detail string) {
 			return "class", fmt.Sprintf("it would build %.80s.%.60s", mod, name)
 		}
 	case kind == "FunctionNode":
-		if !function.MatchString(what) && !computes(mod, name) {
+		if !scores(mod, name) && !computes(mod, name) {
 			return "function", fmt.Sprintf("it would hand %.80s.%.60s to the model, to be called", mod, name)
 		}
 	case kind == "TypeNode" && object.MatchString(what) && !helpers.MatchString(what):
@@ -95,6 +103,14 @@ func node(m tree.Map) (rule, detail string) {
 		return "mismatch", fmt.Sprintf("%.40s does not build %.80s.%.60s", kind, mod, name)
 	}
 	return "", ""
+}
+
+// scores reports whether a function of scikit-learn or scipy is one that models are
+// given, and none that its module has imported itself.
+func scores(mod, name string) bool {
+	what := mod + " " + name
+	imported := slices.Contains([]string{"partial", "wraps", "delayed", "clone", "warn", "namedtuple", "itemgetter", "signature", "get_config", "test", "check_memory", "load", "dump"}, name)
+	return function.MatchString(what) && !helpers.MatchString(what) && !imported
 }
 
 // computes reports whether a function of numpy only computes.
