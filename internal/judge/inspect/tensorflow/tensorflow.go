@@ -80,8 +80,7 @@ func (Scanner) Scan(ctx context.Context, s inspect.Subject, run inspect.Run) err
 		run.Note(inspect.Format, "variables of TensorFlow")
 		return nil
 	case ext == ".pbtxt":
-		run.Report("text", s.Data(), "a graph as text, which is not read: save it in its binary form")
-		return nil
+		return scanText(s, run)
 	}
 	run.Note(inspect.Format, "tensorflow")
 	roots := []kind{graphDef, savedModel, metaGraph}
@@ -94,6 +93,27 @@ func (Scanner) Scan(ctx context.Context, s inspect.Subject, run inspect.Run) err
 		roots = []kind{fingerprint}
 	}
 	return scanGraph(ctx, s, roots, run)
+}
+
+// graphWords are fields that graphs have as text, and lists of labels have not.
+var graphWords = regexp.MustCompile(`\b(op|node|node_def|graph_def|meta_graphs|library)\b`)
+
+// scanText refuses graphs that are kept as text. Lists of labels are, too, and pass.
+func scanText(s inspect.Subject, run inspect.Run) error {
+	graph := s.Size > maxConfig
+	if !graph {
+		b := make([]byte, s.Size)
+		if _, err := io.ReadFull(io.NewSectionReader(s, 0, s.Size), b); err != nil {
+			return err
+		}
+		graph = graphWords.Match(b) || bytes.IndexByte(b, 0) >= 0
+	}
+	if graph {
+		run.Report("text", s.Data(), "a graph as text, which is not read: save it in its binary form")
+		return nil
+	}
+	run.Note(inspect.Format, "labels of TensorFlow")
+	return nil
 }
 
 // scanGraph judges a file as each of the messages that it may be: of a frozen graph

@@ -95,6 +95,7 @@ func TestWhatStandsBesideAGraph(t *testing.T) {
 		"variables":               {"variables/variables.data-00000-of-00001", "\x00\x01", ""},
 		"their table":             {"variables/variables.index", table, ""},
 		"a graph as text":         {"saved_model.pbtxt", "node {}", "refuse text"},
+		"labels as text":          {"label_map.pbtxt", "item { id: 1 name: 'cat' }", ""},
 		"metadata of Keras":       {"keras_metadata.pb", msg(1, msg(5, `{"class_name":"Dense","config":{}}`)), ""},
 		"metadata with code":      {"keras_metadata.pb", msg(1, msg(5, lambda)), "refuse lambda"},
 		"metadata in the objects": {"saved_model.pb", "\x08\x01" + msg(2, msg(2, op("Relu")), msg(7, msg(1, msg(4, msg(1, "_tf_keras_layer"), msg(3, lambda))))), "refuse lambda"},
