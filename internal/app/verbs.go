@@ -179,6 +179,12 @@ func (a *App) Inspect(ctx context.Context, id string) (out crossing.Judged, err 
 	return out, err
 }
 
+// Holding lists the shipments that hold an artifact, by its reference.
+func (a *App) Holding(ctx context.Context, ref string) (ids []string, err error) {
+	err = a.read(ctx, func(s *site.Site) error { ids, err = crossing.Holding(ctx, s, ref); return err })
+	return ids, err
+}
+
 // Rematch holds what was inspected before against the vulnerability data of now.
 func (a *App) Rematch(ctx context.Context, id string) (out crossing.Judged, err error) {
 	err = a.change(ctx, "inspect", func(s *site.Site, by site.Actor) error {

@@ -177,3 +177,11 @@ func notRecalled(ctx context.Context, s *site.Site, row arrived) error {
 	}
 	return nil
 }
+
+// Holding lists the shipments that hold an artifact, by its reference; those that were
+// rejected are not among them.
+func Holding(ctx context.Context, s *site.Site, ref string) ([]string, error) {
+	r := Recalled{Ref: ref, Digests: map[artifact.Digest]bool{}}
+	_, err := r.find(ctx, s)
+	return r.Shipments, err
+}

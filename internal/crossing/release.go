@@ -13,6 +13,7 @@ import (
 	"enisle/internal/judge/policy"
 	"enisle/internal/judge/release"
 	"enisle/internal/site"
+	"enisle/internal/site/ledger"
 	"enisle/internal/site/state"
 	"enisle/internal/site/trust"
 )
@@ -147,8 +148,23 @@ func soaked(ctx context.Context, s *site.Site, row arrived) (time.Duration, erro
 			return 0, err
 		}
 	}
-	if since.IsZero() {
-		return -1, nil
+	// The state can be changed by whoever may write it; the record says when it went there.
+	recorded := time.Time{}
+	intents := map[int64]bool{}
+	err := s.Ledger.Each(func(r ledger.Record) error {
+		switch {
+		case r.Act == "release" && r.Phase == ledger.Intent && r.Subject["channel"] == candidate && r.Subject["content"] == string(row.Content) && r.Subject["shipment"] == row.ID:
+			intents[r.Index] = true
+		case r.Intent != nil && intents[*r.Intent] && r.Result == site.Done && recorded.IsZero():
+			recorded = r.Time
+		}
+		return nil
+	})
+	if err != nil || since.IsZero() || recorded.IsZero() {
+		return -1, err
+	}
+	if recorded.After(since) {
+		since = recorded
 	}
 	return s.Now().Sub(since), nil
 }
