@@ -18,12 +18,16 @@ import (
 	"enisle/internal/judge/inspect"
 	"enisle/internal/judge/inspect/archive"
 	"enisle/internal/judge/inspect/gguf"
+	"enisle/internal/judge/inspect/keras"
+	"enisle/internal/judge/inspect/onnx"
 	"enisle/internal/judge/inspect/packages"
 	"enisle/internal/judge/inspect/pickle"
 	"enisle/internal/judge/inspect/repo"
 	"enisle/internal/judge/inspect/safetensors"
 	"enisle/internal/judge/inspect/secrets"
+	"enisle/internal/judge/inspect/skops"
 	"enisle/internal/judge/inspect/template"
+	"enisle/internal/judge/inspect/tensorflow"
 	"enisle/internal/judge/inspect/vsa"
 	"enisle/internal/judge/inspect/vulndb"
 	"enisle/internal/judge/inspect/wheel"
@@ -50,9 +54,9 @@ const (
 // scanners are all of them, in the order in which findings are made.
 func scanners() []inspect.Scanner {
 	return []inspect.Scanner{
-		archive.New(), wheel.New(), pickle.New(), gguf.New(), safetensors.New(), template.New(), repo.New(),
-		packages.New(), secrets.New(), vulndb.New(), vsa.New(),
-		vsa.Signatures{},
+		archive.New(), wheel.New(), pickle.New(), gguf.New(), safetensors.New(), onnx.New(), keras.New(), skops.New(), tensorflow.New(),
+		template.New(), repo.New(), packages.New(), secrets.New(), vulndb.New(),
+		vsa.New(), vsa.Signatures{},
 	}
 }
 

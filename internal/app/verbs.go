@@ -179,6 +179,12 @@ func (a *App) Inspect(ctx context.Context, id string) (out crossing.Judged, err 
 	return out, err
 }
 
+// Holding lists the shipments that hold an artifact, by its reference.
+func (a *App) Holding(ctx context.Context, ref string) (ids []string, err error) {
+	err = a.read(ctx, func(s *site.Site) error { ids, err = crossing.Holding(ctx, s, ref); return err })
+	return ids, err
+}
+
 // Rematch holds what was inspected before against the vulnerability data of now.
 func (a *App) Rematch(ctx context.Context, id string) (out crossing.Judged, err error) {
 	err = a.change(ctx, "inspect", func(s *site.Site, by site.Actor) error {
@@ -255,6 +261,21 @@ func (a *App) Release(ctx context.Context, id, channel string) (out crossing.Rel
 		out, err = crossing.Release(ctx, s, by, id, channel, a.Progress)
 		return err
 	})
+	return out, err
+}
+
+// SBOM says what a release consists of; number 0 is that of the channel.
+func (a *App) SBOM(ctx context.Context, channel string, number int64) (out []byte, err error) {
+	if err := crossing.CheckChannel(channel); err != nil {
+		return nil, err
+	}
+	err = a.read(ctx, func(s *site.Site) error { out, err = crossing.SBOM(ctx, s, channel, number); return err })
+	return out, err
+}
+
+// GC removes the files that no kept release needs.
+func (a *App) GC(ctx context.Context, opt crossing.GCOptions) (out crossing.Collection, err error) {
+	err = a.change(ctx, "gc", func(s *site.Site, by site.Actor) error { out, err = crossing.GC(ctx, s, by, opt); return err })
 	return out, err
 }
 

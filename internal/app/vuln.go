@@ -119,7 +119,7 @@ func components(r inspect.Report) wantedComponents {
 // finding says what a vulnerability is, in one line.
 func finding(at place, f vuln.Found) inspect.Finding {
 	score, stated := f.Record.Score()
-	out := inspect.Finding{Scanner: vulnScanner, Rule: "vulnerability", Severity: inspect.Warn, Artifact: at.Artifact, File: at.File, Score: score}
+	out := inspect.Finding{Scanner: vulnScanner, Rule: "vulnerability", Severity: inspect.Warn, Artifact: at.Artifact, File: at.File, Score: score, Advisory: plain.Line(f.Record.ID)}
 	names := f.Record.ID
 	if len(f.Record.Aliases) > 0 {
 		names += " (" + strings.Join(f.Record.Aliases[:min(4, len(f.Record.Aliases))], ", ") + ")"

@@ -3,6 +3,7 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -15,16 +16,12 @@ import (
 func (e *env) inspect() *cobra.Command {
 	var all, newData bool
 	c := &cobra.Command{
-		Use: "inspect [SHIPMENT|--all]", Short: "Run the scanners and print what they find; exit 3 if the policy would refuse", Args: cobra.MaximumNArgs(1),
+		Use: "inspect [SHIPMENT|REF|--all]", Short: "Run the scanners and print what they find; exit 3 if the policy would refuse", Args: cobra.MaximumNArgs(1),
 		Example: "  enisle -C high inspect outside-1-3f9a2c1b\n  enisle -C high inspect --all --new-data   # after new vulnerability data was released",
 		RunE: func(c *cobra.Command, args []string) error {
-			ids := args
-			if len(ids) == 0 {
-				waiting, err := e.waiting(c, all)
-				if err != nil {
-					return err
-				}
-				ids = waiting
+			ids, err := e.inspected(c, args, all)
+			if err != nil {
+				return err
 			}
 			var results []crossing.Judged
 			var refused error
@@ -43,7 +40,7 @@ func (e *env) inspect() *cobra.Command {
 						fmt.Errorf("the policy would refuse shipment %s: %s", id, j.Decision.Reasons[0]))
 				}
 			}
-			err := e.result(results, func() {
+			err = e.result(results, func() {
 				for _, j := range results {
 					e.showReport(j)
 				}
@@ -54,6 +51,22 @@ func (e *env) inspect() *cobra.Command {
 	c.Flags().BoolVar(&newData, "new-data", false, "read no file again: match what was found before against the vulnerability data of now")
 	c.Flags().BoolVar(&all, "all", false, "everything at the island, not only what waits in quarantine")
 	return c
+}
+
+// inspected returns the shipments that the arguments mean: one, those that hold an
+// artifact, those that wait, or all.
+func (e *env) inspected(c *cobra.Command, args []string, all bool) ([]string, error) {
+	if len(args) == 0 {
+		return e.waiting(c, all)
+	}
+	if !strings.Contains(args[0], "/") {
+		return args, nil
+	}
+	ids, err := e.app().Holding(c.Context(), args[0])
+	if err == nil && len(ids) == 0 {
+		err = fail.As(fail.Usage, "'enisle review' lists the shipments that are here", fmt.Errorf("no shipment here holds %.120q", args[0]))
+	}
+	return ids, err
 }
 
 // waiting lists the shipments in quarantine, or all.

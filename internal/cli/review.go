@@ -1,7 +1,10 @@
 package cli
 
 import (
+	"fmt"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -62,7 +65,7 @@ func (e *env) showReview(r crossing.Review) {
 			if from == "" && len(a.Files) > 0 {
 				from = a.Files[0].Origin
 			}
-			e.print("%-10s %-44s %10s  %s", word, a.Ref, size(a.Size()), from)
+			e.print("%-10s %-44s %10s  %-10s  %s", word, a.Ref, size(a.Size()), age(r.Sealed, a), from)
 		}
 	}
 	list("new", r.New)
@@ -70,8 +73,17 @@ func (e *env) showReview(r crossing.Review) {
 	if r.Same > 0 {
 		e.print("same       %d artifacts", r.Same)
 	}
+	for _, f := range r.Files {
+		e.print("  %-8s %s %s: %s, before %s", f.Change, f.Artifact, f.Path, size(f.To), size(f.From))
+	}
+	for _, u := range r.Updates {
+		e.print("update     %-44s %s → %s", u.Name, u.From, u.To)
+	}
 	for _, g := range r.Gone {
 		e.print("gone       %s", g)
+	}
+	for _, l := range r.Licences {
+		e.print("licence    %-44s %d artifacts", l.Name, l.Artifacts)
 	}
 	for _, t := range r.Templates {
 		word := "TEMPLATE   %s %s: %s is not what is served:"
@@ -89,6 +101,9 @@ func (e *env) showReview(r crossing.Review) {
 	e.showVerified(rep)
 	for _, d := range rep.Databases {
 		e.print("data       %s %s of %s", d.Name, d.Version, d.Dated.Format("2006-01-02"))
+	}
+	if !slices.ContainsFunc(rep.Databases, func(d inspect.Database) bool { return d.Name == "osv" }) {
+		e.print("data       none of vulnerabilities: nothing was held against it")
 	}
 	for _, sev := range []inspect.Severity{inspect.Refuse, inspect.Warn} {
 		for _, f := range rep.Of(sev) {
@@ -125,4 +140,18 @@ func (e *env) showVerified(r inspect.Report) {
 			e.print("unsigned   %s: no signature covers: %s", v.Artifact, strings.Join(v.Unsigned, ", "))
 		}
 	}
+}
+
+// age says how long before it was sealed something was published.
+func age(sealed time.Time, a artifact.Artifact) string {
+	newest := time.Time{}
+	for _, f := range a.Files {
+		if f.Published.After(newest) {
+			newest = f.Published
+		}
+	}
+	if newest.IsZero() {
+		return "no date"
+	}
+	return fmt.Sprintf("%d days", int(sealed.Sub(newest)/(24*time.Hour)))
 }

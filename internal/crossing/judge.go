@@ -1,6 +1,7 @@
 package crossing
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -247,11 +248,37 @@ type Review struct {
 	Changed   []artifact.Artifact `json:"changed"` // in it with other content
 	Same      int                 `json:"same"`
 	Gone      []string            `json:"gone"`      // in the release under this request, not in this shipment
+	Updates   []Update            `json:"updates"`   // of those, the ones that a new version takes the place of
+	Files     []FileChange        `json:"files"`     // in changed artifacts
+	Licences  []Licence           `json:"licences"`  // of everything in it, most frequent first
 	Templates []TemplateChange    `json:"templates"` // chat templates that are new or changed
 	Judged    Judged              `json:"judged"`
 	Subject   Subject             `json:"subject"`
 	Sign      artifact.Digest     `json:"sign"` // digest of Subject
 	Approvals []string            `json:"approvals"`
+}
+
+// Update is an artifact that comes in another version.
+type Update struct {
+	Name string `json:"name"` // kind and name
+	From string `json:"from"`
+	To   string `json:"to"`
+}
+
+// FileChange is a file that differs between what is served and what came under the
+// same reference.
+type FileChange struct {
+	Artifact string `json:"artifact"`
+	Path     string `json:"path"`
+	Change   string `json:"change"` // added, removed, changed
+	From     int64  `json:"from"`   // bytes
+	To       int64  `json:"to"`
+}
+
+// Licence is how many artifacts have a licence.
+type Licence struct {
+	Name      string `json:"name"`
+	Artifacts int    `json:"artifacts"`
 }
 
 // ReviewShipment gathers what an approver signs for a channel. It changes
@@ -278,6 +305,7 @@ func ReviewShipment(ctx context.Context, s *site.Site, id, channel string) (Revi
 	if out.Judged.Decision, err = decideContent(ctx, s, row, out.Judged.Report); err != nil {
 		return out, err
 	}
+	out.Licences = licencesIn(out.Judged.Report)
 	now, err := ServedBy(ctx, s, channel)
 	if err != nil && !errors.Is(err, ErrNoRelease) {
 		return out, err
@@ -313,6 +341,7 @@ func (r *Review) compare(ctx context.Context, s *site.Site, row arrived, channel
 			r.New = append(r.New, a)
 		case old.Manifest != a.Manifest:
 			r.Changed = append(r.Changed, a)
+			r.Files = append(r.Files, fileChanges(old, a)...)
 		default:
 			r.Same++
 		}
@@ -320,7 +349,57 @@ func (r *Review) compare(ctx context.Context, s *site.Site, row arrived, channel
 	for _, a := range now.byRequest[row.Request] {
 		if !slices.ContainsFunc(got.artifacts, func(b artifact.Artifact) bool { return a.Ref == b.Ref }) {
 			r.Gone = append(r.Gone, a.Ref.String())
+			for _, b := range r.New {
+				if b.Ref.Kind == a.Ref.Kind && b.Ref.Name == a.Ref.Name {
+					r.Updates = append(r.Updates, Update{a.Ref.Kind + "/" + a.Ref.Name, a.Ref.Version, b.Ref.Version})
+				}
+			}
 		}
 	}
 	return nil
+}
+
+// fileChanges lists how the files of two artifacts differ, by path.
+func fileChanges(old, now artifact.Artifact) (out []FileChange) {
+	had := map[string]artifact.File{}
+	for _, f := range old.Files {
+		had[f.Path] = f
+	}
+	for _, f := range now.Files {
+		was, ok := had[f.Path]
+		delete(had, f.Path)
+		switch {
+		case !ok:
+			out = append(out, FileChange{now.Ref.String(), f.Path, "added", 0, f.Size})
+		case was.Digest != f.Digest:
+			out = append(out, FileChange{now.Ref.String(), f.Path, "changed", was.Size, f.Size})
+		}
+	}
+	for _, f := range had {
+		out = append(out, FileChange{now.Ref.String(), f.Path, "removed", f.Size, 0})
+	}
+	slices.SortFunc(out, func(a, b FileChange) int { return compare(a.Path, b.Path) })
+	return out
+}
+
+// licencesIn counts the licences that packages state.
+func licencesIn(r inspect.Report) (out []Licence) {
+	seen := map[[2]string]bool{}
+	index := map[string]int{}
+	for _, f := range r.Facts {
+		key := [2]string{f.Value, f.Artifact}
+		if f.Kind != inspect.Licence || seen[key] {
+			continue
+		}
+		seen[key] = true
+		i, ok := index[f.Value]
+		if !ok {
+			i = len(out)
+			index[f.Value] = i
+			out = append(out, Licence{Name: f.Value})
+		}
+		out[i].Artifacts++
+	}
+	slices.SortFunc(out, func(a, b Licence) int { return cmp.Or(b.Artifacts-a.Artifacts, compare(a.Name, b.Name)) })
+	return out
 }

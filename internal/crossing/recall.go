@@ -131,7 +131,7 @@ func (r *Recalled) releases(ctx context.Context, s *site.Site) error {
 }
 
 // engineChannel is the channel whose models run.
-const engineChannel = "stable"
+const engineChannel = stable
 
 // runsWith returns the models that run with an engine, or the model itself.
 func runsWith(v Served, ref string) (out []string) {
@@ -176,4 +176,12 @@ func notRecalled(ctx context.Context, s *site.Site, row arrived) error {
 		}
 	}
 	return nil
+}
+
+// Holding lists the shipments that hold an artifact, by its reference; those that were
+// rejected are not among them.
+func Holding(ctx context.Context, s *site.Site, ref string) ([]string, error) {
+	r := Recalled{Ref: ref, Digests: map[artifact.Digest]bool{}}
+	_, err := r.find(ctx, s)
+	return r.Shipments, err
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"enisle/internal/artifact"
 	"enisle/internal/fail"
@@ -13,12 +14,19 @@ import (
 	"enisle/internal/judge/release"
 	"enisle/internal/judge/upstream"
 	"enisle/internal/site"
+	"enisle/internal/site/ledger"
 	"enisle/internal/site/state"
 	"enisle/internal/site/trust"
 )
 
+// The channels: what is new is tried on the one before everybody gets it on the other.
+const (
+	candidate = "candidate"
+	stable    = "stable"
+)
+
 // Channels are the pointers a release may go to.
-func Channels() []string { return []string{"candidate", "stable"} }
+func Channels() []string { return []string{candidate, stable} }
 
 // CheckChannel refuses names that are not channels.
 func CheckChannel(name string) error {
@@ -33,6 +41,7 @@ type Released struct {
 	Channel string          `json:"channel"`
 	Number  int64           `json:"number"`
 	Digest  artifact.Digest `json:"digest"`
+	SBOM    artifact.Digest `json:"sbom,omitempty"`
 	Already bool            `json:"already"` // nothing had to be done
 }
 
@@ -68,7 +77,10 @@ func Release(ctx context.Context, s *site.Site, by site.Actor, id, channel strin
 	subject := map[string]string{"shipment": id, "channel": channel, "content": string(row.Content)}
 	err = s.Act(ctx, "release", by, subject, func(ctx context.Context, intent int64) (map[string]string, error) {
 		err := doRelease(ctx, s, row, next, &out, intent, show)
-		return map[string]string{"release": fmt.Sprint(out.Number), "digest": string(out.Digest)}, err
+		if err == nil {
+			out.SBOM = keepSBOM(ctx, s, out.Number)
+		}
+		return map[string]string{"release": fmt.Sprint(out.Number), "digest": string(out.Digest), "sbom": string(out.SBOM)}, err
 	})
 	return out, err
 }
@@ -98,15 +110,64 @@ func mayRelease(ctx context.Context, s *site.Site, by site.Actor, row arrived, c
 		return err
 	}
 	c.Approvers = len(names)
+	if c.Soaks = channel == stable; c.Soaks {
+		if c.Soaked, err = soaked(ctx, s, row); err != nil {
+			return err
+		}
+	}
 	decision := pol.Release(c)
 	if decision.Allow {
 		return nil
 	}
 	hint := refusedHint
-	if pol.Content(c).Allow {
+	switch {
+	case pol.Content(c).Allow && len(names) >= decision.Needed:
+		hint = "release it with --channel candidate, have it tried there, and come back"
+	case pol.Content(c).Allow:
 		hint = "ask another approver to run 'enisle approve " + row.ID + " --as NAME --key FILE'"
 	}
 	return fail.Refuse(hint, fmt.Errorf("shipment %s is not released: %s", row.ID, strings.Join(decision.Reasons, "; ")))
+}
+
+// soaked returns for how long the candidate channel has served exactly the content of
+// a shipment without a break, until now; -1 if it does not.
+func soaked(ctx context.Context, s *site.Site, row arrived) (time.Duration, error) {
+	var moves []state.Move
+	if err := s.State.View(ctx, func(tx *state.Tx) (err error) { moves, err = tx.Moves(candidate); return err }); err != nil {
+		return 0, err
+	}
+	since := time.Time{}
+	for _, m := range slices.Backward(moves) {
+		v, err := servedNumber(ctx, s, m.Release)
+		if err != nil {
+			return 0, err
+		}
+		if !slices.ContainsFunc(v.release.Requests, func(q release.Request) bool { return q.Header == row.Header && q.Content == row.Content }) {
+			break
+		}
+		if since, err = time.Parse(time.RFC3339, m.At); err != nil {
+			return 0, err
+		}
+	}
+	// The state can be changed by whoever may write it; the record says when it went there.
+	recorded := time.Time{}
+	intents := map[int64]bool{}
+	err := s.Ledger.Each(func(r ledger.Record) error {
+		switch {
+		case r.Act == "release" && r.Phase == ledger.Intent && r.Subject["channel"] == candidate && r.Subject["content"] == string(row.Content) && r.Subject["shipment"] == row.ID:
+			intents[r.Index] = true
+		case r.Intent != nil && intents[*r.Intent] && r.Result == site.Done && recorded.IsZero():
+			recorded = r.Time
+		}
+		return nil
+	})
+	if err != nil || since.IsZero() || recorded.IsZero() {
+		return -1, err
+	}
+	if recorded.After(since) {
+		since = recorded
+	}
+	return s.Now().Sub(since), nil
 }
 
 // nextRelease returns what the channel would serve with the shipment, and what

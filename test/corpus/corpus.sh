@@ -20,8 +20,12 @@ set_of() {
 set_of a numpy==1.24.4 scipy==1.10.1 scikit-learn==1.2.2 joblib==1.2.0 pandas==1.5.3 safetensors==0.4.0
 set_of b numpy==1.26.4 scipy==1.13.1 scikit-learn==1.4.2 joblib==1.4.2 pandas==2.2.3 safetensors==0.5.3
 set_of c numpy==2.3.4 scipy==1.16.3 scikit-learn==1.7.2 joblib==1.5.2 pandas==2.3.3 safetensors==0.6.2 gguf==0.17.1
+set_of k numpy==1.26.4 keras==3.3.3 jax==0.4.30 jaxlib==0.4.30 h5py==3.11.0 onnx==1.15.0 protobuf==4.25.3 skops==0.9.0 scikit-learn==1.4.2
+set_of l numpy==2.3.4 keras==3.12.0 jax==0.8.1 jaxlib==0.8.1 h5py==3.15.1 onnx==1.19.1 skops==0.13.0 scikit-learn==1.7.2
+[ -n "${CORPUS_WITHOUT_TENSORFLOW:-}" ] || set_of m tensorflow-cpu==2.15.1
 if [ -z "${CORPUS_WITHOUT_TORCH:-}" ]; then
   set_of t numpy==1.26.4 torch==2.4.1
+  set_of u numpy==1.26.4 torch==2.4.1
 fi
 go run ./test/corpus <"$names" >internal/judge/inspect/pickle/names.go
 go run mvdan.cc/gofumpt@v0.12.0 -l internal/judge/inspect/pickle

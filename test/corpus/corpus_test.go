@@ -15,8 +15,13 @@ import (
 	"enisle/internal/judge/inspect"
 	"enisle/internal/judge/inspect/archive"
 	"enisle/internal/judge/inspect/gguf"
+	"enisle/internal/judge/inspect/keras"
+	"enisle/internal/judge/inspect/onnx"
 	"enisle/internal/judge/inspect/pickle"
+	"enisle/internal/judge/inspect/repo"
 	"enisle/internal/judge/inspect/safetensors"
+	"enisle/internal/judge/inspect/skops"
+	"enisle/internal/judge/inspect/tensorflow"
 )
 
 type blob struct{ *bytes.Reader }
@@ -31,7 +36,7 @@ func TestHonestFilesPass(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = f.Close() }()
-	r := inspect.Runner{Scanners: []inspect.Scanner{archive.New(), pickle.New(), gguf.New(), safetensors.New()}}
+	r := inspect.Runner{Scanners: scanners()}
 	files, bad := 0, 0
 	for lines := bufio.NewScanner(f); lines.Scan(); files++ {
 		var row struct{ File, What, Sha256 string }
@@ -59,4 +64,32 @@ func TestHonestFilesPass(t *testing.T) {
 		t.Errorf("only %d files", files)
 	}
 	t.Logf("%d files, %d refused", files, bad)
+}
+
+// What the real libraries write for an attacker is refused, every file of it
+// (hostile.py).
+func TestHostileFilesAreRefused(t *testing.T) {
+	files, err := filepath.Glob("../../internal/judge/inspect/*/testdata/*.*")
+	if err != nil || len(files) < 25 {
+		t.Fatal(err, files)
+	}
+	r := inspect.Runner{Scanners: scanners()}
+	for _, file := range files {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a := artifact.Artifact{Ref: artifact.Ref{Kind: "model", Name: "m"}, Files: []artifact.File{{Path: filepath.Base(file), Size: int64(len(b)), Digest: artifact.Sum(b)}}}
+		rep, err := r.Inspect(context.Background(), []artifact.Artifact{a}, func(artifact.Digest) (inspect.Blob, error) { return blob{bytes.NewReader(b)}, nil }, func(int64) {})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(rep.Of(inspect.Refuse)) == 0 {
+			t.Errorf("%s passes: %+v", file, rep.Findings)
+		}
+	}
+}
+
+func scanners() []inspect.Scanner {
+	return []inspect.Scanner{archive.New(), pickle.New(), gguf.New(), safetensors.New(), onnx.New(), keras.New(), skops.New(), tensorflow.New(), repo.New()}
 }

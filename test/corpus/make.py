@@ -16,8 +16,10 @@ import os
 import pickle
 import pickletools
 import pkgutil
+import re
 import sys
 import warnings
+import zipfile
 from collections import Counter, OrderedDict, defaultdict, deque
 from decimal import Decimal
 from fractions import Fraction
@@ -224,6 +226,43 @@ def with_torch():
                 names.add(cls.__module__ + " " + cls.__name__)
 
 
+def neutral(content):
+    """Returns a torch archive, packed anew with x in the place of the directories that
+    its code came from: they say where it was made, and nothing else."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as z, zipfile.ZipFile(out, "w") as packed:
+        for info in z.infolist():
+            data = re.sub(rb"/[\w./+-]+(?=/[\w.-]+\.py)", lambda m: b"/" + b"x" * (len(m[0]) - 1), z.read(info))
+            packed.writestr(zipfile.ZipInfo(info.filename), data, info.compress_type)
+    return out.getvalue()
+
+
+def with_torchscript():
+    import torch
+    from torch import nn
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(3, 4)
+            self.names = ["a", "b"]
+            self.register_buffer("b", torch.ones(3))
+
+        def forward(self, x):
+            if x.sum() > 0:
+                x = x * torch.tensor([1.0, 2.0, 3.0])
+            return torch.relu(self.linear(x + self.b))
+
+    layers = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU())
+    models = {
+        "script": torch.jit.script(Net()), "frozen": torch.jit.freeze(torch.jit.script(Net().eval())), "sequence": torch.jit.script(layers),
+        "traced": torch.jit.trace(layers, torch.zeros(1, 1, 8, 8)), "lstm": torch.jit.script(nn.LSTM(3, 4)),
+    }
+    for what, m in models.items():
+        keep(f"torchscript-{what}.pt", what, neutral(saved(lambda f: torch.jit.save(m, f))), ["torch"])
+        keep(f"torchscript-{what}.ptl", what + ", for phones", neutral(m._save_to_buffer_for_lite_interpreter()), ["torch"])
+
+
 def with_safetensors():
     import numpy as np
     from safetensors.numpy import save
@@ -258,8 +297,200 @@ def with_gguf():
                 keep(f"{arch}.gguf", arch, f.read(), ["gguf"])
 
 
+def with_onnx():
+    import numpy as np
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["batch", 4]) for n in ("x", "y")]
+
+    def model(nodes, initializer=(), functions=(), opsets=(("", 17),), **more):
+        graph = helper.make_graph(list(nodes), "g", ends[:1], ends[1:], list(initializer))
+        return helper.make_model(graph, functions=list(functions), opset_imports=[helper.make_opsetid(*o) for o in opsets], producer_name="corpus", **more)
+
+    w = np.arange(16, dtype="f4").reshape(4, 4)
+    node = helper.make_node
+    models = {
+        "plain": model([node("MatMul", ["x", "w"], ["y"])], [numpy_helper.from_array(w, "w")]),
+        "typed": model([node("MatMul", ["x", "w"], ["y"])], [helper.make_tensor("w", TensorProto.FLOAT, [4, 4], w.ravel())]),
+        "classic": model([node("Scaler", ["x"], ["y"], domain="ai.onnx.ml", offset=[0.0] * 4, scale=[2.0] * 4)], opsets=[("", 17), ("ai.onnx.ml", 3)]),
+        "microsoft": model([node("Gelu", ["x"], ["y"], domain="com.microsoft")], opsets=[("", 17), ("com.microsoft", 1)]),
+        "function": model([node("Mine", ["x"], ["y"], domain="own")], functions=[helper.make_function("own", "Mine", ["a"], ["b"], [node("Relu", ["a"], ["b"])], [helper.make_opsetid("", 17)])], opsets=[("", 17), ("own", 1)]),
+    }
+    kinds = {t: getattr(TensorProto, t) for t in ("INT64", "INT32", "UINT8", "INT8", "UINT16", "BOOL", "FLOAT16", "DOUBLE", "COMPLEX64", "UINT32", "UINT64", "BFLOAT16", "FLOAT8E4M3FN")}
+    typed = [helper.make_tensor(t, k, [2, 3], [1, 0, 1, 1, 0, 1]) for t, k in kinds.items()]
+    typed.append(helper.make_tensor("text", TensorProto.STRING, [2], [b"a", b"bc"]))
+    typed.append(helper.make_tensor("scalar", TensorProto.INT64, [], [3]))
+    typed.append(helper.make_tensor("empty", TensorProto.FLOAT, [0, 2], []))
+    models["types"] = model([node("Identity", ["x"], ["y"])], typed)
+    then = helper.make_graph([node("Constant", [], ["t"], value=numpy_helper.from_array(w[:1], "c"))], "then", [], [helper.make_tensor_value_info("t", TensorProto.FLOAT, [1, 4])])
+    models["branches"] = model([node("Constant", [], ["c"], value=numpy_helper.from_array(np.array(True), "c")), node("If", ["c"], ["y"], then_branch=then, else_branch=then)])
+    outside = model([node("MatMul", ["x", "w"], ["y"])], [numpy_helper.from_array(w, "w")])
+    onnx.external_data_helper.convert_model_to_external_data(outside, location="m.onnx_data", size_threshold=0)
+    outside.graph.initializer[0].ClearField("raw_data")
+    for key, value in (("offset", "0"), ("length", "64")):
+        entry = outside.graph.initializer[0].external_data.add()
+        entry.key, entry.value = key, value
+    outside.graph.initializer[0].data_location = TensorProto.EXTERNAL
+    models["outside"] = outside
+    for what, m in models.items():
+        if what != "outside":
+            onnx.checker.check_model(m)
+        keep(f"{what}.onnx", what, m.SerializeToString(), ["onnx", "protobuf"])
+    m = models["plain"]
+    keep("other-name.weights", "a model by another name", m.SerializeToString(), ["onnx", "protobuf"])
+
+
+def with_keras():
+    os.environ["KERAS_BACKEND"] = "numpy"
+    import tempfile
+
+    import keras
+    import numpy as np
+    from keras import layers
+    dense = keras.Sequential([layers.Input((4,)), layers.Dense(3, activation="relu", kernel_regularizer="l2"), layers.Dropout(0.1), layers.Dense(2, activation="softmax")])
+    dense.compile(loss="mse", optimizer="adam", metrics=["mae"])
+    i = layers.Input((8, 8, 3))
+    x = layers.Conv2D(2, 3, activation=keras.activations.gelu, kernel_initializer=keras.initializers.HeNormal(3))(i)
+    y = layers.BatchNormalization()(x)
+    x = keras.ops.relu(layers.Add()([x, y]) + 1.0)
+    images = keras.Model(i, layers.Dense(1, kernel_constraint="max_norm")(layers.GlobalAveragePooling2D()(x)))
+    images.compile(loss=keras.losses.Huber(), optimizer=keras.optimizers.SGD(keras.optimizers.schedules.CosineDecay(0.1, 100)), metrics=["mae", keras.metrics.AUC()])
+    t = layers.Input((6,), dtype="int32")
+    e = layers.Embedding(10, 4)(t)
+    a = layers.LayerNormalization()(e + layers.MultiHeadAttention(2, 2)(e, e))
+    texts = keras.Model(t, layers.Dense(2)(layers.GlobalMaxPooling1D()(a)))
+    rnn = keras.Sequential([layers.Input((5, 2)), layers.Bidirectional(layers.LSTM(2)), layers.ReLU(), layers.Dense(1)])
+    rnn.compile(loss=keras.losses.binary_crossentropy, optimizer=keras.optimizers.Adam(1e-3))
+    many = keras.Sequential([layers.Input((1,))] + [layers.Activation("relu") for _ in range(60)])
+    for what, m in {"dense": dense, "images": images, "texts": texts, "rnn": rnn, "many": many}.items():
+        with tempfile.TemporaryDirectory() as d:
+            for name in (f"{what}.keras", f"{what}.h5", f"{what}.weights.h5"):
+                p = os.path.join(d, name)
+                try:
+                    m.save_weights(p) if ".weights." in name else m.save(p)
+                except Exception as err:
+                    print(f"{NAME}: {name}: {err}", file=sys.stderr)
+                    continue
+                with open(p, "rb") as f:
+                    keep(f"keras-{name}", what, f.read(), ["keras", "h5py"])
+        keep(f"keras-{what}-architecture.json", what, m.to_json().encode(), ["keras"])
+    x = np.zeros((1, 4), "f4")
+    dense(x)
+
+
+def with_h5py():
+    import tempfile
+
+    import h5py
+    import numpy as np
+    for libver in ("earliest", "latest"):
+        for order in (False, True):
+            with tempfile.TemporaryDirectory() as d:
+                p = os.path.join(d, "m.h5")
+                with h5py.File(p, "w", libver=libver, track_order=order) as f:
+                    for n in range(40):
+                        g = f.create_group(f"layer_{n}", track_order=order)
+                        g.attrs["name"] = f"text {n}"
+                        g.attrs["many"] = ["a", "bb", "ccc"]
+                    for n in range(20):
+                        f.attrs[f"fact{n}"] = n if n % 2 else np.bytes_(b"bytes")
+                    f.create_dataset("packed", data=np.zeros((64, 64)), compression="gzip", shuffle=True, fletcher32=True)
+                    f.create_dataset("lzf", data=np.zeros((64, 64), "f2"), compression="lzf")
+                    f.create_dataset("texts", data=["a", "b"], dtype=h5py.string_dtype())
+                    f["again"] = f["layer_3"]
+                with open(p, "rb") as f:
+                    keep(f"h5py-{libver}-{'ordered' if order else 'named'}.h5", f"{libver}, order {order}", f.read(), ["h5py"])
+
+
+def with_tensorflow():
+    import tempfile
+
+    import tensorflow as tf
+    from tensorflow.keras import layers
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    def packed(d):
+        """Returns a zip of a directory."""
+        f = io.BytesIO()
+        with zipfile.ZipFile(f, "w", zipfile.ZIP_DEFLATED) as z:
+            for root, _, files in sorted(os.walk(d)):
+                for name in sorted(files):
+                    z.write(os.path.join(root, name), os.path.relpath(os.path.join(root, name), d))
+        return f.getvalue()
+
+    i = layers.Input((8, 8, 3))
+    x = layers.Conv2D(2, 3, activation="relu")(i)
+    x = layers.BatchNormalization()(x)
+    x = tf.nn.relu(x * 2.0 + 1.0)
+    images = tf.keras.Model(i, layers.Dense(1)(layers.GlobalAveragePooling2D()(x)))
+    images.compile(loss="mse", optimizer="sgd", metrics=["mae"])
+    dense = tf.keras.Sequential([layers.Input((4,)), layers.Dense(2, kernel_regularizer="l2"), layers.Dropout(0.1), layers.Softmax()])
+    rnn = tf.keras.Sequential([layers.Input((5, 2)), layers.LSTM(2), layers.Dense(1)])
+    for what, m in {"images": images, "dense": dense, "rnn": rnn}.items():
+        with tempfile.TemporaryDirectory() as d:
+            for name in (f"{what}.keras", f"{what}.h5", f"{what}.weights.h5"):
+                p = os.path.join(d, name)
+                m.save_weights(p) if ".weights." in name else m.save(p)
+                with open(p, "rb") as f:
+                    keep(f"keras2-{name}", what + " of Keras 2", f.read(), ["tensorflow-cpu", "keras", "h5py"])
+        with tempfile.TemporaryDirectory() as d:
+            m.save(d, save_format="tf")
+            keep(f"savedmodel-{what}.zip", what + " as a saved model", packed(d), ["tensorflow-cpu", "keras"])
+        if what != "rnn":  # its loop needs a fixed batch
+            keep(f"{what}.tflite", what, tf.lite.TFLiteConverter.from_keras_model(m).convert(), ["tensorflow-cpu"])
+        shape = [1] + list(m.input_shape[1:])
+        frozen = convert_variables_to_constants_v2(tf.function(m).get_concrete_function(tf.TensorSpec(shape, tf.float32)))
+        keep(f"frozen-{what}.pb", what + ", frozen", frozen.graph.as_graph_def().SerializeToString(), ["tensorflow-cpu"])
+
+    class Words(tf.Module):
+        def __init__(self):
+            super().__init__()
+            self.table = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(["a", "b"], [1, 2]), 0)
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+        def __call__(self, words):
+            n = tf.constant(0)
+            while n < 3:
+                n += 1
+            return self.table.lookup(tf.strings.lower(words)), tf.strings.length(words) + n
+
+    with tempfile.TemporaryDirectory() as d:
+        tf.saved_model.save(Words(), d)
+        keep("savedmodel-words.zip", "a table and a loop", packed(d), ["tensorflow-cpu"])
+
+    class Flex(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([2, 2], tf.float32)])
+        def __call__(self, x):
+            return tf.linalg.inv(x)
+
+    flex = Flex()
+    c = tf.lite.TFLiteConverter.from_concrete_functions([flex.__call__.get_concrete_function()], flex)
+    c.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS, tf.lite.OpsSet.SELECT_TF_OPS]
+    keep("flex.tflite", "an operation of TensorFlow", c.convert(), ["tensorflow-cpu"])
+
+
+def with_skops():
+    import skops.io
+    every = int(os.environ.get("SKOPS_EVERY", "9"))
+    for n, (name, e) in enumerate(fitted()):
+        try:
+            content = skops.io.dumps(e)
+        except Exception as err:
+            print(f"{NAME}: skops: {name}: {err}", file=sys.stderr)
+            continue
+        if n % every == 0 or name == "pipeline":
+            keep(f"skops-{name}.skops", name, content, ["skops", "scikit-learn"])
+
+
 def main():
-    for part in (plain, with_numpy, with_joblib, with_scipy, with_pandas, with_sklearn, with_torch, with_safetensors, with_gguf):
+    parts = (plain, with_numpy, with_joblib, with_scipy, with_pandas, with_sklearn, with_torch, with_safetensors, with_gguf)
+    if NAME in ("k", "l"):
+        parts = (with_onnx, with_keras, with_h5py, with_skops)
+    elif NAME == "m":
+        parts = (with_tensorflow,)
+    elif NAME == "u":
+        parts = (with_torchscript,)
+    for part in parts:
         try:
             part()
         except ImportError as err:

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -171,6 +172,94 @@ func TestOneApprovalIsNotTwo(t *testing.T) {
 	w.must(w.approve(id, "bob"))
 	_, err := w.release(id)
 	w.must(err)
+}
+
+// What two people signed counts for exactly that, and only while they may sign.
+func TestTwoApprovalsCountOnlyForWhatTheySaid(t *testing.T) {
+	for name, tc := range map[string]struct {
+		do   func(w *world, id string)
+		want string
+	}{
+		"one of the two was revoked since": {func(w *world, _ string) {
+			_, err := w.as("high", "adam").Revoke(t.Context(), "bob")
+			w.must(err)
+			_, err = w.as("high", "eve").SignRoot(t.Context(), "")
+			w.must(err)
+		}, "signature 1 of 2"},
+		"the people changed since": {func(w *world, _ string) {
+			w.keygen("carol")
+			_, err := w.as("high", "adam").AddPerson(t.Context(), "carol", []string{trust.Approver}, w.path("carol.key.pub"))
+			w.must(err)
+			_, err = w.as("high", "eve").SignRoot(t.Context(), "")
+			w.must(err)
+		}, "signature 1 of 2"},
+		"the policy changed since": {func(w *world, _ string) {
+			text := string(w.read("../../internal/judge/policy/standard.yaml"))
+			w.must(os.WriteFile(w.path("other.yaml"), []byte(strings.Replace(text, "report: 30", "report: 29", 1)), 0o600))
+			_, err := w.as("high", "adam").SetPolicy(t.Context(), w.path("other.yaml"))
+			w.must(err)
+			_, err = w.as("high", "eve").SignRoot(t.Context(), "")
+			w.must(err)
+		}, "signature 1 of 2"},
+		"it was inspected again since": {func(w *world, id string) {
+			w.now = time.Now().Add(time.Hour)
+			w.inspect(id)
+		}, "signature 1 of 2"},
+		"the report in the store is another": {func(w *world, _ string) {
+			names, err := filepath.Glob(w.path("high/blobs/sha256/*"))
+			w.must(err)
+			n := 0
+			for _, name := range names {
+				if b := w.read(name); bytes.Contains(b, []byte("report.v1+json")) {
+					w.must(os.Chmod(name, 0o600))
+					w.must(os.WriteFile(name, bytes.Replace(b, []byte("payload"), []byte("paylOad"), 1), 0o600))
+					n++
+				}
+			}
+			if n == 0 {
+				t.Fatal("there is no report")
+			}
+		}, "report"},
+		"the content in quarantine is another": {func(w *world, _ string) {
+			names, err := filepath.Glob(w.path("high/quarantine/sha256/*"))
+			w.must(err)
+			for _, name := range names {
+				if st, err := os.Stat(name); err == nil && st.Size() == 300_000 {
+					w.must(os.Chmod(name, 0o600))
+					w.must(os.WriteFile(name, make([]byte, 300_000), 0o600))
+				}
+			}
+		}, "damaged"},
+		"the clock stands behind what is signed": {func(w *world, _ string) { w.now = time.Now().Add(-24 * time.Hour) }, "signature 1 of 2"},
+		"the approvals have ended":               {func(w *world, _ string) { w.now = time.Now().Add(31 * 24 * time.Hour) }, "signature 1 of 2"},
+		"it was rejected since": {func(w *world, id string) {
+			_, err := w.as("high", "bob").Decide(t.Context(), id, crossing.Reject, crossing.ApproveOptions{Channel: "stable", Reason: "no longer"})
+			w.must(err)
+		}, "was rejected"},
+		"it was recalled since": {func(w *world, _ string) {
+			_, err := w.as("high", "bob").Recall(t.Context(), "files/note.txt", "no longer")
+			w.must(err)
+		}, "was recalled"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w, id, _ := halfApproved(t)
+			w.must(w.approve(id, "bob"))
+			_, err := w.app("high").Release(t.Context(), id, "candidate")
+			refused(t, err, "signature 1 of 2") // they signed for stable
+			tc.do(w, id)
+			_, err = w.release(id)
+			if err == nil || fail.ExitCode(err) != 3 || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("exit %d: %v, want %q", fail.ExitCode(err), err, tc.want)
+			}
+		})
+	}
+}
+
+func (w *world) read(name string) []byte {
+	w.t.Helper()
+	b, err := os.ReadFile(name)
+	w.must(err)
+	return b
 }
 
 // rewrite changes what a file of a site says, wherever it is said.

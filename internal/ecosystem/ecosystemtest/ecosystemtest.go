@@ -84,8 +84,8 @@ func Zip(members ...Member) ([]byte, error) {
 }
 
 // Wheel returns a wheel of a pure Python module and its file name. headers are
-// further lines of METADATA, each with its line feed.
-func Wheel(name, version, headers string) (file string, content []byte, err error) {
+// further lines of METADATA, each with its line feed; more are members besides.
+func Wheel(name, version, headers string, more ...Member) (file string, content []byte, err error) {
 	info := name + "-" + version + ".dist-info/"
 	record := info + "RECORD,,\n"
 	members := []Member{
@@ -93,6 +93,7 @@ func Wheel(name, version, headers string) (file string, content []byte, err erro
 		{info + "METADATA", "Metadata-Version: 2.1\nName: " + name + "\nVersion: " + version + "\n" + headers + "\n"},
 		{info + "WHEEL", "Wheel-Version: 1.0\nGenerator: hand\nRoot-Is-Purelib: true\nTag: py3-none-any\n"},
 	}
+	members = append(members, more...)
 	for _, m := range members {
 		sum := sha256.Sum256([]byte(m.Content))
 		record += fmt.Sprintf("%s,sha256=%s,%d\n", m.Name, base64.RawURLEncoding.EncodeToString(sum[:]), len(m.Content))

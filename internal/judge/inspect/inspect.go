@@ -35,6 +35,8 @@ type Finding struct {
 	// Score is how bad a known vulnerability is, from 0 to 10 (CVSS base score); 0
 	// for all other findings.
 	Score float64 `json:"score,omitempty"`
+	// Advisory is the id under which a vulnerability is known; empty for all others.
+	Advisory string `json:"advisory,omitempty"`
 }
 
 // Fact is something that a scanner read and that is neither good nor bad by

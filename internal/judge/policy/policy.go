@@ -46,6 +46,7 @@ type Policy struct {
 	Approvals map[string]int `yaml:"approvals"`
 	People    People         `yaml:"people"`
 	Days      Days           `yaml:"days"`
+	Soak      Soak           `yaml:"soak"`
 	Rules     []Rule         `yaml:"rules"`
 	Tests     []Test         `yaml:"tests"`
 }
@@ -63,6 +64,11 @@ type Days struct {
 	Approval int `yaml:"approval"` // how long an approval counts
 	Shipment int `yaml:"shipment"` // how long a shipment may be imported after it was sealed
 	Waiver   int `yaml:"waiver"`   // how long a waiver may last at most
+}
+
+// Soak says how long what is new must have been tried before everybody gets it.
+type Soak struct {
+	Hours int `yaml:"hours"` // on the candidate channel, before stable; 0: none is asked for
 }
 
 // Named returns the file of a policy that ships with enisle.
@@ -122,6 +128,9 @@ func (p *Policy) check() error {
 			return errors.New("days: each is from 1 to 3660")
 		}
 	}
+	if p.Soak.Hours < 0 || p.Soak.Hours > 24*366 {
+		return errors.New("soak: hours are from 0 to a year of them")
+	}
 	if len(p.Rules) == 0 || len(p.Rules) > 1000 {
 		return fmt.Errorf("%d rules; from one to a thousand are possible", len(p.Rules))
 	}
@@ -137,6 +146,8 @@ type Case struct {
 	Approvers int      // different people whose approvals are valid and bind exactly this content, report, policy and waivers
 	Needed    int      // what the root asks for
 	Shipment  Shipment
+	Soaks     bool          // it is to go where what is new must have been tried before
+	Soaked    time.Duration // for how long the candidate channel has served it without a break; negative: never
 	Now       time.Time
 }
 
@@ -208,6 +219,13 @@ func (p *Policy) Release(c Case) Decision {
 	d := p.Content(c)
 	if c.Approvers < d.Needed {
 		d.Reasons = append(d.Reasons, fmt.Sprintf("signature %d of %d required is missing", c.Approvers+1, d.Needed))
+	}
+	if ask := time.Duration(p.Soak.Hours) * time.Hour; ask > 0 && c.Soaks && c.Soaked < ask {
+		have := "was not on the candidate channel"
+		if c.Soaked >= 0 {
+			have = fmt.Sprintf("was on the candidate channel for %s", c.Soaked.Round(time.Minute))
+		}
+		d.Reasons = append(d.Reasons, fmt.Sprintf("it %s; %d hours are asked for before stable", have, p.Soak.Hours))
 	}
 	d.Allow = len(d.Reasons) == 0
 	return d

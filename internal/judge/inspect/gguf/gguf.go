@@ -48,6 +48,7 @@ func (Scanner) Scan(ctx context.Context, s inspect.Subject, run inspect.Run) err
 	}
 	templates(h, run)
 	run.Note(inspect.Format, "gguf")
+	run.Note(inspect.Model, fmt.Sprintf("%.60s: %d tensors", h.Arch, len(h.Tensors)))
 	run.Report("model", inspect.Info, fmt.Sprintf("architecture %s, %d tensors, %d facts", h.Arch, len(h.Tensors), h.Pairs))
 	return nil
 }

@@ -30,6 +30,15 @@ func useOf(g global) use {
 	return refused
 }
 
+// useOf is the list with the classes that a TorchScript archive has in its own code.
+// Python has no module __torch__: only the interpreter of TorchScript finds them.
+func (m *machine) useOf(g global) use {
+	if m.script && (g.module == "__torch__" || strings.HasPrefix(g.module, "__torch__.")) {
+		return class
+	}
+	return useOf(g)
+}
+
 // plainUse are the names of Python itself.
 func plainUse(g global) use {
 	switch g.module + "." + g.name {
@@ -158,6 +167,11 @@ func torchUse(g global) use {
 		switch g.name {
 		case "relu", "relu6", "gelu", "silu", "elu", "selu", "celu", "leaky_relu", "mish", "tanh", "sigmoid", "softmax", "log_softmax", "softplus", "hardtanh":
 			return constant // what a layer activates with
+		}
+	case "torch.jit._pickle": // lists of TorchScript
+		switch g.name {
+		case "build_intlist", "build_tensorlist", "build_doublelist", "build_boollist", "restore_type_tag":
+			return function
 		}
 	case "torch.serialization":
 		if g.name == "_get_layout" {

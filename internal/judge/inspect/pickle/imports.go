@@ -115,7 +115,7 @@ func (m *machine) imported(module, name string) error {
 			return errors.New("it imports too many names")
 		}
 		m.globals = append(m.globals, g)
-		m.seen[g] = useOf(moved(g))
+		m.seen[g] = m.useOf(moved(g))
 	}
 	return m.push(value{kind: callee, data: &data{g: moved(g)}})
 }
@@ -145,7 +145,7 @@ func (m *machine) call(f value, args []value) error {
 		m.refuse("it calls something that is not an imported name")
 		return m.push(value{kind: product, data: &data{}})
 	}
-	switch useOf(f.g) {
+	switch m.useOf(f.g) {
 	case refused: // the import was reported
 	case constant:
 		m.refuse("it calls %s.%s, which is no function", f.g.module, f.g.name)
@@ -172,7 +172,7 @@ func (m *machine) special(g global, args []value) (made global, why string) {
 		}
 		return value{}
 	}
-	isClass := func(v value) bool { return v.kind == callee && (useOf(v.g) == class || useOf(v.g) == function) }
+	isClass := func(v value) bool { return v.kind == callee && (m.useOf(v.g) == class || m.useOf(v.g) == function) }
 	switch g.module + "." + g.name {
 	case "copyreg._reconstructor":
 		if base := arg(1); !isClass(arg(0)) || base.kind != callee || base.g.module != "builtins" {

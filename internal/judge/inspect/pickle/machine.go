@@ -108,6 +108,7 @@ type machine struct {
 	src        *source
 	ctx        context.Context //nolint:containedctx // lives for one stream
 	persistent bool            // persistent ids are allowed
+	script     bool            // classes of TorchScript are allowed
 	guess      bool            // the file may be no pickle at all
 
 	stack      []value

@@ -34,7 +34,7 @@ func New() Scanner { return Scanner{} }
 func (Scanner) Name() string { return "pickle" }
 
 // Version changes when verdicts may.
-func (Scanner) Version() string { return "2" }
+func (Scanner) Version() string { return "3" }
 
 const (
 	maxStreams  = 10_000 // pickles one after the other in one file
@@ -47,6 +47,9 @@ func named(s inspect.Subject) bool {
 	ext := strings.ToLower(path.Ext(s.Path))
 	if slices.Contains([]string{".pkl", ".pickle", ".pk", ".p", ".joblib", ".dill", ".pt", ".pth", ".ckpt"}, ext) {
 		return true
+	}
+	if strings.HasSuffix(strings.ToLower(s.Path), ".onnx.data") {
+		return false // bare numbers; a pickle of this name is known by its bytes
 	}
 	return s.Ref.Kind == "model" && slices.Contains([]string{".bin", ".dat", ".data", ".model"}, ext)
 }
@@ -99,7 +102,7 @@ func (Scanner) Wants(s inspect.Subject) bool {
 		return true
 	}
 	// Walk it: what is no pickle ends within a few bytes.
-	m := machine{src: newSource(s, 0), persistent: persistent(s), guess: true}
+	m := machine{src: newSource(s, 0), persistent: persistent(s), script: script(s), guess: true}
 	err := m.run()
 	switch {
 	case named(s) || binaryStart(s.Head):
@@ -111,10 +114,15 @@ func (Scanner) Wants(s inspect.Subject) bool {
 }
 
 // persistent reports whether the subject may refer to storages by persistent
-// ids: the pickle of a torch archive, or a legacy torch file.
+// ids: the pickles of a torch archive, or a legacy torch file.
 func persistent(s inspect.Subject) bool {
 	base := s.Path[strings.LastIndexAny(s.Path, "/!")+1:]
-	return s.Depth > 0 && base == "data.pkl"
+	return s.Depth > 0 && slices.Contains([]string{"data.pkl", "constants.pkl", "traced_inputs.pkl", "bytecode.pkl"}, base)
+}
+
+// script reports whether the subject is a pickle of a TorchScript archive.
+func script(s inspect.Subject) bool {
+	return persistent(s) || s.Depth > 0 && strings.HasSuffix(s.Path, ".debug_pkl") && strings.Contains(s.Path, "/code/")
 }
 
 // Scan judges every stream of the subject.
@@ -143,7 +151,7 @@ func (Scanner) Scan(ctx context.Context, s inspect.Subject, run inspect.Run) err
 		if legacy && n == torchStream {
 			return nil // raw storages follow, which torch reads as numbers
 		}
-		m := machine{src: newSource(s, at), ctx: ctx, persistent: persistent(s) || legacy}
+		m := machine{src: newSource(s, at), ctx: ctx, persistent: persistent(s) || legacy, script: script(s)}
 		err := m.run()
 		m.report(s, run)
 		if err == nil {

@@ -49,6 +49,8 @@ func TestOnlyPicklesThatRebuildPlainThingsPass(t *testing.T) {
 		"a call of os.system":                {"a.pkl", "cos\nsystem\n(S'id'\ntR.", "os.system"},
 		"the same named .txt":                {"a.txt", "cos\nsystem\n(S'id'\ntR.", "os.system"},
 		"the same, broken after the payload": {"a.txt", "cos\nsystem\n(S'id'\ntR\xff\xff", "os.system"},
+		"the same as the data of a model":    {"m.onnx.data", "cos\nsystem\n(S'id'\ntR.", "os.system"},
+		"a class of TorchScript outside":     {"a.pkl", "c__torch__.net\nNet\n)\x81.", "__torch__"},
 		"in the second stream":               {"a.pkl", proto2 + "K\x01." + "cos\nsystem\n(S'id'\ntR.", "os.system"},
 		"by INST":                            {"a.pkl", "(S'id'\nios\nsystem\n.", "os.system"},
 		"by OBJ":                             {"a.pkl", "(cos\nsystem\nS'id'\no.", "os.system"},

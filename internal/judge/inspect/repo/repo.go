@@ -15,6 +15,7 @@ import (
 	"strings"
 
 	"enisle/internal/judge/inspect"
+	"enisle/internal/model/tree"
 )
 
 // Scanner inspects the files of models; the zero value works.
@@ -29,9 +30,13 @@ func New() Scanner { return Scanner{} }
 func (Scanner) Name() string { return "repo" }
 
 // Version changes when verdicts may.
-func (Scanner) Version() string { return "1" }
+func (Scanner) Version() string { return "2" }
 
-const maxConfig = 64 << 20 // bytes
+const (
+	maxConfig = 64 << 20 // bytes
+	maxDepth  = 200      // values inside of values; nothing of a loader has more
+	maxKinds  = 100      // different things that are said of one file
+)
 
 // native are the first bytes of programs and libraries; constant.
 var native = []struct{ magic, name string }{
@@ -50,6 +55,37 @@ func config(s inspect.Subject) bool {
 	return strings.HasSuffix(base(s), "config.json") || base(s) == "model_index.json"
 }
 
+func isYAML(s inspect.Subject) bool {
+	return slices.Contains([]string{".yaml", ".yml"}, strings.ToLower(path.Ext(s.Path)))
+}
+
+// targets reports whether another JSON file has Hydra's key, as text or escaped.
+func targets(s inspect.Subject) bool {
+	if !strings.EqualFold(path.Ext(s.Path), ".json") || s.Size > maxConfig {
+		return false
+	}
+	b, err := content(s)
+	if err != nil {
+		return false
+	}
+	plain, escaped := tree.MayHold(b, "_target_")
+	if plain {
+		return true
+	}
+	var doc any
+	found := false
+	if escaped && json.Unmarshal(tree.Plain(b), &doc) == nil {
+		walk(doc, 0, func(key string, _ any) { found = found || key == "_target_" })
+	}
+	return found
+}
+
+func content(s inspect.Subject) ([]byte, error) {
+	b := make([]byte, s.Size)
+	_, err := io.ReadFull(io.NewSectionReader(s, 0, s.Size), b)
+	return b, err
+}
+
 func program(s inspect.Subject) string {
 	for _, n := range native {
 		if bytes.HasPrefix(s.Head, []byte(n.magic)) {
@@ -64,7 +100,7 @@ func program(s inspect.Subject) string {
 
 // Wants takes configurations, code and programs of models.
 func (Scanner) Wants(s inspect.Subject) bool {
-	return slices.Contains([]string{"model", "hf"}, s.Ref.Kind) && (config(s) || path.Ext(s.Path) == ".py" || program(s) != "")
+	return slices.Contains([]string{"model", "hf"}, s.Ref.Kind) && (config(s) || isYAML(s) || isBytecode(s) || path.Ext(s.Path) == ".py" || program(s) != "" || targets(s))
 }
 
 // Scan reports what of it would run.
@@ -73,9 +109,13 @@ func (Scanner) Scan(_ context.Context, s inspect.Subject, run inspect.Run) error
 	case program(s) != "":
 		run.Note(inspect.Code, program(s))
 		run.Report("native-code", inspect.Refuse, program(s)+": it has no place in a model")
-	case path.Ext(s.Path) == ".py" && strings.Contains(s.Path, "/code/__torch__"):
-		run.Note(inspect.Code, "TorchScript")
-		run.Report("torchscript-code", inspect.Warn, "TorchScript, which runs when the model is used: read it before you approve")
+	case isScript(s):
+		return script(s, run)
+	case isBytecode(s):
+		return bytecode(s, run)
+	case path.Ext(s.Path) == ".py" && strings.Contains(s.Path, "__torch__"):
+		run.Note(inspect.Code, "Python")
+		run.Report("custom-code", inspect.Refuse, "Python under the name of what TorchScript keeps to itself")
 	case path.Ext(s.Path) == ".py":
 		run.Note(inspect.Code, "Python")
 		run.Report("custom-code", inspect.Warn, "Python, which runs where somebody trusts remote code: read it before you approve")
@@ -91,34 +131,69 @@ func scanConfig(s inspect.Subject, run inspect.Run) error {
 		run.Report("config", inspect.Refuse, fmt.Sprintf("it has %d bytes", s.Size))
 		return nil
 	}
-	b := make([]byte, s.Size)
-	if _, err := io.ReadFull(io.NewSectionReader(s, 0, s.Size), b); err != nil {
+	b, err := content(s)
+	if err != nil {
 		return err
 	}
 	var doc any
-	if err := json.Unmarshal(b, &doc); err != nil {
-		run.Report("config", inspect.Refuse, "it is no JSON: "+err.Error())
+	kind := "JSON"
+	if isYAML(s) {
+		kind = "YAML"
+		seen := map[string]bool{}
+		doc, err = tree.YAML(b, func(t string) {
+			if !seen[t] && len(seen) < maxKinds {
+				seen[t] = true
+				tag(run, t)
+			}
+		})
+	} else {
+		err = json.Unmarshal(tree.Plain(b), &doc)
+	}
+	if err != nil {
+		run.Report("config", inspect.Refuse, "it is no "+kind+" that can be read: "+err.Error())
 		return nil
 	}
-	walk(doc, 0, func(key string, value any) {
-		switch key {
-		case "auto_map", "custom_pipelines", "_target_":
-			run.Note(inspect.Code, key)
-			run.Report("auto-map", inspect.Warn, fmt.Sprintf("%s names code that a loader imports: %.160v", key, value))
-		case "trust_remote_code":
-			if value != false {
-				run.Report("auto-map", inspect.Warn, "it asks a loader to trust remote code")
-			}
+	seen := map[string]bool{}
+	if !walk(doc, 0, func(key string, value any) {
+		if once := fmt.Sprintf("%s %.200v", key, value); keys(key) && !seen[once] && len(seen) < maxKinds {
+			seen[once] = true
+			judge(run, key, value)
 		}
-	})
+	}) {
+		run.Report("config", inspect.Refuse, "its values nest too deep")
+	}
 	return nil
 }
 
-// walk calls see for every key at every depth, in order.
-func walk(v any, depth int, see func(string, any)) {
-	if depth > 100 {
-		return // encoding/json allows more; nothing of a loader does
+// keys reports whether a key is one that may name code.
+func keys(key string) bool {
+	return slices.Contains([]string{"auto_map", "custom_pipelines", "_target_", "target", "class_path", "cls", "_component_", "trust_remote_code"}, key)
+}
+
+// judge judges what a key of a configuration says.
+func judge(run inspect.Run, key string, value any) {
+	switch key {
+	case "auto_map", "custom_pipelines":
+		run.Note(inspect.Code, key)
+		run.Report("auto-map", inspect.Warn, fmt.Sprintf("%s names code that a loader imports: %.160v", key, value))
+	case "_target_":
+		target(run, key, value)
+	case "target", "class_path", "cls", "_component_":
+		hint(run, key, value)
+	case "trust_remote_code":
+		if value != false && !strings.EqualFold(fmt.Sprint(value), "false") {
+			run.Report("auto-map", inspect.Warn, "it asks a loader to trust remote code")
+		}
 	}
+}
+
+// walk calls see for every key at every depth, in order. It is false if there is
+// more than it looks into.
+func walk(v any, depth int, see func(string, any)) bool {
+	if depth > maxDepth {
+		return false
+	}
+	ok := true
 	switch v := v.(type) {
 	case map[string]any:
 		keys := make([]string, 0, len(v))
@@ -128,11 +203,12 @@ func walk(v any, depth int, see func(string, any)) {
 		slices.Sort(keys)
 		for _, k := range keys {
 			see(k, v[k])
-			walk(v[k], depth+1, see)
+			ok = walk(v[k], depth+1, see) && ok
 		}
 	case []any:
 		for _, e := range v {
-			walk(e, depth+1, see)
+			ok = walk(e, depth+1, see) && ok
 		}
 	}
+	return ok
 }

@@ -3,6 +3,9 @@ package repo
 import (
 	"bytes"
 	"context"
+	"fmt"
+	"io"
+	"strings"
 	"testing"
 
 	"enisle/internal/artifact"
@@ -13,6 +16,16 @@ type blob struct{ *bytes.Reader }
 
 func (blob) Close() error  { return nil }
 func (b blob) Size() int64 { return b.Reader.Size() }
+
+// bomb is YAML whose aliases come to a thousand million values.
+func bomb() string {
+	var b strings.Builder
+	b.WriteString("a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n")
+	for i := 1; i < 9; i++ {
+		fmt.Fprintf(&b, "a%d: &a%d [%s]\n", i, i, strings.TrimSuffix(strings.Repeat(fmt.Sprintf("*a%d,", i-1), 10), ","))
+	}
+	return b.String()
+}
 
 func TestWhatRunsBesideTheWeights(t *testing.T) {
 	for name, tc := range map[string]struct {
@@ -25,7 +38,37 @@ func TestWhatRunsBesideTheWeights(t *testing.T) {
 		"one that hides it deep":    {"model", "tokenizer_config.json", `{"a":[{"b":{"auto_map":{"AutoTokenizer":["t.T",null]}}}]}`, "auto-map", inspect.Warn},
 		"one that asks for trust":   {"model", "config.json", `{"trust_remote_code":true}`, "auto-map", inspect.Warn},
 		"one that does not":         {"model", "config.json", `{"trust_remote_code":false}`, "", ""},
-		"a target of Hydra":         {"model", "model_config.json", `{"model":{"_target_":"os.system"}}`, "auto-map", inspect.Warn},
+		"a target of Hydra":         {"model", "model_config.json", `{"model":{"_target_":"os.system"}}`, "target", inspect.Refuse},
+		"a class of NeMo":           {"model", "model_config.json", `{"_target_":"nemo.collections.asr.modules.ConvASREncoder"}`, "target", inspect.Warn},
+		"a target in another file":  {"model", "x/hparams.json", `{"a":[{"_target_":"builtins.eval"}]}`, "target", inspect.Refuse},
+		"an escaped target":         {"model", "hparams.json", `{"\u005ftarget_":"os.system"}`, "target", inspect.Refuse},
+		"a number of Python":        {"model", "config.json", `{"time_step_limit":[0.0,Infinity]}`, "", ""},
+		"depth without end":         {"model", "config.json", strings.Repeat(`{"a":`, 250) + "1" + strings.Repeat("}", 250), "config", inspect.Refuse},
+		"a configuration in YAML":   {"model", "model_config.yaml", "a: 1\nencoder:\n  feat_in: 80\n", "", ""},
+		"a class in YAML":           {"model", "m.nemo!model_config.yaml", "e:\n  _target_: torch.nn.Linear\n", "target", inspect.Warn},
+		"a partial class":           {"model", "m.yaml", "e: {_target_: torch.optim.Adam, _partial_: true}\n", "target", inspect.Warn},
+		"a command in YAML":         {"model", "model_config.yml", "e: {_target_: subprocess.Popen, args: [id]}\n", "target", inspect.Refuse},
+		"an alias of a command":     {"model", "m.yaml", "x: &x os.system\ny: {_target_: *x}\n", "target", inspect.Refuse},
+		"a merged command":          {"model", "m.yaml", "x: &x {_target_: os.system}\ny: {<<: *x}\n", "target", inspect.Refuse},
+		"an interpolation":          {"model", "m.yaml", "y: {_target_: \"${x}.system\"}\n", "target", inspect.Refuse},
+		"a target that is a list":   {"model", "m.yaml", "y: {_target_: [os, system]}\n", "target", inspect.Refuse},
+		"an unknown library":        {"model", "m.yaml", "y: {_target_: evil.lib.Thing}\n", "target", inspect.Refuse},
+		"a function of NeMo":        {"model", "m.yaml", "y: {_target_: nemo.utils.run_something}\n", "target", inspect.Refuse},
+		"a re-export":               {"model", "m.yaml", "y: {_target_: nemo.utils.app_state.subprocess.Popen}\n", "target", inspect.Refuse},
+		"torch.load":                {"model", "m.yaml", "y: {_target_: torch.load}\n", "target", inspect.Refuse},
+		"torch.hub":                 {"model", "m.yaml", "y: {_target_: torch.hub.load}\n", "target", inspect.Refuse},
+		"Hydra's own":               {"model", "m.yaml", "y: {_target_: hydra.utils.get_method}\n", "target", inspect.Refuse},
+		"a dunder":                  {"model", "m.yaml", "y: {_target_: torch.nn.Module.__init__.__globals__}\n", "target", inspect.Refuse},
+		"a class of NeMo's own key": {"model", "m.yaml", "target: nemo.collections.asr.models.EncDecCTCModel\n", "target", inspect.Warn},
+		"a command in that key":     {"model", "m.yaml", "target: os.system\n", "target", inspect.Refuse},
+		"another use of that key":   {"model", "m.yaml", "target: loudness\ncls: 3\n", "", ""},
+		"a tag of Python":           {"model", "m.yaml", "a: !!python/object/apply:os.system [id]\n", "yaml-tag", inspect.Refuse},
+		"a tag that applies":        {"model", "hyperparams.yaml", "a: !apply:os.system [id]\n", "yaml-tag", inspect.Refuse},
+		"a tag that builds":         {"model", "hyperparams.yaml", "a: !new:speechbrain.nnet.RNN.LSTM\n  x: !ref <y>\n", "target", inspect.Warn},
+		"a tag that builds a class": {"model", "hyperparams.yaml", "a: !new:speechbrain.nnet.linear.Linear\n  x: !ref <y>\n", "target", inspect.Warn},
+		"no YAML":                   {"model", "m.yaml", "a: [\n", "config", inspect.Refuse},
+		"a bomb of aliases":         {"model", "m.yaml", bomb(), "config", inspect.Refuse},
+		"YAML of a package":         {"pypi", "m.yaml", "y: {_target_: os.system}\n", "", ""},
 		"no JSON":                   {"model", "config.json", `{"a":`, "config", inspect.Refuse},
 		"code of Python":            {"model", "modeling_x.py", "import os\n", "custom-code", inspect.Warn},
 		"a library":                 {"model", "x/libx.so", "\x7fELF\x02", "native-code", inspect.Refuse},
@@ -56,3 +99,23 @@ func TestWhatRunsBesideTheWeights(t *testing.T) {
 		})
 	}
 }
+
+func FuzzConfig(f *testing.F) {
+	f.Add([]byte("a: &x {_target_: os.system}\nb: !new:x.Y {<<: *x}\n"))
+	f.Add([]byte(`{"auto_map":{"a":"b"},"_target_":"os.system"}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		for _, path := range []string{"m.yaml", "config.json", "x.json"} {
+			s := inspect.Subject{Ref: artifact.Ref{Kind: "model", Name: "m"}, Path: path, Size: int64(len(b)), ReaderAt: bytes.NewReader(b), Head: b}
+			if New().Wants(s) {
+				_ = New().Scan(t.Context(), s, silent{})
+			}
+		}
+	})
+}
+
+// silent hears nothing.
+type silent struct{}
+
+func (silent) Report(string, inspect.Severity, string)                   {}
+func (silent) Note(string, string)                                       {}
+func (silent) Descend(context.Context, string, io.ReaderAt, int64) error { return nil }

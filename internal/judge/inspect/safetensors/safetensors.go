@@ -55,6 +55,6 @@ func (Scanner) Scan(ctx context.Context, s inspect.Subject, run inspect.Run) err
 		}
 	}
 	slices.Sort(types)
-	run.Note(inspect.Model, fmt.Sprintf("%d tensors of %v, %d parameters", len(h.Tensors), types, params))
+	run.Note(inspect.Model, fmt.Sprintf("safetensors: %d tensors of %v, %d parameters", len(h.Tensors), types, params))
 	return nil
 }

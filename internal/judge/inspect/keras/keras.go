@@ -1,0 +1,149 @@
+// Package keras inspects models of Keras: the configuration that a loader builds
+// layers from, in .keras archives, in HDF5 files and as JSON of its own.
+//
+// A configuration names classes and functions, and a loader imports them. Only
+// those that Keras builds models from pass; what carries code, reaches into other
+// modules or is named as nothing of Keras is, is refused. Nothing is built.
+package keras
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"path"
+	"slices"
+	"strings"
+
+	"enisle/internal/judge/inspect"
+	"enisle/internal/model/hdf5"
+	"enisle/internal/model/tree"
+)
+
+// Scanner inspects models of Keras and HDF5 files; the zero value works.
+type Scanner struct{}
+
+var _ inspect.Scanner = Scanner{}
+
+// New returns the scanner.
+func New() Scanner { return Scanner{} }
+
+// Name returns "keras".
+func (Scanner) Name() string { return "keras" }
+
+// Version changes when verdicts may.
+func (Scanner) Version() string { return "1" }
+
+const maxConfig = 64 << 20 // bytes
+
+// inside returns the name of a member of a .keras archive, "" for others.
+func inside(s inspect.Subject) string {
+	outer, name, ok := cutLast(s.Path, "!")
+	if !ok || !strings.EqualFold(path.Ext(outer), ".keras") {
+		return ""
+	}
+	return name
+}
+
+func cutLast(s, sep string) (before, after string, ok bool) {
+	i := strings.LastIndex(s, sep)
+	if i < 0 {
+		return "", s, false
+	}
+	return s[:i], s[i+len(sep):], true
+}
+
+func isHDF5(s inspect.Subject) bool {
+	ext := strings.ToLower(path.Ext(s.Path))
+	return bytes.HasPrefix(s.Head, []byte(hdf5.Magic)) || slices.Contains([]string{".h5", ".hdf5", ".he5"}, ext)
+}
+
+// Wants takes HDF5 files, the configurations in .keras archives, and any JSON that
+// reads as one.
+func (Scanner) Wants(s inspect.Subject) bool {
+	name := inside(s)
+	return isHDF5(s) || name == "config.json" || name == "metadata.json" || isConfig(s)
+}
+
+// isConfig reports whether a JSON file has the form of a model's architecture, or
+// means to have it and cannot be read.
+func isConfig(s inspect.Subject) bool {
+	if !strings.EqualFold(path.Ext(s.Path), ".json") || s.Size > maxConfig || s.Ref.Kind == "pypi" || s.Ref.Kind == "npm" {
+		return false
+	}
+	b, err := content(s)
+	if err != nil {
+		return false
+	}
+	plain, escaped := tree.MayHold(b, "class_name")
+	if !plain && !escaped {
+		return false
+	}
+	doc, err := tree.JSON(b)
+	if err != nil {
+		return plain
+	}
+	m, _ := doc.(tree.Map)
+	return m["class_name"] != nil && m["config"] != nil
+}
+
+func content(s inspect.Subject) ([]byte, error) {
+	if s.Size > maxConfig {
+		return nil, fmt.Errorf("it has %d bytes", s.Size)
+	}
+	b := make([]byte, s.Size)
+	_, err := io.ReadFull(io.NewSectionReader(s, 0, s.Size), b)
+	return b, err
+}
+
+// Scan judges the configuration.
+func (Scanner) Scan(ctx context.Context, s inspect.Subject, run inspect.Run) error {
+	j := &judge{run: run, sev: s.Data(), custom: map[string]bool{}, said: map[string]bool{}}
+	switch {
+	case isHDF5(s):
+		scanHDF5(ctx, s, j)
+	case inside(s) == "metadata.json":
+		b, err := content(s)
+		if err != nil {
+			return err
+		}
+		if doc, err := tree.JSON(b); err != nil {
+			j.refuse("config", "its metadata are no JSON: "+err.Error())
+		} else if m, ok := doc.(tree.Map); ok {
+			run.Note(inspect.Model, fmt.Sprintf("Keras %.40v", m["keras_version"]))
+		}
+	default:
+		b, err := content(s)
+		if err != nil {
+			return err
+		}
+		run.Note(inspect.Format, "keras")
+		j.text(string(b), true)
+	}
+	j.end()
+	return ctx.Err()
+}
+
+// scanHDF5 follows a file and judges the configurations in its attributes: those
+// that loaders read, and any other that has the form of one.
+func scanHDF5(ctx context.Context, s inspect.Subject, j *judge) {
+	keras := false
+	sum, err := hdf5.Read(ctx, s, s.Size, func(a hdf5.Attribute) error {
+		named := slices.Contains([]string{"model_config", "training_config", "optimizer_config", "layer_config"}, a.Name)
+		keras = keras || named || a.Name == "keras_version"
+		if named && len(a.Text) != 1 {
+			j.refuse("config", fmt.Sprintf("its %s is no text", a.Name))
+		}
+		for _, text := range a.Text {
+			if named || strings.ContainsAny(text, "{[") {
+				j.text(text, named)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		j.refuse("hdf5", "its structure cannot be followed: "+err.Error())
+	}
+	j.run.Note(inspect.Format, map[bool]string{true: "keras", false: "hdf5"}[keras])
+	j.run.Note(inspect.Model, fmt.Sprintf("%d datasets in %d groups", sum.Datasets, sum.Groups))
+}
