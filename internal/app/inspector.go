@@ -56,7 +56,8 @@ func scanners() []inspect.Scanner {
 	return []inspect.Scanner{
 		archive.New(), wheel.New(), pickle.New(), gguf.New(), safetensors.New(), onnx.New(), keras.New(), skops.New(), tensorflow.New(),
 		template.New(), repo.New(), packages.New(), secrets.New(), vulndb.New(),
-		vsa.New(), vsa.Signatures{},
+		vsa.New(),
+		vsa.Signatures{},
 	}
 }
 

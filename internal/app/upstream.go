@@ -219,7 +219,7 @@ func (t tree) Open(name string) (fs.File, error) {
 		if err != nil {
 			return nil, err
 		}
-		return &treeFile{io.NewSectionReader(b, 0, b.Size()), b, node{name, b.Size()}}, nil
+		return &hashedFile{treeFile{io.NewSectionReader(b, 0, b.Size()), b, node{name, b.Size()}}, t.a.Files[i].Digest}, nil
 	}
 	if _, err := t.ReadDir(name); err != nil {
 		return nil, err
@@ -268,6 +268,17 @@ func (f *treeFile) Close() error {
 	}
 	return f.closer.Close()
 }
+
+// hashedFile is a file of the store, which compared it with its digest when it came in.
+type hashedFile struct {
+	treeFile
+	digest artifact.Digest
+}
+
+var _ oms.Hashed = (*hashedFile)(nil)
+
+// SHA256 is in hex.
+func (f *hashedFile) SHA256() string { return f.digest.Hex() }
 
 // node is a file, or with a negative size a directory.
 type node struct {

@@ -158,8 +158,13 @@ func readLocal(name string, limit int64) (_ []byte, err error) {
 func (c *collecting) upstream(ctx context.Context, artifacts []artifact.Artifact) ([]artifact.Artifact, error) {
 	artifacts = slices.DeleteFunc(slices.Clone(artifacts), func(a artifact.Artifact) bool { return a.Ref.Kind == upstream.Kind })
 	by, policy, err := c.req.trusted(c.Site.Now())
-	if err != nil || c.Upstream == nil {
-		return artifacts, err
+	switch {
+	case err != nil:
+		return nil, err
+	case c.Upstream == nil && policy != "":
+		return nil, errors.New("trust: nothing here verifies signatures")
+	case c.Upstream == nil:
+		return artifacts, nil
 	}
 	open := func(d artifact.Digest) (inspect.Blob, error) { return c.Site.Held.Open(d) }
 	used := map[string]bool{}
