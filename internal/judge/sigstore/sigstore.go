@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"enisle/internal/fail"
 )
@@ -121,4 +122,13 @@ func asBundle(content []byte) ([]byte, error) {
 			"signatures": []any{map[string]any{"sig": a.Envelope.Signature}},
 		},
 	})
+}
+
+// vouches reports whether whoever signs a statement of a type stands for what it is
+// about: where it was built, that it was published, that it is a model of theirs. Of
+// others, such as the result of a test, a signature says nothing of the kind.
+func vouches(predicateType string) bool {
+	return strings.HasPrefix(predicateType, "https://slsa.dev/provenance/") ||
+		strings.HasSuffix(predicateType, "/attestations/publish/v1") || // PyPI
+		predicateType == "https://model_signing/signature/v1.0"
 }

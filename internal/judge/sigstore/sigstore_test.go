@@ -39,6 +39,21 @@ func TestRead(t *testing.T) {
 	}
 }
 
+func TestOnlySomeStatementsVouch(t *testing.T) {
+	for predicate, want := range map[string]bool{
+		"https://slsa.dev/provenance/v1":                true,
+		"https://index.example/attestations/publish/v1": true,
+		"https://model_signing/signature/v1.0":          true,
+		"https://slsa.dev/verification_summary/v1":      false,
+		"https://in-toto.io/attestation/test-result/v1": false,
+		"": false,
+	} {
+		if vouches(predicate) != want {
+			t.Errorf("%q: want %v", predicate, want)
+		}
+	}
+}
+
 // FuzzRead reads what strangers made: whatever comes out is a document.
 func FuzzRead(f *testing.F) {
 	f.Add([]byte(published))

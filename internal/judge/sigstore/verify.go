@@ -64,6 +64,9 @@ func verified(by Signer, content []byte) (out Proof, err error) {
 	if err != nil {
 		return out, err
 	}
+	if result.Statement != nil && !vouches(result.Statement.GetPredicateType()) {
+		return out, fmt.Errorf("a statement of the type %.120q vouches for nothing that is known here", result.Statement.GetPredicateType())
+	}
 	for _, s := range result.Statement.GetSubject() {
 		if d := s.GetDigest()["sha256"]; d != "" {
 			out.Digests = append(out.Digests, strings.ToLower(d))
