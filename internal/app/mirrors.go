@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"html/template"
+	"io"
 	"net"
 	"net/http"
 	"regexp"
@@ -36,6 +37,7 @@ type mirrors struct {
 	site       *site.Site
 	ecosystems []ecosystem.Ecosystem
 	pulls      *pulls
+	misses     *misses
 
 	mu      sync.Mutex
 	current map[string][]mirror // by channel, what it points at first, then what it pointed at
@@ -63,8 +65,8 @@ const (
 
 var _ server.Mirrors = (*mirrors)(nil)
 
-func newMirrors(s *site.Site, ecosystems []ecosystem.Ecosystem, p *pulls) *mirrors {
-	return &mirrors{site: s, ecosystems: ecosystems, pulls: p, current: map[string][]mirror{}, pins: map[string]pin{}}
+func newMirrors(s *site.Site, ecosystems []ecosystem.Ecosystem, p *pulls, ms *misses) *mirrors {
+	return &mirrors{site: s, ecosystems: ecosystems, pulls: p, misses: ms, current: map[string][]mirror{}, pins: map[string]pin{}}
 }
 
 // Channel returns the handler of the release that a channel points at now, or of the
@@ -240,6 +242,14 @@ func (h *held) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
+// ReadFrom keeps the way by which files are sent without being copied.
+func (h *held) ReadFrom(r io.Reader) (int64, error) {
+	if h.WriteHeader(http.StatusOK); h.sent {
+		return io.Copy(h.ResponseWriter, r)
+	}
+	return io.Copy(struct{ io.Writer }{h}, r)
+}
+
 // Unwrap lets http.ResponseController reach the real writer.
 func (h *held) Unwrap() http.ResponseWriter { return h.ResponseWriter }
 
@@ -267,7 +277,8 @@ func (m *mirrors) build(v *crossing.Served, channel string) (http.Handler, error
 		if err != nil {
 			return nil, fmt.Errorf("mirror %s: %w", eco.Name(), err)
 		}
-		mux.Handle("/"+eco.Name()+"/", http.StripPrefix("/"+eco.Name(), h))
+		prefix := "/" + ecosystem.PrefixOf(eco)
+		mux.Handle(prefix+"/", http.StripPrefix(prefix, m.misses.watch(h, eco)))
 	}
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) { welcome(w, m.site.Identity.Name, v) })
 	return m.pulls.watch(mux, v, channel), nil
@@ -289,10 +300,15 @@ func welcome(w http.ResponseWriter, name string, v *crossing.Served) {
 type metrics struct {
 	registry *prometheus.Registry
 	answers  *prometheus.CounterVec
+	paths    map[string]bool // first elements that are served
 }
 
-func newMetrics() *metrics {
-	m := &metrics{prometheus.NewRegistry(), prometheus.NewCounterVec(prometheus.CounterOpts{
+func newMetrics(ecosystems []ecosystem.Ecosystem) *metrics {
+	paths := map[string]bool{"v1": true, "c": true, "healthz": true, "readyz": true, "metrics": true}
+	for _, e := range ecosystems {
+		paths[ecosystem.PrefixOf(e)] = true
+	}
+	m := &metrics{paths: paths, registry: prometheus.NewRegistry(), answers: prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "enisle_http_answers_total", Help: "Answers given, by first element of the path and status.",
 	}, []string{"path", "status"})}
 	m.registry.MustRegister(m.answers, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -306,9 +322,7 @@ func (m *metrics) handler() http.Handler {
 // count counts one answer; paths nobody serves are counted together, so that a
 // scanner cannot make series without end.
 func (m *metrics) count(path string, status int) {
-	switch path {
-	case "pypi", "npm", "files", "v1", "c", "healthz", "readyz", "metrics":
-	default:
+	if !m.paths[path] {
 		path = "other"
 	}
 	m.answers.WithLabelValues(path, http.StatusText(status)).Inc()

@@ -47,13 +47,16 @@ type pull struct {
 }
 
 // openPulls opens the record for appending.
-func openPulls(dir string) (*os.File, error) {
-	name := filepath.Join(dir, pullsFile)
+func openPulls(dir string) (*os.File, error) { return openAccess(dir, pullsFile, olderPulls) }
+
+// openAccess opens a file for appending; when it has grown it becomes the older one.
+func openAccess(dir, file, older string) (*os.File, error) {
+	name := filepath.Join(dir, file)
 	if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
 		return nil, fmt.Errorf("serve: %w", err)
 	}
 	if st, err := os.Stat(name); err == nil && st.Size() > maxPullsFile {
-		if err := os.Rename(name, filepath.Join(dir, olderPulls)); err != nil {
+		if err := os.Rename(name, filepath.Join(dir, older)); err != nil {
 			return nil, fmt.Errorf("serve: %w", err)
 		}
 	}
@@ -64,13 +67,13 @@ func openPulls(dir string) (*os.File, error) {
 	return f, nil
 }
 
-// inheritedPulls is the record in the isolated half: the last descriptor it got.
-func inheritedPulls(useTLS bool) *pulls {
+// inheritedAccess are the records in the isolated half: the last descriptors it got.
+func inheritedAccess(useTLS bool) (*pulls, *misses) {
 	fd := uintptr(4)
 	if useTLS {
 		fd = 6
 	}
-	return &pulls{to: os.NewFile(fd, "pulls"), seen: map[seenPull]bool{}}
+	return &pulls{to: os.NewFile(fd, "pulls"), seen: map[seenPull]bool{}}, &misses{to: os.NewFile(fd+1, "misses"), seen: map[seenMiss]bool{}}
 }
 
 type seenPull struct {

@@ -10,9 +10,11 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
+	"enisle/internal/ecosystem"
 	"enisle/internal/face/server"
 	"enisle/internal/fail"
 	"enisle/internal/infer/gateway"
@@ -85,11 +87,13 @@ func (a *App) Serve(ctx context.Context, opt ServeOptions) error {
 	if err != nil {
 		return err
 	}
-	log, err := openPulls(a.Dir)
-	if err != nil {
-		return err
+	for _, open := range []func(string) (*os.File, error){openPulls, openMisses} {
+		log, err := open(a.Dir)
+		if err != nil {
+			return err
+		}
+		files = append(files, log)
 	}
-	files = append(files, log)
 	cmd, tmp, err := a.inside(ctx, opt, files)
 	if err != nil {
 		return err
@@ -203,12 +207,13 @@ func (a *App) ServeInside(ctx context.Context, opt InsideOptions) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
-	m := newMetrics()
-	record := inheritedPulls(opt.TLS)
+	ecosystems := a.ecosystems(nil, nil)
+	m := newMetrics(ecosystems)
+	record, missed := inheritedAccess(opt.TLS)
 	engines := newEngines(s, opt, record, a.log())
 	defer func() { err = errors.Join(err, engines.close()) }()
 	go engines.follow(ctx)
-	mirrors := newMirrors(s, a.ecosystems(nil, nil), record)
+	mirrors := newMirrors(s, ecosystems, record, missed)
 	h := server.New(server.Options{
 		Mirrors: mirrors, Metrics: m.handler(), Count: m.count, Ready: engines.ready, Log: a.log(),
 		Gateway: gateway.New(gateway.Options{Engines: engines.list, Metrics: m.registry, Log: a.log()}),
@@ -253,18 +258,28 @@ func inherited(useTLS bool) (net.Listener, error) {
 	return tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}), nil
 }
 
+// MirrorClients lists the clients that MirrorConfig knows.
+func MirrorClients() []string {
+	all := []string{"openai"}
+	for _, e := range (&App{}).ecosystems(nil, nil) {
+		if c, ok := e.(ecosystem.Configured); ok {
+			all = append(all, c.Clients()...)
+		}
+	}
+	slices.Sort(all)
+	return all
+}
+
 // MirrorConfig returns the settings that make a client use this mirror alone.
 func MirrorConfig(client, base string) (string, error) {
 	base = strings.TrimRight(base, "/")
-	switch client {
-	case "pip":
-		return "[global]\nindex-url = " + base + "/pypi/simple/\n", nil
-	case "uv":
-		return "[[index]]\nurl = \"" + base + "/pypi/simple/\"\ndefault = true\n", nil
-	case "npm":
-		return "registry=" + base + "/npm/\n", nil
-	case "openai":
+	if client == "openai" {
 		return "OPENAI_BASE_URL=" + base + "/v1\nOPENAI_API_KEY=none\n", nil
 	}
-	return "", fail.As(fail.Usage, "clients are pip, uv, npm and openai", fmt.Errorf("no settings for %q", client))
+	for _, e := range (&App{}).ecosystems(nil, nil) {
+		if c, ok := e.(ecosystem.Configured); ok && slices.Contains(c.Clients(), client) {
+			return c.Config(client, base), nil
+		}
+	}
+	return "", fail.As(fail.Usage, "clients are "+strings.Join(MirrorClients(), ", "), fmt.Errorf("no settings for %q", client))
 }

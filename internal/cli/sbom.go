@@ -12,7 +12,7 @@ func (e *env) sbom() *cobra.Command {
 	c := &cobra.Command{
 		Use: "sbom", Short: "Say what a release consists of, in CycloneDX", Args: cobra.NoArgs,
 		Long: "Write the bill of materials of a release as CycloneDX 1.6: packages, models and data with digests, what lies inside of them,\n" +
-			"licences, and known vulnerabilities, from the newest reports. The one made at release time is kept; the record has its digest.",
+			"licences, and known vulnerabilities, from the newest reports. The record has the digest of the one at release time.",
 		Example: "  enisle -C high sbom > stable.cdx.json\n  enisle -C high sbom --release 3 --to release-3.cdx.json",
 		RunE: func(c *cobra.Command, _ []string) error {
 			b, err := e.app().SBOM(c.Context(), channel, number)

@@ -81,7 +81,7 @@ func (c *Collector) Collect(ctx context.Context, by site.Actor, req Request, opt
 		}
 		lock = Lock{}
 	}
-	run := &collecting{Collector: c, req: req, out: Collected{FromLock: lock.Request == d && lock.Name == req.Name && !opt.Update}}
+	run := &collecting{Collector: c, req: req, dryRun: opt.DryRun, out: Collected{FromLock: lock.Request == d && lock.Name == req.Name && !opt.Update}}
 	if !opt.Update {
 		run.old = slices.Clone(lock.Artifacts)
 	}
@@ -113,9 +113,10 @@ func (c *Collector) Collect(ctx context.Context, by site.Actor, req Request, opt
 // collecting is one run of Collect.
 type collecting struct {
 	*Collector
-	req  Request
-	work string
-	out  Collected
+	req    Request
+	work   string
+	dryRun bool
+	out    Collected
 	// sources are fetched like artifacts and not shipped.
 	sources []artifact.Artifact
 	old     []artifact.Artifact // of the lock; attestations are kept from there
@@ -204,7 +205,7 @@ func (c *collecting) resolve(ctx context.Context) ([]artifact.Artifact, error) {
 		if len(items) == 0 || eco.Name() == "files" {
 			continue // files are taken from here, or out of what others bring
 		}
-		found, err := eco.Resolve(ctx, c.want(eco.Name(), items))
+		found, err := c.resolveIn(ctx, eco, c.want(eco.Name(), items))
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", eco.Name(), err)
 		}
@@ -260,7 +261,7 @@ func (c *collecting) resolveSources(ctx context.Context, brought []artifact.Arti
 		}
 		want := c.want(eco.Name()+"-sources", nil)
 		want.Alone = refs
-		found, err := eco.Resolve(ctx, want)
+		found, err := c.resolveIn(ctx, eco, want)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", eco.Name(), err)
 		}
@@ -270,6 +271,59 @@ func (c *collecting) resolveSources(ctx context.Context, brought []artifact.Arti
 		return nil, fail.As(fail.Usage, "'enisle help collect' lists what can be brought", fmt.Errorf("files: from: no package world is called %q", kind))
 	}
 	return out, nil
+}
+
+// resolveIn asks an ecosystem, and takes the files that it or its client wrote.
+func (c *collecting) resolveIn(ctx context.Context, eco ecosystem.Ecosystem, want ecosystem.Want) ([]artifact.Artifact, error) {
+	found, err := eco.Resolve(ctx, want)
+	if err != nil {
+		return nil, err
+	}
+	root, err := os.OpenRoot(want.Work)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = root.Close() }() // only read from
+	for i := range found {
+		for j := range found[i].Files {
+			f := &found[i].Files[j]
+			at, from, ok := ecosystem.ParseMade(f.Origin)
+			if !ok {
+				continue
+			}
+			if err := c.takeMade(ctx, root, at, f); err != nil {
+				return nil, fmt.Errorf("%s: %s: %w", found[i].Ref, f.Path, err)
+			}
+			f.Origin = from
+		}
+	}
+	return found, c.Site.Held.Flush()
+}
+
+// takeMade stores a file below a directory that clients wrote to; no link leads out.
+func (c *collecting) takeMade(ctx context.Context, root *os.Root, at string, f *artifact.File) (err error) {
+	r, err := root.Open(at)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, r.Close()) }()
+	st, err := r.Stat()
+	if err != nil {
+		return err
+	}
+	if !st.Mode().IsRegular() {
+		return errors.New("no regular file was made")
+	}
+	if c.dryRun {
+		f.Size = st.Size()
+		return nil
+	}
+	got, err := c.ingest(ctx, r, st.Size(), func(int64) {})
+	if err == nil && f.Digest != "" && f.Digest != got.Digest {
+		err = fail.Refuse("the origin is not what it promised; do not use it", errors.New("the content is not what its digest says"))
+	}
+	f.Size, f.Digest = got.Size, got.Digest
+	return err
 }
 
 // find returns the index of the artifact that a reference means, with any

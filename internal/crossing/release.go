@@ -78,7 +78,7 @@ func Release(ctx context.Context, s *site.Site, by site.Actor, id, channel strin
 	err = s.Act(ctx, "release", by, subject, func(ctx context.Context, intent int64) (map[string]string, error) {
 		err := doRelease(ctx, s, row, next, &out, intent, show)
 		if err == nil {
-			out.SBOM = keepSBOM(ctx, s, out.Number)
+			out.SBOM = sbomDigest(ctx, s, out.Number)
 		}
 		return map[string]string{"release": fmt.Sprint(out.Number), "digest": string(out.Digest), "sbom": string(out.SBOM)}, err
 	})

@@ -76,16 +76,13 @@ func sbomOf(ctx context.Context, s *site.Site, artifacts []artifact.Artifact, re
 	return b, err
 }
 
-// keepSBOM keeps the SBOM of a new release; the record has its digest. The release
-// stands already: without one, the record says so.
-func keepSBOM(ctx context.Context, s *site.Site, number int64) artifact.Digest {
+// sbomDigest names the SBOM of a new release, for the record; the same release and
+// reports give it again. The release stands already: without one, the record says so.
+func sbomDigest(ctx context.Context, s *site.Site, number int64) artifact.Digest {
 	b, err := SBOM(ctx, s, stable, number)
-	if err == nil {
-		var d artifact.Digest
-		if d, err = s.Held.Put(b); err == nil {
-			return d
-		}
+	if err != nil {
+		s.Log().ErrorContext(ctx, "no SBOM can be made", "release", number, "err", err)
+		return ""
 	}
-	s.Log().ErrorContext(ctx, "no SBOM was kept", "release", number, "err", err)
-	return ""
+	return artifact.Sum(b)
 }

@@ -11,6 +11,7 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"strings"
 
 	"enisle/internal/artifact"
 )
@@ -68,6 +69,52 @@ type Downloader interface {
 	// Download writes the file into want.Work and returns its path. The
 	// caller checks size and hashes.
 	Download(ctx context.Context, want Want, a artifact.Artifact, f artifact.File) (string, error)
+}
+
+// Prefixed is an Ecosystem whose URLs begin with another element than its name.
+type Prefixed interface {
+	Prefix() string
+}
+
+// PrefixOf returns the first element of an ecosystem's URLs.
+func PrefixOf(e Ecosystem) string {
+	if p, ok := e.(Prefixed); ok {
+		return p.Prefix()
+	}
+	return e.Name()
+}
+
+// Wanter is an Ecosystem that can say what a client wanted that asked for something
+// which is not here.
+type Wanter interface {
+	// Wanted returns the entry of a request, below the ecosystem's name, that would
+	// bring what a path asks for; false for paths that no package would answer. The
+	// path is as the handler gets it, hostile, and at most 2,000 bytes.
+	Wanted(path string) (item string, ok bool)
+}
+
+// Configured is an Ecosystem that knows the settings of its clients.
+type Configured interface {
+	// Clients lists them by the names that people call them.
+	Clients() []string
+	// Config returns the settings that make a client use the mirror at base, without
+	// a slash at its end, and nothing else.
+	Config(client, base string) string
+}
+
+// made begins the origin of a file that Resolve wrote into want.Work.
+const made = "made:"
+
+// Made is the origin of a file that Resolve itself wrote, or had a client write,
+// below want.Work: it is taken from there, its size and digest are filled in, and
+// from is kept as its origin. Whoever wrote it has verified it.
+func Made(path, from string) string { return made + path + "\n" + from }
+
+// ParseMade undoes Made.
+func ParseMade(origin string) (path, from string, ok bool) {
+	rest, ok := strings.CutPrefix(origin, made)
+	path, from, _ = strings.Cut(rest, "\n")
+	return path, from, ok
 }
 
 // Release is the released artifacts a mirror may show: immutable, and verified

@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"net/url"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -45,6 +46,25 @@ func (*Ecosystem) Handler(rel ecosystem.Release) (http.Handler, error) {
 		slices.SortFunc(versions, func(a, b *version) int { return semver.Compare("v"+a.number, "v"+b.number) })
 	}
 	return reg, nil
+}
+
+// Clients lists npm.
+func (*Ecosystem) Clients() []string { return []string{"npm"} }
+
+// Config returns the lines of .npmrc.
+func (*Ecosystem) Config(_, base string) string { return "registry=" + base + "/npm/\n" }
+
+// wantedForm is the document of a package; constant.
+var wantedForm = regexp.MustCompile(`^/((@[a-z0-9][a-z0-9._-]{0,100}/)?[a-z0-9][a-z0-9._-]{0,200})$`)
+
+// Wanted names the package that a document was asked for; npm itself asks for the
+// package called npm, which nobody wants.
+func (*Ecosystem) Wanted(path string) (item string, ok bool) {
+	m := wantedForm.FindStringSubmatch(path)
+	if m == nil || m[1] == "npm" {
+		return "", false
+	}
+	return m[1] + "@latest", true
 }
 
 type registry struct {

@@ -8,6 +8,7 @@ import (
 	"html/template"
 	"io"
 	"net/http"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -49,6 +50,29 @@ func (*Ecosystem) Handler(rel ecosystem.Release) (http.Handler, error) {
 	mux.HandleFunc("/files/{sum}/{file}", ix.download)
 	mux.HandleFunc("/{$}", func(w http.ResponseWriter, _ *http.Request) { redirect(w, "simple/") })
 	return readOnly(mux), nil
+}
+
+// Clients lists pip and uv.
+func (*Ecosystem) Clients() []string { return []string{"pip", "uv"} }
+
+// Config returns the settings of a client: pip.conf, uv.toml.
+func (*Ecosystem) Config(client, base string) string {
+	if client == "uv" {
+		return "[[index]]\nurl = \"" + base + "/pypi/simple/\"\ndefault = true\n"
+	}
+	return "[global]\nindex-url = " + base + "/pypi/simple/\n"
+}
+
+// wantedForm is the page of a project; constant.
+var wantedForm = regexp.MustCompile(`^/simple/([A-Za-z0-9][A-Za-z0-9._-]{0,200})/?$`)
+
+// Wanted names the project that a page was asked for.
+func (*Ecosystem) Wanted(path string) (item string, ok bool) {
+	m := wantedForm.FindStringSubmatch(path)
+	if m == nil {
+		return "", false
+	}
+	return Normalise(m[1]), true
 }
 
 // redirect sends a relative location: the handler does not know its prefix.

@@ -236,9 +236,14 @@ func (w *walk) expected(s Subject, wanted int) {
 		return
 	}
 	switch w.ref.Kind {
-	case "pypi", "npm", "gomod", "cargo", "maven", "debian", "oci", "vulndb", "vsa":
+	case "pypi", "npm", "vulndb", "vsa":
 		w.add("kind", "unknown-package", Refuse, s.Path, "no scanner knows this kind of package")
-	case "model":
+	case "gomod", "cargo", "maven", "debian", "oci", "helm", "ollama":
+		// What registries say of a package stands beside it as text.
+		if !plainText(s) {
+			w.add("kind", "unknown-package", Refuse, s.Path, "no scanner knows this kind of package")
+		}
+	case "model", "hf":
 		if !plainText(s) {
 			w.add("kind", "unknown-model", Refuse, s.Path, "no scanner knows this kind of model file")
 		}

@@ -32,21 +32,23 @@ func New() Scanner { return Scanner{} }
 func (Scanner) Name() string { return "archive" }
 
 // Version changes when verdicts may.
-func (Scanner) Version() string { return "2" }
+func (Scanner) Version() string { return "3" }
 
 // closed are containers that are recognised and not read; constant.
 var closed = []struct{ name, magic string }{
 	{"7z", "7z\xbc\xaf\x27\x1c"},
 	{"rar", "Rar!\x1a\x07"},
-	{"zstd", "\x28\xb5\x2f\xfd"},
 	{"lz4", "\x04\x22\x4d\x18"},
 	{"cab", "MSCF"},
 }
 
 func isZip(s inspect.Subject) bool {
 	return bytes.HasPrefix(s.Head, []byte("PK\x03\x04")) || bytes.HasPrefix(s.Head, []byte("PK\x05\x06")) ||
-		slices.Contains([]string{".whl", ".zip", ".npz", ".keras"}, path.Ext(s.Path))
+		slices.Contains([]string{".whl", ".zip", ".npz", ".keras", ".jar"}, path.Ext(s.Path))
 }
+
+// installs reports whether a subject becomes the root of a system.
+func installs(s inspect.Subject) bool { return s.Ref.Kind == "debian" || s.Ref.Kind == "oci" }
 
 func isTar(s inspect.Subject) bool {
 	return len(s.Head) > 262 && string(s.Head[257:262]) == "ustar" || path.Ext(s.Path) == ".tar"
@@ -64,7 +66,7 @@ func closedKind(s inspect.Subject) string {
 // Wants takes containers by their bytes, and files whose name says that they
 // should be one.
 func (Scanner) Wants(s inspect.Subject) bool {
-	return isZip(s) || packedAs(s) != nil || isTar(s) || closedKind(s) != ""
+	return isZip(s) || packedAs(s) != nil || isTar(s) || isAr(s) || closedKind(s) != ""
 }
 
 // Scan reads the container.
@@ -75,7 +77,9 @@ func (Scanner) Scan(ctx context.Context, s inspect.Subject, run inspect.Run) err
 	case packedAs(s) != nil:
 		return scanPacked(ctx, s, packedAs(s), run)
 	case isTar(s):
-		return scanTar(ctx, io.NewSectionReader(s, 0, s.Size), run)
+		return scanTar(ctx, io.NewSectionReader(s, 0, s.Size), run, installs(s))
+	case isAr(s):
+		return scanAr(ctx, s, run)
 	}
 	run.Report("closed-container", s.Data(), "a "+closedKind(s)+" container, which is not read")
 	return nil

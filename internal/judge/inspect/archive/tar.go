@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/klauspost/compress/zstd"
 	"github.com/ulikunitz/xz"
 	"github.com/ulikunitz/xz/lzma"
 
@@ -40,6 +41,10 @@ func packedAs(s inspect.Subject) *packed {
 		return &packed{"gzip", ".gz", func(r io.Reader) (io.Reader, error) { return gzip.NewReader(r) }}
 	case has("BZh") && len(s.Head) > 9 && (string(s.Head[4:10]) == "1AY&SY" || string(s.Head[4:10]) == "\x17rE8P\x90"):
 		return &packed{"bzip2", ".bz2", func(r io.Reader) (io.Reader, error) { return bzip2.NewReader(r), nil }}
+	case has("\x28\xb5\x2f\xfd"):
+		return &packed{"zstd", ".zst", func(r io.Reader) (io.Reader, error) {
+			return zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxDictionary))
+		}}
 	case has("\xfd7zXZ\x00"):
 		return &packed{"xz", ".xz", func(r io.Reader) (io.Reader, error) { return xz.ReaderConfig{DictCap: maxDictionary}.NewReader(r) }}
 	case len(s.Head) > 13 && has("\x5d\x00\x00") && s.Head[4] == 0:
@@ -67,7 +72,7 @@ func scanPacked(ctx context.Context, s inspect.Subject, how *packed, run inspect
 	in := bufio.NewReaderSize(bounded, 1024)
 	head, _ := in.Peek(512) // a shorter file is no tar
 	if len(head) > 262 && string(head[257:262]) == "ustar" || strings.HasSuffix(s.Path, ".tar"+how.suffix) || strings.HasSuffix(s.Path, ".tgz") {
-		if err := scanTar(ctx, in, run); err != nil {
+		if err := scanTar(ctx, in, run, installs(s)); err != nil {
 			return err
 		}
 		return drain(in, run)
@@ -122,7 +127,9 @@ func (b *bounded) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func scanTar(ctx context.Context, r io.Reader, run inspect.Run) error {
+// scanTar reads a tar. installs says that it is what a package manager or an engine for
+// containers unpacks as the root of a system: there, links are ordinary.
+func scanTar(ctx context.Context, r io.Reader, run inspect.Run, installs bool) error {
 	t := tar.NewReader(r)
 	known := newNames(run)
 	for n := 0; ; n++ {
@@ -143,7 +150,17 @@ func scanTar(ctx context.Context, r io.Reader, run inspect.Run) error {
 			continue
 		case tar.TypeReg:
 		case tar.TypeSymlink, tar.TypeLink:
+			if installs {
+				continue // whoever unpacks it is a package manager, in a root of its own
+			}
 			run.Report("special", inspect.Refuse, fmt.Sprintf("member %q is a link to %q", h.Name, h.Linkname))
+			continue
+		case tar.TypeChar, tar.TypeBlock, tar.TypeFifo:
+			if installs {
+				run.Report("special", inspect.Warn, fmt.Sprintf("member %q is a device or a pipe", h.Name))
+				continue
+			}
+			run.Report("special", inspect.Refuse, fmt.Sprintf("member %q is a device or a pipe", h.Name))
 			continue
 		default:
 			run.Report("special", inspect.Refuse, fmt.Sprintf("member %q is a device, a pipe or unknown (%q)", h.Name, h.Typeflag))
