@@ -134,6 +134,9 @@ func (c *confined) ask(ctx context.Context, what inspectOrder, handle syscall.Co
 	if err != nil {
 		return answer, err
 	}
+	if err := ctx.Err(); err != nil {
+		return answer, err
+	}
 	stop := context.AfterFunc(ctx, c.stop)
 	late := time.AfterFunc(c.limits.Time+inspectPatient, c.stop)
 	defer func() { stop(); late.Stop() }()
@@ -146,6 +149,9 @@ func (c *confined) ask(ctx context.Context, what inspectOrder, handle syscall.Co
 	}
 	if err := json.Unmarshal(line, &answer); err != nil {
 		return answer, errors.Join(errors.New("the answer cannot be read"), err, c.bury())
+	}
+	if ctx.Err() != nil {
+		return answer, errors.Join(ctx.Err(), c.bury()) // it was stopped, or is being
 	}
 	if answer.Error != "" {
 		err = errors.New(answer.Error)

@@ -47,11 +47,16 @@ func Hidden(ctx context.Context, args []string) (done bool, err error) {
 	return false, nil
 }
 
+// getter fetches small documents of registries; nil where nothing is collected.
+type getter interface {
+	GetJSON(ctx context.Context, address, accept string, limit int64) ([]byte, error)
+}
+
 // ecosystems lists every package world. Serving needs no runner and no index.
-func (a *App) ecosystems(run ecosystem.Runner, index pypi.Getter) []ecosystem.Ecosystem {
+func (a *App) ecosystems(run ecosystem.Runner, index getter) []ecosystem.Ecosystem {
 	return []ecosystem.Ecosystem{
 		pypi.New(pypi.Options{Runner: run, Index: index, Log: a.Log}),
-		&npm.Ecosystem{Runner: run},
+		&npm.Ecosystem{Runner: run, Index: index, Audit: audit},
 		files.Ecosystem{},
 	}
 }

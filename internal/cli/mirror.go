@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"strings"
+
 	"github.com/spf13/cobra"
 
 	"enisle/internal/app"
@@ -10,14 +12,19 @@ func (e *env) mirror() *cobra.Command {
 	c := &cobra.Command{Use: "mirror", Short: "Settings for clients of the mirrors"}
 	var base string
 	config := &cobra.Command{
-		Use: "config CLIENT", Short: "Print the settings that make pip, uv, npm or openai use this mirror", Args: cobra.ExactArgs(1),
+		Use: "config CLIENT", Short: "Print the settings that make a client use this mirror",
+		Long: "Print the settings that make a client use this mirror and nothing else. Clients: " + strings.Join(app.MirrorClients(), ", ") + ".", Args: cobra.ExactArgs(1),
 		Example: "  enisle mirror config pip > ~/.config/pip/pip.conf",
 		RunE: func(_ *cobra.Command, args []string) error {
 			text, err := app.MirrorConfig(args[0], base)
 			if err != nil {
 				return err
 			}
-			return e.result(map[string]string{"client": args[0], "settings": text}, func() { e.print("%s", text) })
+			return e.result(map[string]string{"client": args[0], "settings": text}, func() {
+				for _, l := range strings.Split(strings.TrimSuffix(text, "\n"), "\n") {
+					e.print("%s", l)
+				}
+			})
 		},
 	}
 	config.Flags().StringVar(&base, "url", "http://127.0.0.1:8440", "address of the mirror")

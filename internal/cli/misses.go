@@ -29,7 +29,9 @@ func (e *env) misses() *cobra.Command {
 					e.say("nothing was missed")
 					return
 				}
-				e.print("%s", strings.TrimSuffix(string(b), "\n"))
+				for _, l := range strings.Split(strings.TrimSuffix(string(b), "\n"), "\n") {
+					e.print("%s", l)
+				}
 			})
 		},
 	}
