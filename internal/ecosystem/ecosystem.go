@@ -102,6 +102,16 @@ type Configured interface {
 	Config(client, base string) string
 }
 
+// Impersonator is an Ecosystem whose mirror can answer in the place of the registry
+// that an artifact came from, so that clients with that address built in, or written
+// into their lockfiles, need no settings.
+type Impersonator interface {
+	// Origins returns where the registry of an artifact is, as it was recorded:
+	// addresses without a slash at the end, each with the path of the handler that
+	// answers what lies below it.
+	Origins(a artifact.Artifact) map[string]string
+}
+
 // made begins the origin of a file that Resolve wrote into want.Work.
 const made = "made:"
 

@@ -69,9 +69,9 @@ done
 cd %[1]s
 %[2]s
 `, dir, script)
-	cmd := exec.CommandContext(t.Context(), "unshare", "-n", "bash", "-c", whole)
+	cmd := exec.CommandContext(t.Context(), "unshare", "-n", "-m", "bash", "-c", whole)
 	cmd.Dir = dir
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + home, "TMPDIR=" + os.TempDir(), "LC_ALL=C.UTF-8", "PIP_DISABLE_PIP_VERSION_CHECK=1", "npm_config_update_notifier=false"}
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + home, "TMPDIR=" + os.TempDir(), "LC_ALL=C.UTF-8", "PIP_DISABLE_PIP_VERSION_CHECK=1", "npm_config_update_notifier=false", "npm_config_globalconfig=" + os.DevNull}
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		log, _ := os.ReadFile(filepath.Join(dir, "serve.log"))

@@ -60,6 +60,17 @@ func (*Ecosystem) Config(client, base string) string {
 	return "registry=" + base + "/npm/\nreplace-registry-host=always\n"
 }
 
+// Origins returns the registry that a tarball came from.
+func (*Ecosystem) Origins(a artifact.Artifact) map[string]string {
+	out := map[string]string{}
+	for _, f := range a.Files {
+		if registry, _, ok := strings.Cut(f.Origin, "/"+a.Ref.Name+"/-/"); ok {
+			out[registry] = ""
+		}
+	}
+	return out
+}
+
 // wantedForm is the document of a package; constant.
 var wantedForm = regexp.MustCompile(`^/((@[a-z0-9][a-z0-9._-]{0,100}/)?[a-z0-9][a-z0-9._-]{0,200})$`)
 

@@ -15,6 +15,7 @@ import (
 
 	"enisle/internal/artifact"
 	"enisle/internal/ecosystem"
+	"enisle/internal/ecosystem/fetch"
 	"enisle/internal/fail"
 )
 
@@ -134,7 +135,7 @@ func uvLock(b []byte) (all []lockedPackage, err error) {
 		case p.Source["registry"] == "":
 			return nil, fail.Refuse("name a version that an index offers", fmt.Errorf("%s is taken from %v, not from an index", p.Name, p.Source))
 		}
-		l := lockedPackage{Name: p.Name, Version: p.Version}
+		l := lockedPackage{Name: p.Name, Version: p.Version, Index: p.Source["registry"]}
 		for _, w := range p.Wheels {
 			l.Wheels = append(l.Wheels, w.locked())
 		}
@@ -181,7 +182,7 @@ func (pkg lockedPackage) fitting(t ecosystem.Target, python string, sdist bool, 
 		if err != nil {
 			return a, err
 		}
-		got.Files = append(a.Files, got.Files...)
+		got.Files, got.Index = append(a.Files, got.Files...), fetch.Clean(pkg.Index)
 		a = got
 	}
 	return a, nil

@@ -25,6 +25,7 @@ import (
 
 	"enisle/internal/artifact"
 	"enisle/internal/ecosystem"
+	"enisle/internal/ecosystem/fetch"
 	"enisle/internal/fail"
 )
 
@@ -98,6 +99,9 @@ func (p *Ecosystem) Resolve(ctx context.Context, want ecosystem.Want) ([]artifac
 		return nil, err
 	}
 	for i := range found {
+		if found[i].Index == "" {
+			found[i].Index = fetch.Clean(python.Index)
+		}
 		if err := w.check(&found[i]); err != nil {
 			return nil, err
 		}

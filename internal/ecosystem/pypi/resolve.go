@@ -285,6 +285,7 @@ type lockedPackage struct {
 	VCS       map[string]any `toml:"vcs"`
 	Directory map[string]any `toml:"directory"`
 	Archive   map[string]any `toml:"archive"`
+	Index     string         `toml:"index"`
 }
 
 // choose returns the file to bring: of the wheels that uv found to fit, the one
