@@ -9,6 +9,7 @@ import (
 
 	"enisle/internal/crossing"
 	"enisle/internal/ecosystem"
+	"enisle/internal/ecosystem/debian"
 	"enisle/internal/ecosystem/fetch"
 	"enisle/internal/ecosystem/files"
 	"enisle/internal/ecosystem/members"
@@ -57,8 +58,19 @@ func (a *App) ecosystems(run ecosystem.Runner, index getter) []ecosystem.Ecosyst
 	return []ecosystem.Ecosystem{
 		pypi.New(pypi.Options{Runner: run, Index: index, Log: a.Log}),
 		&npm.Ecosystem{Runner: run, Index: index, Audit: audit},
+		&debian.Ecosystem{Runner: run},
 		files.Ecosystem{},
 	}
+}
+
+// indexes lists the ecosystems whose index the site signs.
+func (a *App) indexes() (out []crossing.Index) {
+	for _, e := range a.ecosystems(nil, nil) {
+		if ix, ok := e.(ecosystem.Indexed); ok {
+			out = append(out, crossing.Index{Name: e.Name(), Indexed: ix})
+		}
+	}
+	return out
 }
 
 // collector builds what collecting needs: clients that run confined, and the

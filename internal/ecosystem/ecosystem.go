@@ -12,6 +12,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"time"
 
 	"enisle/internal/artifact"
 )
@@ -100,6 +101,23 @@ type Configured interface {
 	// Config returns the settings that make a client use the mirror at base, without
 	// a slash at its end, and nothing else.
 	Config(client, base string) string
+}
+
+// Indexed is an Ecosystem whose clients trust an index by the signature on it.
+type Indexed interface {
+	// Index returns the texts that a release's index consists of and that are to be
+	// signed, by name; none if the release has nothing of this ecosystem. They depend
+	// on the release and the time alone.
+	Index(rel Release, at time.Time) (map[string][]byte, error)
+}
+
+// Signed is a Release whose index was signed by the site when it was released.
+type Signed interface {
+	// SignedIndex returns a text of Index with the site's signature; false if there is
+	// none.
+	SignedIndex(ecosystem, name string) ([]byte, bool)
+	// SigningKey returns the public key that the site signs with.
+	SigningKey() ([]byte, bool)
 }
 
 // Impersonator is an Ecosystem whose mirror can answer in the place of the registry
