@@ -14,6 +14,7 @@ import (
 	"enisle/internal/artifact"
 	"enisle/internal/judge/inspect"
 	"enisle/internal/judge/inspect/archive"
+	"enisle/internal/judge/inspect/asset"
 	"enisle/internal/judge/inspect/gguf"
 	"enisle/internal/judge/inspect/keras"
 	"enisle/internal/judge/inspect/onnx"
@@ -91,5 +92,5 @@ func TestHostileFilesAreRefused(t *testing.T) {
 }
 
 func scanners() []inspect.Scanner {
-	return []inspect.Scanner{archive.New(), pickle.New(), gguf.New(), safetensors.New(), onnx.New(), keras.New(), skops.New(), tensorflow.New(), repo.New()}
+	return []inspect.Scanner{archive.New(), pickle.New(), gguf.New(), safetensors.New(), onnx.New(), keras.New(), skops.New(), tensorflow.New(), asset.New(), repo.New()}
 }

@@ -141,6 +141,14 @@ func (m *machine) callArgs(n int) error {
 
 func (m *machine) call(f value, args []value) error {
 	m.calls++
+	if f.kind == callee && f.g == (global{"builtins", "getattr"}) {
+		// zoneinfo pickles a zone as a call of ZoneInfo._unpickle.
+		if len(args) != 2 || args[0].kind != callee || args[0].g != (global{"zoneinfo", "ZoneInfo"}) || args[1].kind != text || args[1].text != "_unpickle" {
+			m.refuse("it calls builtins.getattr, which reaches any name")
+			return m.push(value{kind: product, data: &data{}})
+		}
+		return m.push(value{kind: callee, data: &data{g: global{"zoneinfo", "ZoneInfo._unpickle"}}})
+	}
 	if f.kind != callee {
 		m.refuse("it calls something that is not an imported name")
 		return m.push(value{kind: product, data: &data{}})
@@ -210,12 +218,35 @@ func (m *machine) special(g global, args []value) (made global, why string) {
 		if !isClass(arg(0)) || !isClass(arg(1)) {
 			return made, "for something that is no array"
 		}
-	case "pandas.core.indexes.base._new_Index", "pandas.core.indexes.datetimes._new_DatetimeIndex":
-		if !isClass(arg(0)) {
-			return made, "for something that is no index"
+	case "builtins.bytes", "builtins.bytearray", "builtins.list", "builtins.tuple", "builtins.set", "builtins.frozenset", "builtins.dict", "collections.deque", "collections.Counter":
+		if a := arg(0); len(args) > 0 && (a.kind == integer && a.num > 1<<20 || a.made(global{"builtins", "range"})) {
+			return made, "for more values than it holds: a bomb"
 		}
+	case "torch._utils._rebuild_parameter_with_state":
+		if state := arg(3); state.kind != dict && len(args) > 3 && parts(state) == nil {
+			return made, "with a state that it computes"
+		}
+	default:
+		return made, m.specialOf(g, args, isClass)
 	}
 	return made, ""
+}
+
+// specialOf checks the arguments of names that are many of a kind.
+func (m *machine) specialOf(g global, args []value, isClass func(value) bool) string {
+	switch {
+	case strings.HasPrefix(g.module, "pandas.core.indexes.") && strings.HasPrefix(g.name, "_new_"):
+		if len(args) == 0 || !isClass(args[0]) {
+			return "for something that is no index"
+		}
+	case trainedUse(g) == class:
+		for _, a := range args {
+			if a.kind == text || a.kind == raw {
+				return "with a path, or what it would read"
+			}
+		}
+	}
+	return ""
 }
 
 // plainFactory reports whether a defaultdict may make its values by calling it.
@@ -323,11 +354,20 @@ func (m *machine) asOpcodes() error {
 	}
 	_ = fork.run()
 	for _, g := range fork.globals {
-		if fork.seen[g] == refused {
+		if fork.seen[g] == refused && !m.className(g.module) {
 			return fmt.Errorf("the numbers of an array are opcodes that import %.80s.%.80s: two readers would differ", g.module, g.name)
 		}
 	}
 	return nil
+}
+
+// className reports whether a text is the name of a class that was imported, and so
+// no module: where numbers pass as opcodes and end, a plain reader has another memo
+// and takes wrong texts for what it imports.
+func (m *machine) className(module string) bool {
+	return slices.ContainsFunc(m.globals, func(g global) bool {
+		return g.name == module && m.seen[g] != refused && strings.ToLower(module[:1]) != module[:1]
+	})
 }
 
 // itemSize returns how many bytes an item of a type has, by the name that numpy's
