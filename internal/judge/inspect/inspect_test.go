@@ -188,6 +188,7 @@ func TestTarballs(t *testing.T) {
 		"a device":                 {"f.tgz", pack(tar.Header{Name: "l", Typeflag: tar.TypeChar}), "special"},
 		"a pipe":                   {"f.tgz", pack(tar.Header{Name: "l", Typeflag: tar.TypeFifo}), "special"},
 		"twice the same":           {"f.tgz", pack(reg("a"), reg("a")), "duplicate"},
+		"twice, written otherwise": {"f.tgz", pack(reg("a"), reg("./a")), "duplicate"},
 		"cut short":                {"f.tgz", pack(reg("a"))[:40], "broken"},
 		"a bomb that is no tar":    {"f.gz", huge.Bytes(), "broken"},
 		"called .whl, is no zip":   {"f.whl", pack(reg("a")), "broken"},
@@ -199,11 +200,13 @@ func TestTarballs(t *testing.T) {
 	}
 }
 
+// row is a line of RECORD.
+func row(name, body string) string {
+	sum := sha256.Sum256([]byte(body))
+	return fmt.Sprintf("%s,sha256=%s,%d\n", name, base64.RawURLEncoding.EncodeToString(sum[:]), len(body))
+}
+
 func TestWheels(t *testing.T) {
-	row := func(name, body string) string {
-		sum := sha256.Sum256([]byte(body))
-		return fmt.Sprintf("%s,sha256=%s,%d\n", name, base64.RawURLEncoding.EncodeToString(sum[:]), len(body))
-	}
 	const meta = "Metadata-Version: 2.1\nName: So_So\nVersion: 1.0\n\n"
 	build := func(record string, more ...member) []byte {
 		all := append([]member{{name: "soso.py", body: "x = 1\n"}, {name: "so_so-1.0.dist-info/METADATA", body: meta}, {name: "so_so-1.0.dist-info/WHEEL", body: "Wheel-Version: 1.0\n"}}, more...)
@@ -235,13 +238,41 @@ func TestWheels(t *testing.T) {
 	if warn := rep.Of(inspect.Warn); len(warn) != 1 || warn[0].Rule != "startup-code" {
 		t.Errorf("a .pth: %+v", warn)
 	}
-	for _, name := range []string{
-		"evil.pth", "sitecustomize.py", "usercustomize/__init__.py", "so_so-1.0.data/purelib/evil.pth", "so_so-1.0.data/platlib/sitecustomize.so",
-		"so_so-1.0.data/data/lib/python3.11/site-packages/usercustomize.py",
+	for name, sev := range map[string]inspect.Severity{
+		"evil.pth": inspect.Warn, "so_so-1.0.data/purelib/evil.pth": inspect.Warn, "sitecustomize.py": inspect.Refuse, "usercustomize/__init__.py": inspect.Refuse,
+		"so_so-1.0.data/platlib/sitecustomize.so": inspect.Refuse, "so_so-1.0.data/data/lib/python3.11/site-packages/usercustomize.py": inspect.Refuse,
+		"so_so-1.0.data/scripts/python3": inspect.Refuse, "so_so-1.0.data/data/bin/pip": inspect.Refuse, "so_so-1.0.data/data/etc/cron.d/x": inspect.Refuse,
+		"pip/_internal/x.py": inspect.Refuse, "so_so-1.0.data/purelib/setuptools/x.py": inspect.Refuse,
 	} {
 		rep := judge(t, ref, "so_so-1.0-py3-none-any.whl", build(good+row(name, "import os\n"), member{name: name, body: "import os\n"}))
-		if warn := rep.Of(inspect.Warn); len(warn) != 1 || warn[0].Rule != "startup-code" {
+		if of := rep.Of(sev); len(of) != 1 || of[0].Rule != "startup-code" {
 			t.Errorf("%s: %+v", name, rep.Findings)
+		}
+	}
+}
+
+// Lines of path files as honest packages have them are shown; those that decode,
+// fetch or start something are refused.
+func TestPathFiles(t *testing.T) {
+	const meta = "Metadata-Version: 2.1\nName: so-so\nVersion: 1.0\n"
+	ref := artifact.Ref{Kind: "pypi", Name: "so-so", Version: "1.0"}
+	for line, sev := range map[string]inspect.Severity{
+		"import so_so_hook\n": inspect.Warn, "/opt/so-so\n": inspect.Warn,
+		"import os; enabled = os.environ.get('SO_SO', 'local') == 'local'; enabled and __import__('_so_so').add()\n": inspect.Warn,
+		"import sys; exec('try: import so_so\\nexcept ImportError: pass')\n":                                         inspect.Warn,
+		"import os;os.system('id')\n":                                              inspect.Refuse,
+		"import\tos;os.system('id')\n":                                             inspect.Refuse,
+		"import base64;exec(base64.b64decode('aWQ='))\n":                           inspect.Refuse,
+		"import subprocess,sys;subprocess.Popen([sys.executable])\n":               inspect.Refuse,
+		"import os; getattr(os, 'sys'+'tem')('id')\n":                              inspect.Refuse,
+		"# a note\nimport urllib.request as u; u.urlopen('http://host.example')\n": inspect.Refuse,
+		"import os; exec('\\x69\\x64')\n":                                          inspect.Refuse,
+	} {
+		record := row("so_so-1.0.dist-info/METADATA", meta) + row("so_so-1.0.dist-info/WHEEL", "") + row("a.pth", line) + "so_so-1.0.dist-info/RECORD,,\n"
+		rep := judge(t, ref, "so_so-1.0-py3-none-any.whl", zipped(t, member{name: "so_so-1.0.dist-info/METADATA", body: meta}, member{name: "so_so-1.0.dist-info/WHEEL"},
+			member{name: "so_so-1.0.dist-info/RECORD", body: record}, member{name: "a.pth", body: line}))
+		if of := rep.Of(sev); len(of) != 1 || of[0].Rule != "startup-code" {
+			t.Errorf("%q: %+v", line, rep.Findings)
 		}
 	}
 }

@@ -45,7 +45,7 @@ var closed = []struct{ name, magic string }{
 
 func isZip(s inspect.Subject) bool {
 	return bytes.HasPrefix(s.Head, []byte("PK\x03\x04")) || bytes.HasPrefix(s.Head, []byte("PK\x05\x06")) ||
-		slices.Contains([]string{".whl", ".zip", ".npz", ".keras"}, path.Ext(s.Path))
+		slices.Contains([]string{".whl", ".zip", ".npz", ".keras"}, path.Ext(s.Path)) || (s.Ref.Kind == "model" || s.Ref.Kind == "hf") && zipBehind(s)
 }
 
 func isTar(s inspect.Subject) bool {
@@ -75,7 +75,7 @@ func (Scanner) Scan(ctx context.Context, s inspect.Subject, run inspect.Run) err
 	case packedAs(s) != nil:
 		return scanPacked(ctx, s, packedAs(s), run)
 	case isTar(s):
-		return scanTar(ctx, io.NewSectionReader(s, 0, s.Size), run)
+		return scanTar(ctx, io.NewSectionReader(s, 0, s.Size), below(s), run)
 	}
 	run.Report("closed-container", s.Data(), "a "+closedKind(s)+" container, which is not read")
 	return nil
@@ -86,14 +86,31 @@ type names struct {
 	run   inspect.Run
 	exact map[string]bool
 	fold  map[string]string
+	below int // directories that a reader takes off every name
 }
 
-func newNames(run inspect.Run) *names { return &names{run, map[string]bool{}, map[string]string{}} }
+// below returns how many directories a reader takes off the names of an archive: npm
+// drops the first, whatever it is called.
+func below(s inspect.Subject) int {
+	if s.Ref.Kind == "npm" && s.Depth == 0 {
+		return 1
+	}
+	return 0
+}
+
+func newNames(run inspect.Run) *names {
+	return &names{run: run, exact: map[string]bool{}, fold: map[string]string{}}
+}
 
 func (n *names) check(name string) {
-	clean := strings.TrimSuffix(name, "/")
-	if err := artifact.CheckPath(strings.TrimPrefix(clean, "./")); err != nil && clean != "." {
+	clean := strings.TrimPrefix(strings.TrimSuffix(name, "/"), "./")
+	if err := artifact.CheckPath(clean); err != nil && clean != "." && clean != "" {
 		n.run.Report("name", inspect.Refuse, err.Error())
+	}
+	for range n.below {
+		if _, rest, ok := strings.Cut(clean, "/"); ok {
+			clean = rest
+		}
 	}
 	fold := strings.ToLower(clean)
 	switch other, ok := n.fold[fold]; {

@@ -44,10 +44,30 @@ func packedAs(s inspect.Subject) *packed {
 		return &packed{"xz", ".xz", func(r io.Reader) (io.Reader, error) { return xz.ReaderConfig{DictCap: maxDictionary}.NewReader(r) }}
 	case len(s.Head) > 13 && has("\x5d\x00\x00") && s.Head[4] == 0:
 		return &packed{"lzma", ".lzma", func(r io.Reader) (io.Reader, error) { return lzma.ReaderConfig{DictCap: maxDictionary}.NewReader(r) }}
-	case len(s.Head) > 6 && s.Head[0] == 0x78 && (int(s.Head[0])<<8|int(s.Head[1]))%31 == 0 && s.Head[1]&0x20 == 0 && slices.Contains([]string{".joblib", ".pkl", ".pickle", ".z", ".zlib"}, path.Ext(s.Path)):
+	case isZlib(s):
 		return &packed{"zlib", ".z", func(r io.Reader) (io.Reader, error) { return zlib.NewReader(r) }}
 	}
 	return nil
+}
+
+// isZlib reports whether a subject is a stream of zlib: joblib reads one under any
+// name, so that in a model only the bytes count.
+func isZlib(s inspect.Subject) bool {
+	if len(s.Head) < 7 || s.Head[0] != 0x78 || (int(s.Head[0])<<8|int(s.Head[1]))%31 != 0 || s.Head[1]&0x20 != 0 {
+		return false
+	}
+	if slices.Contains([]string{".joblib", ".pkl", ".pickle", ".z", ".zlib"}, path.Ext(s.Path)) {
+		return true
+	}
+	if s.Ref.Kind != "model" && s.Ref.Kind != "hf" {
+		return false
+	}
+	z, err := zlib.NewReader(io.NewSectionReader(s, 0, s.Size))
+	if err != nil {
+		return false
+	}
+	_, err = io.ReadFull(z, make([]byte, 1))
+	return err == nil
 }
 
 // maxDictionary is the largest dictionary of LZMA that is kept in memory, in bytes;
@@ -67,7 +87,7 @@ func scanPacked(ctx context.Context, s inspect.Subject, how *packed, run inspect
 	in := bufio.NewReaderSize(bounded, 1024)
 	head, _ := in.Peek(512) // a shorter file is no tar
 	if len(head) > 262 && string(head[257:262]) == "ustar" || strings.HasSuffix(s.Path, ".tar"+how.suffix) || strings.HasSuffix(s.Path, ".tgz") {
-		if err := scanTar(ctx, in, run); err != nil {
+		if err := scanTar(ctx, in, below(s), run); err != nil {
 			return err
 		}
 		return drain(in, run)
@@ -122,9 +142,11 @@ func (b *bounded) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func scanTar(ctx context.Context, r io.Reader, run inspect.Run) error {
+// scanTar reads a tar; below is how many directories a reader of it takes off names.
+func scanTar(ctx context.Context, r io.Reader, below int, run inspect.Run) error {
 	t := tar.NewReader(r)
 	known := newNames(run)
+	known.below = below
 	for n := 0; ; n++ {
 		h, err := t.Next()
 		if errors.Is(err, io.EOF) {

@@ -51,7 +51,9 @@ func plainUse(g global) use {
 	case "builtins.set", "builtins.frozenset", "builtins.bytearray", "builtins.complex", "builtins.slice", "builtins.range", "builtins.list",
 		"builtins.dict", "builtins.tuple", "builtins.int", "builtins.float", "builtins.bool", "builtins.str", "builtins.bytes":
 		return function
-	case "builtins.object", "builtins.Ellipsis", "builtins.NotImplemented", "typing.Any":
+	case "builtins.Exception", "builtins.ValueError", "builtins.TypeError", "builtins.KeyError", "builtins.IndexError", "builtins.RuntimeError", "builtins.AttributeError":
+		return class
+	case "builtins.object", "builtins.hash", "builtins.Ellipsis", "builtins.NotImplemented", "typing.Any":
 		return constant
 	case "_codecs.encode", // bytes of protocols below 3
 		"builtins.getattr", // of one name only, see special
@@ -84,11 +86,11 @@ func numpyUse(g global) use {
 			return class
 		case "mean", "median", "sum", "max", "min", "amax", "amin", "average", "std", "var":
 			return constant // what an estimator pools with
-		case "log", "log1p", "log2", "log10", "exp", "expm1", "exp2", "sqrt", "cbrt", "square", "abs", "absolute", "fabs", "sign", "reciprocal", "negative",
-			"sin", "cos", "tan", "sinh", "cosh", "tanh", "arcsin", "arccos", "arctan", "arcsinh", "arctanh", "floor", "ceil", "rint", "add", "subtract", "multiply", "nan_to_num":
-			return constant // what columns are transformed with
 		case "poly1d":
 			return class
+		}
+		if numpyFunction(g.name) {
+			return constant
 		}
 		if numpyScalar(g.name) {
 			return function
@@ -100,6 +102,10 @@ func numpyUse(g global) use {
 	case "numpy.core.numeric", "numpy._core.numeric":
 		if g.name == "_frombuffer" {
 			return function
+		}
+	case "numpy.core._multiarray_umath", "numpy._core._multiarray_umath":
+		if numpyFunction(g.name) {
+			return constant
 		}
 	case "numpy.matrixlib.defmatrix", "numpy.core.defmatrix":
 		if g.name == "matrix" {
@@ -131,6 +137,18 @@ func numpyUse(g global) use {
 		}
 	}
 	return numpyRandom(g)
+}
+
+// numpyFunction reports whether a name is a function of numpy that columns are
+// transformed with: of numbers, to numbers.
+func numpyFunction(name string) bool {
+	switch name {
+	case "log", "log1p", "log2", "log10", "exp", "expm1", "exp2", "sqrt", "cbrt", "square", "abs", "absolute", "fabs", "sign", "reciprocal", "negative",
+		"sin", "cos", "tan", "sinh", "cosh", "tanh", "arcsin", "arccos", "arctan", "arcsinh", "arctanh", "floor", "ceil", "rint", "trunc",
+		"add", "subtract", "multiply", "divide", "true_divide", "power", "maximum", "minimum", "isnan", "isfinite", "logical_not":
+		return true
+	}
+	return false
 }
 
 func numpyScalar(name string) bool {

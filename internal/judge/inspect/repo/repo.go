@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -100,7 +101,7 @@ func program(s inspect.Subject) string {
 
 // Wants takes configurations, code and programs of models.
 func (Scanner) Wants(s inspect.Subject) bool {
-	return slices.Contains([]string{"model", "hf"}, s.Ref.Kind) && (config(s) || isYAML(s) || isBytecode(s) || path.Ext(s.Path) == ".py" || program(s) != "" || targets(s))
+	return slices.Contains([]string{"model", "hf"}, s.Ref.Kind) && (config(s) || isYAML(s) || isBytecode(s) || path.Ext(s.Path) == ".py" || program(s) != "" || targets(s) || tagged(s))
 }
 
 // Scan reports what of it would run.
@@ -119,10 +120,24 @@ func (Scanner) Scan(_ context.Context, s inspect.Subject, run inspect.Run) error
 	case path.Ext(s.Path) == ".py":
 		run.Note(inspect.Code, "Python")
 		run.Report("custom-code", inspect.Warn, "Python, which runs where somebody trusts remote code: read it before you approve")
+	case tagged(s):
+		run.Report("yaml-tag", inspect.Refuse, "it has the tags of YAML that construct objects of Python")
 	default:
 		return scanConfig(s, run)
 	}
 	return nil
+}
+
+var pythonTag = regexp.MustCompile(`(?m)(?:^|[\s\[{,:-])!(?:!python/|<tag:yaml\.org,2002:python/)(?:object|name|module)`)
+
+// tagged reports whether a text that is not called YAML has tags by which YAML makes
+// objects of Python. Prose and code may speak of them.
+func tagged(s inspect.Subject) bool {
+	if isYAML(s) || s.Size > 1<<20 || bytes.IndexByte(s.Head, 0) >= 0 || slices.Contains([]string{".md", ".rst", ".py", ".ipynb", ".html", ".txt"}, strings.ToLower(path.Ext(s.Path))) {
+		return false
+	}
+	b, err := content(s)
+	return err == nil && pythonTag.Match(b)
 }
 
 // scanConfig looks for what makes a loader import code of the model.
