@@ -69,6 +69,7 @@ type member struct {
 	name, body string
 	method     uint16
 	mode       uint32
+	extra      string
 }
 
 func zipped(t *testing.T, members ...member) []byte {
@@ -76,7 +77,7 @@ func zipped(t *testing.T, members ...member) []byte {
 	var b bytes.Buffer
 	w := zip.NewWriter(&b)
 	for _, m := range members {
-		h := &zip.FileHeader{Name: m.name, Method: m.method}
+		h := &zip.FileHeader{Name: m.name, Method: m.method, Extra: []byte(m.extra)}
 		if m.mode != 0 {
 			h.CreatorVersion = 3 << 8
 			h.ExternalAttrs = m.mode << 16
@@ -139,6 +140,8 @@ func TestArchives(t *testing.T) {
 		"cut short":                          {plain[:len(plain)-10], "broken"},
 		"a 7z":                               {[]byte("7z\xbc\xaf\x27\x1c" + strings.Repeat("x", 50)), "closed-container"},
 		"a size that lies":                   {edit(one, central, 24, 0xff, 0xff), "bomb"},
+		"a link, made by a Mac":              {edit(zipped(t, member{name: "a", body: "/etc/passwd", mode: 0o120777}), central, 5, 19), "special"},
+		"another name in an extra field":     {zipped(t, member{name: "a", body: "x", extra: "\x75\x70\x0c\x00\x01crc_../evil"}), "mismatch"},
 		"a pickle in a zip":                  {zipped(t, member{name: "x/y.dat", body: "cos\nsystem\n(S'id'\ntR."}), "global"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -197,6 +200,44 @@ func TestTarballs(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			want(t, judge(t, artifact.Ref{Kind: "files", Name: "f"}, tc.file, tc.content), tc.rule)
 		})
+	}
+}
+
+// npm takes the first directory off every name, whatever it is called: two members
+// with one name below it are one file to npm, and two to everybody else.
+func TestNamesAsNpmReadsThem(t *testing.T) {
+	ref := artifact.Ref{Kind: "npm", Name: "so-so", Version: "1.0.0"}
+	pack := func(names ...string) []byte {
+		var b bytes.Buffer
+		z := gzip.NewWriter(&b)
+		w := tar.NewWriter(z)
+		for _, n := range names {
+			if err := errors.Join(w.WriteHeader(&tar.Header{Name: n, Typeflag: tar.TypeReg, Mode: 0o644, Size: 2}), func() error { _, err := io.WriteString(w, "{}"); return err }()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := errors.Join(w.Close(), z.Close()); err != nil {
+			t.Fatal(err)
+		}
+		return b.Bytes()
+	}
+	want(t, judge(t, ref, "so-so-1.0.0.tgz", pack("package/a.js", "node/b.js")), "")
+	want(t, judge(t, ref, "so-so-1.0.0.tgz", pack("package/a.js", "other/a.js")), "duplicate")
+	want(t, judge(t, ref, "so-so-1.0.0.tgz", pack("package/a.js", "./package/a.js")), "duplicate")
+}
+
+// A file of one format that is a zip to who looks at its end.
+func TestArchivesBehindOtherFormats(t *testing.T) {
+	z := zipped(t, member{name: "archive/data.pkl", body: "cos\nsystem\n(S'id'\ntR."})
+	head := fmt.Sprintf(`{"a":{"dtype":"U8","shape":[%d],"data_offsets":[0,%d]}}`, len(z), len(z))
+	for name, content := range map[string]string{
+		"m.safetensors": string(binary.LittleEndian.AppendUint64(nil, uint64(len(head)))) + head + string(z),
+		"m.txt":         "a text, and then\n" + string(z),
+		"m.gif":         "GIF89a" + string(z),
+	} {
+		if rep := judge(t, artifact.Ref{Kind: "model", Name: "m"}, name, []byte(content)); len(rep.Of(inspect.Refuse)) == 0 {
+			t.Errorf("%s passes", name)
+		}
 	}
 }
 

@@ -269,6 +269,9 @@ func (m *machine) build() error {
 		return nil
 	}
 	for _, part := range append([]value{state}, parts(state)...) {
+		if part.kind == dict && part.inner {
+			m.refuse("it sets an attribute with a special name")
+		}
 		for i := 0; part.kind == dict && i < len(part.items); i += 2 {
 			if k := part.items[i]; k.kind == text && strings.HasPrefix(k.text, "__") && strings.HasSuffix(k.text, "__") {
 				m.refuse("it sets the attribute %.40s", k.text)

@@ -1,5 +1,7 @@
 package pickle
 
+import "strings"
+
 // What a value on the stack is, as far as it matters.
 type kind uint8
 
@@ -26,6 +28,7 @@ type data struct {
 	items []value // of containers: at most maxItems; of a product: its arguments
 	size  int64   // of raw, in bytes
 	lost  bool    // more items came than are followed
+	inner bool    // a key of a dict is a special name, such as __class__
 	whole float64 // of containers: values in it, those that are shared as often as they are reached
 }
 
@@ -62,6 +65,11 @@ func (m *machine) add(v value, items []value) {
 	if v.whole > maxWhole && !m.bomb {
 		m.bomb = true
 		m.refuse("it holds the same values in themselves again and again: a bomb")
+	}
+	for i := 0; v.kind == dict && i < len(items); i += 2 {
+		if k := items[i]; k.kind == text && strings.HasPrefix(k.text, "__") && strings.HasSuffix(k.text, "__") {
+			v.inner = true
+		}
 	}
 	room := min(maxItems-len(v.items), maxFollowed-m.followed)
 	if len(items) > room {
