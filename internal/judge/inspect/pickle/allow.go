@@ -99,6 +99,10 @@ func numpyUse(g global) use {
 		if g.name == "_reconstruct" || g.name == "scalar" {
 			return function
 		}
+	case "numpy.core":
+		if g.name == "_ufunc_reconstruct" {
+			return function // of few names only, see found
+		}
 	case "numpy.core.numeric", "numpy._core.numeric":
 		if g.name == "_frombuffer" {
 			return function

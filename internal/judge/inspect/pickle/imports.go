@@ -141,13 +141,8 @@ func (m *machine) callArgs(n int) error {
 
 func (m *machine) call(f value, args []value) error {
 	m.calls++
-	if f.kind == callee && f.g == (global{"builtins", "getattr"}) {
-		// zoneinfo pickles a zone as a call of ZoneInfo._unpickle.
-		if len(args) != 2 || args[0].kind != callee || args[0].g != (global{"zoneinfo", "ZoneInfo"}) || args[1].kind != text || args[1].text != "_unpickle" {
-			m.refuse("it calls builtins.getattr, which reaches any name")
-			return m.push(value{kind: product, data: &data{}})
-		}
-		return m.push(value{kind: callee, data: &data{g: global{"zoneinfo", "ZoneInfo._unpickle"}}})
+	if f.kind == callee && (f.g == (global{"builtins", "getattr"}) || f.g == (global{"numpy.core", "_ufunc_reconstruct"})) {
+		return m.found(f.g, args)
 	}
 	if f.kind != callee {
 		m.refuse("it calls something that is not an imported name")
@@ -169,6 +164,25 @@ func (m *machine) call(f value, args []value) error {
 		m.add(p, args)
 	}
 	return m.push(p)
+}
+
+// found does the calls that find a name by another: of a zone, which zoneinfo pickles
+// as a call of ZoneInfo._unpickle, and of functions of numpy before version 1.20. Every
+// other use reaches any name.
+func (m *machine) found(by global, args []value) error {
+	var g global
+	switch {
+	case len(args) != 2 || args[1].kind != text:
+	case by.name == "getattr" && args[0].kind == callee && args[0].g == (global{"zoneinfo", "ZoneInfo"}) && args[1].text == "_unpickle":
+		g = global{"zoneinfo", "ZoneInfo._unpickle"}
+	case by.name == "_ufunc_reconstruct" && args[0].kind == text && (args[0].text == "numpy" || args[0].text == "numpy.core._multiarray_umath") && numpyFunction(args[1].text):
+		g = global{"numpy", args[1].text}
+	}
+	if g == (global{}) {
+		m.refuse("it calls %s.%s, which reaches any name", by.module, by.name)
+		return m.push(value{kind: product, data: &data{}})
+	}
+	return m.push(value{kind: callee, data: &data{g: g}})
 }
 
 // special checks the arguments of names that would call, make or decode what they

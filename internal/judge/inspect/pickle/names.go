@@ -123,6 +123,7 @@ scipy.sparse._dok dok_array
 scipy.sparse._dok dok_matrix
 scipy.sparse._lil lil_array
 scipy.sparse._lil lil_matrix
+scipy.sparse.csr csr_matrix
 sklearn._loss._loss CyAbsoluteError
 sklearn._loss._loss CyExponentialLoss
 sklearn._loss._loss CyHalfBinomialLoss
@@ -543,6 +544,7 @@ sklearn.neighbors._dist_metrics SEuclideanDistance
 sklearn.neighbors._dist_metrics SokalMichenerDistance
 sklearn.neighbors._dist_metrics SokalSneathDistance
 sklearn.neighbors._dist_metrics WMinkowskiDistance
+sklearn.neighbors._dist_metrics newObj
 sklearn.neighbors._graph KNeighborsTransformer
 sklearn.neighbors._graph RadiusNeighborsTransformer
 sklearn.neighbors._kd_tree BinaryTree
@@ -624,6 +626,8 @@ sklearn.tree._criterion MAE
 sklearn.tree._criterion MSE
 sklearn.tree._criterion Poisson
 sklearn.tree._criterion RegressionCriterion
+sklearn.tree._partitioner DensePartitioner
+sklearn.tree._partitioner SparsePartitioner
 sklearn.tree._splitter BaseDenseSplitter
 sklearn.tree._splitter BaseSparseSplitter
 sklearn.tree._splitter BestSparseSplitter
@@ -640,6 +644,12 @@ sklearn.tree._tree TreeBuilder
 sklearn.tree._tree _AlphaPruner
 sklearn.tree._tree _CCPPruneController
 sklearn.tree._tree _PathFinder
+sklearn.tree._utils PriorityHeap
+sklearn.tree._utils Stack
+sklearn.tree._utils WeightedFenwickTree
+sklearn.tree._utils WeightedMedianCalculator
+sklearn.tree._utils WeightedPQueue
+sklearn.utils Bunch
 sklearn.utils._bunch Bunch
 sklearn.utils._metadata_requests MetadataRequest
 sklearn.utils._metadata_requests MetadataRouter
@@ -876,6 +886,7 @@ sklearn.metrics._classification precision_recall_fscore_support
 sklearn.metrics._classification precision_score
 sklearn.metrics._classification recall_score
 sklearn.metrics._classification zero_one_loss
+sklearn.metrics._pairwise_distances_reduction._dispatcher sqeuclidean_row_norms
 sklearn.metrics._ranking auc
 sklearn.metrics._ranking average_precision_score
 sklearn.metrics._ranking confusion_matrix_at_thresholds
@@ -907,6 +918,9 @@ sklearn.metrics._regression median_absolute_error
 sklearn.metrics._regression r2_score
 sklearn.metrics._regression root_mean_squared_error
 sklearn.metrics._regression root_mean_squared_log_error
+sklearn.metrics._scorer _passthrough_scorer
+sklearn.metrics._scorer negative_likelihood_ratio
+sklearn.metrics._scorer positive_likelihood_ratio
 sklearn.metrics.cluster._bicluster consensus_score
 sklearn.metrics.cluster._expected_mutual_info_fast expected_mutual_information
 sklearn.metrics.cluster._supervised adjusted_mutual_info_score
