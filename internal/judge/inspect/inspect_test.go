@@ -96,6 +96,15 @@ func zipped(t *testing.T, members ...member) []byte {
 	return b.Bytes()
 }
 
+// between puts the members of another archive before the directory of one, which does
+// not name them.
+func between(b, other []byte) []byte {
+	at, end := bytes.Index(b, []byte("PK\x01\x02")), bytes.Index(other, []byte("PK\x01\x02"))
+	out := slices.Concat(b[:at], other[:end], b[at:])
+	binary.LittleEndian.PutUint32(out[len(out)-6:], uint32(at+end))
+	return out
+}
+
 // edit changes n bytes found after the first occurrence of a signature.
 func edit(b []byte, sig string, offset int, with ...byte) []byte {
 	c := bytes.Clone(b)
@@ -140,6 +149,7 @@ func TestArchives(t *testing.T) {
 		"cut short":                          {plain[:len(plain)-10], "broken"},
 		"a 7z":                               {[]byte("7z\xbc\xaf\x27\x1c" + strings.Repeat("x", 50)), "closed-container"},
 		"a size that lies":                   {edit(one, central, 24, 0xff, 0xff), "bomb"},
+		"a member between others":            {between(zipped(t, member{name: "a", body: "1"}), zipped(t, member{name: "b", body: "2"})), "mismatch"},
 		"a link, made by a Mac":              {edit(zipped(t, member{name: "a", body: "/etc/passwd", mode: 0o120777}), central, 5, 19), "special"},
 		"another name in an extra field":     {zipped(t, member{name: "a", body: "x", extra: "\x75\x70\x0c\x00\x01crc_../evil"}), "mismatch"},
 		"a pickle in a zip":                  {zipped(t, member{name: "x/y.dat", body: "cos\nsystem\n(S'id'\ntR."}), "global"},

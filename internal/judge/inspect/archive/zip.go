@@ -59,13 +59,13 @@ func scanZip(ctx context.Context, s inspect.Subject, run inspect.Run) error {
 			return err
 		}
 	}
-	layout(spans, dirStart, run)
+	layout(s, spans, dirStart, run)
 	return nil
 }
 
 // layout refuses members that share bytes, and bytes that belong to none before
 // the first: another reader may see another archive there.
-func layout(spans [][2]uint64, dirStart uint64, run inspect.Run) {
+func layout(s inspect.Subject, spans [][2]uint64, dirStart uint64, run inspect.Run) {
 	slices.SortFunc(spans, func(a, b [2]uint64) int {
 		if a[0] < b[0] {
 			return -1
@@ -81,11 +81,31 @@ func layout(spans [][2]uint64, dirStart uint64, run inspect.Run) {
 			run.Report("overlap", inspect.Refuse, "members share bytes: an archive bomb")
 			return
 		}
+		if hidden(s, at, sp[0]) {
+			run.Report("mismatch", inspect.Refuse, "a member stands between others that the directory does not name")
+		}
 		at = sp[1]
 	}
 	if at > dirStart {
 		run.Report("overlap", inspect.Refuse, "a member reaches into the directory")
+	} else if hidden(s, at, dirStart) {
+		run.Report("mismatch", inspect.Refuse, "a member stands before the directory, which does not name it")
 	}
+}
+
+// maxGap is how much of what belongs to no member is read, in bytes: descriptors have
+// 24, what is aligned a few thousand.
+const maxGap = 16 << 20
+
+// hidden reports whether the header of a member stands between two offsets: readers
+// that go from member to member find it.
+func hidden(s inspect.Subject, from, to uint64) bool {
+	if from+localSize > to {
+		return false
+	}
+	b := make([]byte, min(to-from, maxGap))
+	_, err := s.ReadAt(b, int64(from))
+	return err != nil && !errors.Is(err, io.EOF) || bytes.Contains(b, []byte("PK\x03\x04"))
 }
 
 // directory reads the end record and the central directory.

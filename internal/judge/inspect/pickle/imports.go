@@ -128,6 +128,9 @@ func (m *machine) callArgs(n int) error {
 	at := len(m.stack) - n
 	args := m.stack[at]
 	f := m.stack[at-1]
+	if more := m.stack[len(m.stack)-1]; n == 2 && (more.kind != dict || len(more.items) > 0 || more.lost) && f.kind == callee && trainedUse(f.g) == class {
+		m.refuse("it calls %s.%s with arguments, which may be a path", f.g.module, f.g.name)
+	}
 	m.stack = m.stack[:at-1]
 	if args.kind != tuple {
 		m.refuse("it calls with arguments that it computes")
@@ -253,12 +256,8 @@ func (m *machine) specialOf(g global, args []value, isClass func(value) bool) st
 		if len(args) == 0 || !isClass(args[0]) {
 			return "for something that is no index"
 		}
-	case trainedUse(g) == class:
-		for _, a := range args {
-			if a.kind == text || a.kind == raw {
-				return "with a path, or what it would read"
-			}
-		}
+	case trainedUse(g) == class && len(args) > 0:
+		return "with arguments, which may be a path"
 	}
 	return ""
 }
