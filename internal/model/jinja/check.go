@@ -85,10 +85,30 @@ func (c *checker) lookups(t []token) {
 			}
 		}
 		inside := t[i+1 : min(end, len(t))]
-		if c.computes(inside) || before.kind == str && slices.ContainsFunc(inside, func(k token) bool { return k.kind == name }) || slices.ContainsFunc(inside, func(k token) bool { return k.kind == name && c.computed[k.text] }) {
+		if c.computes(inside) || before.kind == str && anyName(inside) || c.joins(inside) {
 			c.refuse("template-reach", "it looks something up under a name that it puts together")
 		}
 	}
+}
+
+// anyName reports whether what is looked up in a text may be the name of anything: a
+// place in it, such as loop.index0, is none.
+func anyName(t []token) bool {
+	named := slices.ContainsFunc(t, func(k token) bool { return k.kind == name })
+	return named && !slices.ContainsFunc(t, func(k token) bool { return k.kind == name && k.text == "loop" || k.text == ":" })
+}
+
+// joins reports whether an expression is a text that the template put together, or
+// several.
+func (c *checker) joins(t []token) bool {
+	found := false
+	for _, k := range t {
+		found = found || k.kind == name && c.computed[k.text]
+		if k.kind == operator && k.text != "+" && k.text != "(" && k.text != ")" || k.kind == number {
+			return false
+		}
+	}
+	return found
 }
 
 // computes reports whether an expression makes a text of others.

@@ -24,6 +24,8 @@ func TestHonestTemplatesPass(t *testing.T) {
 		"json text":     `{"a": {"b": 1}} plain { braces }`,
 		"a test":        "{% if x is not none and y is mapping %}{{ y.items() | list }}{% endif %}",
 		"an underscore": "{{ name.replace('_', ' ') }}{{ name | replace('_', '-') }}{{ messages[loop.index0 - 1] }}{{ m[key] }}",
+		"a letter":      "{% for c in choices %}{{ 'ABCD'[loop.index0] }}. {{ c }}{% endfor %}",
+		"a part":        "{% set begin = '<|' + role + '|>' %}{{ content[begin | length:] }}{{ content[n + 1] }}",
 		"a joined text": "{{ ['a', 'b'] | join('\\n') }}{{ 'x'.join(parts) }}",
 	} {
 		if got := Check(s); len(got) > 0 {

@@ -281,6 +281,9 @@ func (m *machine) build() error {
 		m.refuse("it sets the state of something that it did not make")
 		return nil
 	}
+	if top.g != (global{}) && m.useOf(top.g) == refused {
+		return nil // the import was reported, and inside of a package may be its own
+	}
 	for _, part := range append([]value{state}, parts(state)...) {
 		if part.kind == dict && part.inner {
 			m.refuse("it sets an attribute with a special name")

@@ -333,6 +333,9 @@ func (m *machine) fill(op byte, items []value) error {
 	case 0x90:
 		fits = top.kind == set || top.made(global{"builtins", "set"})
 	}
+	if top.kind == product && top.g != (global{}) && m.useOf(top.g) == refused {
+		return nil // the import was reported, and inside of a package may be its own
+	}
 	if !fits {
 		m.refuse("it adds items to something that is not a plain container")
 		return nil
