@@ -32,7 +32,7 @@ func New() Scanner { return Scanner{} }
 func (Scanner) Name() string { return "archive" }
 
 // Version changes when verdicts may.
-func (Scanner) Version() string { return "2" }
+func (Scanner) Version() string { return "3" }
 
 // closed are containers that are recognised and not read; constant.
 var closed = []struct{ name, magic string }{
@@ -75,7 +75,7 @@ func (Scanner) Scan(ctx context.Context, s inspect.Subject, run inspect.Run) err
 	case packedAs(s) != nil:
 		return scanPacked(ctx, s, packedAs(s), run)
 	case isTar(s):
-		return scanTar(ctx, io.NewSectionReader(s, 0, s.Size), below(s), run)
+		return scanTar(ctx, s, io.NewSectionReader(s, 0, s.Size), run)
 	}
 	run.Report("closed-container", s.Data(), "a "+closedKind(s)+" container, which is not read")
 	return nil
@@ -87,6 +87,7 @@ type names struct {
 	exact map[string]bool
 	fold  map[string]string
 	below int // directories that a reader takes off every name
+	sev   inspect.Severity
 }
 
 // below returns how many directories a reader takes off the names of an archive: npm
@@ -98,14 +99,14 @@ func below(s inspect.Subject) int {
 	return 0
 }
 
-func newNames(run inspect.Run) *names {
-	return &names{run: run, exact: map[string]bool{}, fold: map[string]string{}}
+func newNames(s inspect.Subject, run inspect.Run) *names {
+	return &names{run: run, sev: s.Data(), exact: map[string]bool{}, fold: map[string]string{}}
 }
 
 func (n *names) check(name string) {
 	clean := strings.TrimPrefix(strings.TrimSuffix(name, "/"), "./")
 	if err := artifact.CheckPath(clean); err != nil && clean != "." && clean != "" {
-		n.run.Report("name", inspect.Refuse, err.Error())
+		n.run.Report("name", n.sev, err.Error())
 	}
 	for range n.below {
 		if _, rest, ok := strings.Cut(clean, "/"); ok {
@@ -115,9 +116,9 @@ func (n *names) check(name string) {
 	fold := strings.ToLower(clean)
 	switch other, ok := n.fold[fold]; {
 	case n.exact[clean] && !strings.HasSuffix(name, "/"):
-		n.run.Report("duplicate", inspect.Refuse, fmt.Sprintf("member %q stands twice", clean))
+		n.run.Report("duplicate", n.sev, fmt.Sprintf("member %q stands twice", clean))
 	case ok && other != clean:
-		n.run.Report("case", inspect.Refuse, fmt.Sprintf("members %q and %q differ only in case", other, clean))
+		n.run.Report("case", n.sev, fmt.Sprintf("members %q and %q differ only in case", other, clean))
 	}
 	n.exact[clean], n.fold[fold] = true, clean
 }

@@ -87,7 +87,7 @@ func scanPacked(ctx context.Context, s inspect.Subject, how *packed, run inspect
 	in := bufio.NewReaderSize(bounded, 1024)
 	head, _ := in.Peek(512) // a shorter file is no tar
 	if len(head) > 262 && string(head[257:262]) == "ustar" || strings.HasSuffix(s.Path, ".tar"+how.suffix) || strings.HasSuffix(s.Path, ".tgz") {
-		if err := scanTar(ctx, in, below(s), run); err != nil {
+		if err := scanTar(ctx, s, in, run); err != nil {
 			return err
 		}
 		return drain(in, run)
@@ -142,11 +142,11 @@ func (b *bounded) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// scanTar reads a tar; below is how many directories a reader of it takes off names.
-func scanTar(ctx context.Context, r io.Reader, below int, run inspect.Run) error {
+// scanTar reads a tar, which the subject is or holds.
+func scanTar(ctx context.Context, s inspect.Subject, r io.Reader, run inspect.Run) error {
 	t := tar.NewReader(r)
-	known := newNames(run)
-	known.below = below
+	known := newNames(s, run)
+	known.below = below(s)
 	for n := 0; ; n++ {
 		h, err := t.Next()
 		if errors.Is(err, io.EOF) {
@@ -165,10 +165,10 @@ func scanTar(ctx context.Context, r io.Reader, below int, run inspect.Run) error
 			continue
 		case tar.TypeReg:
 		case tar.TypeSymlink, tar.TypeLink:
-			run.Report("special", inspect.Refuse, fmt.Sprintf("member %q is a link to %q", h.Name, h.Linkname))
+			run.Report("special", s.Data(), fmt.Sprintf("member %q is a link to %q", h.Name, h.Linkname))
 			continue
 		default:
-			run.Report("special", inspect.Refuse, fmt.Sprintf("member %q is a device, a pipe or unknown (%q)", h.Name, h.Typeflag))
+			run.Report("special", s.Data(), fmt.Sprintf("member %q is a device, a pipe or unknown (%q)", h.Name, h.Typeflag))
 			continue
 		}
 		if err := tarMember(ctx, t, h, run); err != nil {

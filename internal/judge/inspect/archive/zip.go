@@ -47,7 +47,7 @@ func scanZip(ctx context.Context, s inspect.Subject, run inspect.Run) error {
 		return nil
 	}
 	spans := make([][2]uint64, 0, len(entries))
-	known := newNames(run)
+	known := newNames(s, run)
 	for _, e := range entries {
 		known.check(e.name)
 		body, ok := e.local(s, run)

@@ -32,7 +32,7 @@ func New() Scanner { return Scanner{} }
 func (Scanner) Name() string { return "pickle" }
 
 // Version changes when verdicts may.
-func (Scanner) Version() string { return "3" }
+func (Scanner) Version() string { return "4" }
 
 const (
 	maxStreams  = 10_000 // pickles one after the other in one file

@@ -31,7 +31,7 @@ func New() Scanner { return Scanner{} }
 func (Scanner) Name() string { return "repo" }
 
 // Version changes when verdicts may.
-func (Scanner) Version() string { return "2" }
+func (Scanner) Version() string { return "3" }
 
 const (
 	maxConfig = 64 << 20 // bytes

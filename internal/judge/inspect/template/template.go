@@ -33,7 +33,7 @@ func New() Scanner { return Scanner{} }
 func (Scanner) Name() string { return "template" }
 
 // Version changes when verdicts may.
-func (Scanner) Version() string { return "1" }
+func (Scanner) Version() string { return "2" }
 
 const maxFile = 64 << 20 // bytes; a tokenizer's configuration
 

@@ -36,7 +36,7 @@ func New() Scanner { return Scanner{} }
 func (Scanner) Name() string { return "wheel" }
 
 // Version changes when verdicts may.
-func (Scanner) Version() string { return "1" }
+func (Scanner) Version() string { return "2" }
 
 // Limits of what is read into memory, in bytes.
 const (
