@@ -9,6 +9,7 @@ import datetime
 import hashlib
 import importlib
 import importlib.metadata
+import importlib.util
 import inspect
 import io
 import json
@@ -253,6 +254,8 @@ def with_pipelines():
         note(pickle.dumps(e, 2))
         keep(f"people-{name}.pkl", name, pickle.dumps(e, 4), ["scikit-learn", "pandas"])
         keep(f"people-{name}.joblib", name, saved(lambda f: joblib.dump(e, f)), ["scikit-learn", "joblib"])
+        if i < 3 and importlib.util.find_spec("lz4"):
+            keep(f"people-{name}-lz4.joblib", name + ", packed with lz4", saved(lambda f: joblib.dump(e, f, compress=("lz4", 3))), ["scikit-learn", "joblib", "lz4"])
         keep(f"people-{name}.sav", name + ", compressed", saved(lambda f: joblib.dump(e, f, compress=3)), ["scikit-learn", "joblib"])
 
 

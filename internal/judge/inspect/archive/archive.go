@@ -39,7 +39,7 @@ var closed = []struct{ name, magic string }{
 	{"7z", "7z\xbc\xaf\x27\x1c"},
 	{"rar", "Rar!\x1a\x07"},
 	{"zstd", "\x28\xb5\x2f\xfd"},
-	{"lz4", "\x04\x22\x4d\x18"},
+	{"lz4", "\x02\x21\x4c\x18"}, // its older frame
 	{"cab", "MSCF"},
 }
 

@@ -44,6 +44,8 @@ func packedAs(s inspect.Subject) *packed {
 		return &packed{"xz", ".xz", func(r io.Reader) (io.Reader, error) { return xz.ReaderConfig{DictCap: maxDictionary}.NewReader(r) }}
 	case len(s.Head) > 13 && has("\x5d\x00\x00") && s.Head[4] == 0:
 		return &packed{"lzma", ".lzma", func(r io.Reader) (io.Reader, error) { return lzma.ReaderConfig{DictCap: maxDictionary}.NewReader(r) }}
+	case has(lz4Magic):
+		return &packed{"lz4", ".lz4", newLZ4}
 	case isZlib(s):
 		return &packed{"zlib", ".z", func(r io.Reader) (io.Reader, error) { return zlib.NewReader(r) }}
 	}

@@ -52,11 +52,11 @@ func named(s inspect.Subject) bool {
 	return s.Ref.Kind == "model" && slices.Contains([]string{".bin", ".dat", ".data", ".model"}, ext)
 }
 
-// sealed reports whether no reader of pickles gets past the first byte: gzip's
-// is no opcode, and zip's asks for a persistent id that plain readers do not have.
-// Another scanner reads both.
+// sealed reports whether no reader of pickles gets past the first byte: that of gzip
+// and of lz4 is no opcode, and zip's asks for a persistent id that plain readers do not have.
+// Another scanner reads them.
 func sealed(s inspect.Subject) bool {
-	for _, m := range []string{"PK\x03\x04", "PK\x05\x06", "\x1f\x8b"} {
+	for _, m := range []string{"PK\x03\x04", "PK\x05\x06", "\x1f\x8b", "\x04\x22\x4d\x18"} {
 		if bytes.HasPrefix(s.Head, []byte(m)) {
 			return true
 		}
