@@ -60,7 +60,8 @@ func isYAML(s inspect.Subject) bool {
 	return slices.Contains([]string{".yaml", ".yml"}, strings.ToLower(path.Ext(s.Path)))
 }
 
-// targets reports whether another JSON file has Hydra's key, as text or escaped.
+// targets reports whether another JSON file has the key of Hydra or that of Lightning,
+// as text or escaped.
 func targets(s inspect.Subject) bool {
 	if !strings.EqualFold(path.Ext(s.Path), ".json") || s.Size > maxConfig {
 		return false
@@ -70,13 +71,13 @@ func targets(s inspect.Subject) bool {
 		return false
 	}
 	plain, escaped := tree.MayHold(b, "_target_")
-	if plain {
+	if other, _ := tree.MayHold(b, "class_path"); plain || other {
 		return true
 	}
 	var doc any
 	found := false
 	if escaped && json.Unmarshal(tree.Plain(b), &doc) == nil {
-		walk(doc, 0, func(key string, _ any) { found = found || key == "_target_" })
+		walk(doc, 0, func(key string, _ any) { found = found || key == "_target_" || key == "class_path" })
 	}
 	return found
 }
@@ -93,7 +94,7 @@ func program(s inspect.Subject) string {
 			return n.name
 		}
 	}
-	if slices.Contains([]string{".so", ".dll", ".dylib", ".pyd", ".exe", ".sh", ".bat", ".ps1", ".pyc", ".class", ".jar"}, path.Ext(s.Path)) {
+	if slices.Contains([]string{".so", ".dll", ".dylib", ".pyd", ".exe", ".sh", ".bat", ".ps1", ".pyc", ".class", ".jar", ".vbs", ".hta", ".scr", ".lnk", ".msi", ".cmd", ".reg", ".desktop"}, strings.ToLower(path.Ext(s.Path))) {
 		return "by its name a program or library"
 	}
 	return ""

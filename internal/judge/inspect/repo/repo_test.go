@@ -77,6 +77,8 @@ func TestWhatRunsBesideTheWeights(t *testing.T) {
 		"a library":                  {"model", "x/libx.so", "\x7fELF\x02", "native-code", inspect.Refuse},
 		"a library by another name":  {"model", "weights.dat", "\x7fELF\x02", "native-code", inspect.Refuse},
 		"a program of Windows":       {"hf", "setup.dat", "MZ\x90", "native-code", inspect.Refuse},
+		"a class path of Lightning":  {"model", "pipeline.json", `{"class_path":"subprocess.Popen"}`, "target", inspect.Refuse},
+		"a program in capitals":      {"model", "SETUP.EXE", "x", "native-code", inspect.Refuse},
 		"a script":                   {"model", "run", "#!/bin/sh\nid\n", "native-code", inspect.Refuse},
 		"an engine's library":        {"engine", "libggml.so", "\x7fELF\x02", "", ""},
 		"a package's code":           {"pypi", "x.py", "import os\n", "", ""},
