@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"time"
 
 	"enisle/internal/crossing"
 	"enisle/internal/ecosystem"
 	"enisle/internal/ecosystem/fetch"
 	"enisle/internal/ecosystem/files"
+	"enisle/internal/ecosystem/gomod"
 	"enisle/internal/ecosystem/members"
 	"enisle/internal/ecosystem/npm"
 	"enisle/internal/ecosystem/pypi"
@@ -52,8 +54,19 @@ func (a *App) ecosystems(run ecosystem.Runner, index pypi.Getter) []ecosystem.Ec
 	return []ecosystem.Ecosystem{
 		pypi.New(pypi.Options{Runner: run, Index: index, Log: a.Log}),
 		&npm.Ecosystem{Runner: run},
+		&gomod.Ecosystem{Runner: run, Keep: keep("go")},
 		files.Ecosystem{},
 	}
+}
+
+// keep is where clients remember something from one collect to the next, in the
+// user's cache; empty where there is none.
+func keep(name string) string {
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		return ""
+	}
+	return filepath.Join(dir, "enisle", name)
 }
 
 // collector builds what collecting needs: clients that run confined, and the
