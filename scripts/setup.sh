@@ -38,6 +38,7 @@ if [ "$want" = test ]; then
   apt_need softhsm2-util softhsm2
   apt_need gcc gcc libc6-dev
   apt_need clamd clamav-daemon clamav
+  apt_need cargo cargo
 fi
 if [ ${#missing[@]} -gt 0 ]; then
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then

@@ -10,6 +10,7 @@ import (
 
 	"enisle/internal/crossing"
 	"enisle/internal/ecosystem"
+	"enisle/internal/ecosystem/cargo"
 	"enisle/internal/ecosystem/fetch"
 	"enisle/internal/ecosystem/files"
 	"enisle/internal/ecosystem/gomod"
@@ -55,6 +56,7 @@ func (a *App) ecosystems(run ecosystem.Runner, index pypi.Getter) []ecosystem.Ec
 		pypi.New(pypi.Options{Runner: run, Index: index, Log: a.Log}),
 		&npm.Ecosystem{Runner: run},
 		&gomod.Ecosystem{Runner: run, Keep: keep("go")},
+		&cargo.Ecosystem{Runner: run, Home: settingsOf("CARGO_HOME", ".cargo")},
 		files.Ecosystem{},
 	}
 }
@@ -67,6 +69,19 @@ func keep(name string) string {
 		return ""
 	}
 	return filepath.Join(dir, "enisle", name)
+}
+
+// settingsOf is the directory in which a client has its settings: what a variable
+// says, or one in the user's home.
+func settingsOf(variable, standard string) string {
+	if dir := os.Getenv(variable); filepath.IsAbs(dir) {
+		return dir
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return ""
+	}
+	return filepath.Join(home, standard)
 }
 
 // collector builds what collecting needs: clients that run confined, and the

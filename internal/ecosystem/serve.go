@@ -2,6 +2,8 @@ package ecosystem
 
 import (
 	"net/http"
+	"net/url"
+	"strings"
 	"time"
 
 	"enisle/internal/artifact"
@@ -46,4 +48,18 @@ func ServeText(w http.ResponseWriter, contentType string, body []byte) {
 	h.Set("Cache-Control", "no-cache")
 	// The client may be gone; there is nobody left to tell.
 	_, _ = w.Write(body)
+}
+
+// Base is the address that the client used for this mirror: its host, and what was
+// taken off the path before the request came here. It ends in a slash.
+func Base(r *http.Request) string {
+	scheme := "http"
+	if r.TLS != nil {
+		scheme = "https"
+	}
+	prefix := ""
+	if asked, err := url.ParseRequestURI(r.RequestURI); err == nil {
+		prefix = strings.TrimSuffix(asked.EscapedPath(), r.URL.EscapedPath())
+	}
+	return scheme + "://" + r.Host + prefix + "/"
 }

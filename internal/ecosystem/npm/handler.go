@@ -13,7 +13,6 @@ import (
 	"io"
 	"maps"
 	"net/http"
-	"net/url"
 	"path"
 	"regexp"
 	"slices"
@@ -94,7 +93,7 @@ func (reg *registry) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		reg.tarball(w, r, name, file)
 		return
 	}
-	doc := reg.document(strings.TrimSuffix(name, "/"), base(r))
+	doc := reg.document(strings.TrimSuffix(name, "/"), ecosystem.Base(r))
 	if doc == nil {
 		http.NotFound(w, r)
 		return
@@ -138,20 +137,6 @@ func (reg *registry) document(name, at string) map[string]any {
 		doc["time"], doc["modified"] = published, published["modified"]
 	}
 	return doc
-}
-
-// base is the address the client used for this registry: its host, and what
-// was taken off the path before it came here.
-func base(r *http.Request) string {
-	scheme := "http"
-	if r.TLS != nil {
-		scheme = "https"
-	}
-	prefix := ""
-	if asked, err := url.ParseRequestURI(r.RequestURI); err == nil {
-		prefix = strings.TrimSuffix(asked.EscapedPath(), r.URL.EscapedPath())
-	}
-	return scheme + "://" + r.Host + prefix + "/"
 }
 
 func (reg *registry) tarball(w http.ResponseWriter, r *http.Request, name, file string) {
