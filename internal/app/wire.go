@@ -14,6 +14,7 @@ import (
 	"enisle/internal/ecosystem/fetch"
 	"enisle/internal/ecosystem/files"
 	"enisle/internal/ecosystem/gomod"
+	"enisle/internal/ecosystem/maven"
 	"enisle/internal/ecosystem/members"
 	"enisle/internal/ecosystem/npm"
 	"enisle/internal/ecosystem/pypi"
@@ -56,6 +57,7 @@ func (a *App) ecosystems(run ecosystem.Runner, index pypi.Getter) []ecosystem.Ec
 		pypi.New(pypi.Options{Runner: run, Index: index, Log: a.Log}),
 		&npm.Ecosystem{Runner: run},
 		&gomod.Ecosystem{Runner: run, Keep: keep("go")},
+		&maven.Ecosystem{Runner: run},
 		&cargo.Ecosystem{Runner: run, Home: settingsOf("CARGO_HOME", ".cargo")},
 		files.Ecosystem{},
 	}

@@ -135,7 +135,7 @@ func (r Request) digest() (artifact.Digest, error) {
 		if !ok {
 			return nil
 		}
-		for _, key := range []string{"requirements", "path", "lockfile", "modfile"} {
+		for _, key := range []string{"requirements", "path", "lockfile", "modfile", "pom"} {
 			name, ok := m[key].(string)
 			if !ok {
 				continue

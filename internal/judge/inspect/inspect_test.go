@@ -126,6 +126,8 @@ func TestArchives(t *testing.T) {
 		"names that differ in case":          {zipped(t, member{name: "a", body: "1"}, member{name: "A", body: "2"}), "case"},
 		"a link":                             {zipped(t, member{name: "a", body: "/etc/passwd", mode: 0o120777}), "special"},
 		"a device":                           {zipped(t, member{name: "a", mode: 0o020666}), "special"},
+		"a directory with a mode of ones":    {zipped(t, member{name: "META-INF/maven/", mode: 0xffff}, member{name: "META-INF/maven/x", body: "x", mode: 0o100644}), ""},
+		"a file with a mode of ones":         {zipped(t, member{name: "a", body: "x", mode: 0xffff}), "special"},
 		"a bomb":                             {bomb, "bomb"},
 		"containers nested too deep":         {nested, "limit"},
 		"another name in the local header":   {edit(one, local, 30, 'b'), "mismatch"},
@@ -147,6 +149,28 @@ func TestArchives(t *testing.T) {
 				file = "f.7z"
 			}
 			want(t, judge(t, artifact.Ref{Kind: "files", Name: "f"}, file, tc.content), tc.rule)
+		})
+	}
+}
+
+func TestTilesOfAChecksumDatabaseAreHashesAndNothingElse(t *testing.T) {
+	tile := []byte(strings.Repeat("\xff\x00\x01 hash", 7)[:32] + strings.Repeat("\x00", 32))
+	for name, tc := range map[string]struct {
+		kind, artifact, path string
+		content              []byte
+		rule                 string
+	}{
+		"a tile":                 {"gomod", "sumdb/0123456789ab", "db.example/tile/8/0/x001/234.p/2", tile, ""},
+		"half a hash":            {"gomod", "sumdb/0123456789ab", "db.example/tile/8/0/001", tile[:40], "unknown-package"},
+		"more than a tile":       {"gomod", "sumdb/0123456789ab", "db.example/tile/8/0/001", bytes.Repeat(tile, 129), "unknown-package"},
+		"another place":          {"gomod", "sumdb/0123456789ab", "db.example/lookup/x", tile, "unknown-package"},
+		"a module":               {"gomod", "host.example/m", "db.example/tile/8/0/001", tile, "unknown-package"},
+		"another kind":           {"cargo", "sumdb/0123456789ab", "db.example/tile/8/0/001", tile, "unknown-package"},
+		"a pickle as a tile":     {"gomod", "sumdb/0123456789ab", "db.example/tile/8/0/001", []byte("cos\nsystem\n(S'id'\ntR." + strings.Repeat(" ", 9)), "global"},
+		"a program of that size": {"gomod", "sumdb/0123456789ab", "db.example/tile/8/0/../../001", tile, "unknown-package"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			want(t, judge(t, artifact.Ref{Kind: tc.kind, Name: tc.artifact}, tc.path, tc.content), tc.rule)
 		})
 	}
 }

@@ -32,7 +32,7 @@ func New() Scanner { return Scanner{} }
 func (Scanner) Name() string { return "archive" }
 
 // Version changes when verdicts may.
-func (Scanner) Version() string { return "3" }
+func (Scanner) Version() string { return "4" }
 
 // closed are containers that are recognised and not read; constant.
 var closed = []struct{ name, magic string }{
