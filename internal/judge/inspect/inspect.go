@@ -10,6 +10,8 @@ package inspect
 import (
 	"context"
 	"io"
+	"regexp"
+	"strings"
 
 	"enisle/internal/artifact"
 )
@@ -84,6 +86,16 @@ func (s Subject) Data() Severity {
 		return Warn
 	}
 	return Refuse
+}
+
+// tileForm is where tiles of a checksum database lie in the artifact of one; constant.
+var tileForm = regexp.MustCompile(`^[^/]+/tile/8/[0-9]{1,2}/(x[0-9]{3}/)*[0-9]{3}(\.p/[0-9]{1,3})?$`)
+
+// HashTile reports whether it is a tile of Go's checksum database: at most 256
+// hashes one after the other, that go itself verifies. Some begin, by chance, like
+// an archive does.
+func (s Subject) HashTile() bool {
+	return s.Depth == 0 && s.Ref.Kind == "gomod" && strings.HasPrefix(s.Ref.Name, "sumdb/") && s.Size%32 == 0 && s.Size <= 256*32 && tileForm.MatchString(s.Path)
 }
 
 // Run is what a scanner is given to answer with.

@@ -161,6 +161,7 @@ func TestTilesOfAChecksumDatabaseAreHashesAndNothingElse(t *testing.T) {
 		rule                 string
 	}{
 		"a tile":                 {"gomod", "sumdb/0123456789ab", "db.example/tile/8/0/x001/234.p/2", tile, ""},
+		"one like a gzip":        {"gomod", "sumdb/0123456789ab", "db.example/tile/8/0/001", append([]byte("\x1f\x8b\x46"), tile[3:]...), ""},
 		"half a hash":            {"gomod", "sumdb/0123456789ab", "db.example/tile/8/0/001", tile[:40], "unknown-package"},
 		"more than a tile":       {"gomod", "sumdb/0123456789ab", "db.example/tile/8/0/001", bytes.Repeat(tile, 129), "unknown-package"},
 		"another place":          {"gomod", "sumdb/0123456789ab", "db.example/lookup/x", tile, "unknown-package"},

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -241,7 +240,7 @@ func (w *walk) expected(s Subject, wanted int) {
 		w.add("kind", "unknown-package", Refuse, s.Path, "no scanner knows this kind of package")
 	case "gomod", "cargo", "maven", "debian", "oci", "helm", "ollama":
 		// What registries say of a package stands beside it as text.
-		if !plainText(s) && !hashTile(s) {
+		if !plainText(s) && !s.HashTile() {
 			w.add("kind", "unknown-package", Refuse, s.Path, "no scanner knows this kind of package")
 		}
 	case "model", "hf":
@@ -251,15 +250,6 @@ func (w *walk) expected(s Subject, wanted int) {
 	case "engine":
 		w.add("kind", "executable", Info, s.Path, "runs as a confined engine; its code is not judged")
 	}
-}
-
-// tileForm is where tiles of a checksum database lie in the artifact of one; constant.
-var tileForm = regexp.MustCompile(`^[^/]+/tile/8/[0-9]{1,2}/(x[0-9]{3}/)*[0-9]{3}(\.p/[0-9]{1,3})?$`)
-
-// hashTile reports whether a file is a tile of Go's checksum database: hashes of
-// SHA-256 one after the other, at most 256, that go verifies itself.
-func hashTile(s Subject) bool {
-	return s.Ref.Kind == "gomod" && strings.HasPrefix(s.Ref.Name, "sumdb/") && s.Size%32 == 0 && s.Size <= 256*32 && tileForm.MatchString(s.Path)
 }
 
 // plainText reports whether a small file is text, such as a model's card.

@@ -66,6 +66,9 @@ func closedKind(s inspect.Subject) string {
 // Wants takes containers by their bytes, and files whose name says that they
 // should be one.
 func (Scanner) Wants(s inspect.Subject) bool {
+	if s.HashTile() {
+		return false
+	}
 	return isZip(s) || packedAs(s) != nil || isTar(s) || isAr(s) || closedKind(s) != ""
 }
 
