@@ -1,9 +1,12 @@
 package cli
 
 import (
+	"fmt"
+
 	"github.com/spf13/cobra"
 
 	"enisle/internal/app"
+	"enisle/internal/plain"
 )
 
 func (e *env) mirror() *cobra.Command {
@@ -17,7 +20,7 @@ func (e *env) mirror() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return e.result(map[string]string{"client": args[0], "settings": text}, func() { e.print("%s", text) })
+			return e.result(map[string]string{"client": args[0], "settings": text}, func() { fmt.Fprint(e.stdout, plain.Text(text)) })
 		},
 	}
 	config.Flags().StringVar(&base, "url", "http://127.0.0.1:8440", "address of the mirror")
