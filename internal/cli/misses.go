@@ -1,12 +1,13 @@
 package cli
 
 import (
-	"strings"
+	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"enisle/internal/app"
+	"enisle/internal/plain"
 )
 
 func (e *env) misses() *cobra.Command {
@@ -29,7 +30,7 @@ func (e *env) misses() *cobra.Command {
 					e.say("nothing was missed")
 					return
 				}
-				e.print("%s", strings.TrimSuffix(string(b), "\n"))
+				fmt.Fprint(e.stdout, plain.Text(string(b)))
 			})
 		},
 	}

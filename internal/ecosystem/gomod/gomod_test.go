@@ -150,6 +150,54 @@ func (c *client) WriteCache(file string, b []byte) {
 func (c *client) Log(string)             {}
 func (c *client) SecurityError(m string) { c.bad = m }
 
+func ask(c *client, sc *sumdb.Client, m string) error {
+	lines, err := sc.Lookup(m, "v1.0.0")
+	if err == nil && (len(lines) != 1 || c.bad != "") {
+		err = fmt.Errorf("%v, %s", lines, c.bad)
+	}
+	return err
+}
+
+func named(round, i int) string { return fmt.Sprintf("host.example/r%dm%d", round, i) }
+
+// collected looks five modules up, twice as Resolve does, while the database grows,
+// and returns what is shipped.
+func collected(t *testing.T, low *client, round int) *release {
+	t.Helper()
+	for i := range 5 {
+		for j := range 150 {
+			if _, err := low.ReadRemote(fmt.Sprintf("/lookup/host.example/r%dother%d@v1.0.0", round, i*150+j)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := ask(low, sumdb.NewClient(low), named(round, i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	again := sumdb.NewClient(low)
+	for i := range 5 {
+		if err := ask(low, again, named(round, i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	files := []file{{"db.example/latest", string(low.head)}}
+	for name, b := range low.cache {
+		files = append(files, file{name, string(b)})
+	}
+	rel := &release{}
+	rel.add("sumdb/abc", "", files...)
+	return rel
+}
+
+// under is the mirror as a client of the one database sees it.
+func under(t *testing.T, rel *release) http.Handler {
+	h := mirror(t, rel)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.URL.Path = "/sumdb/db.example" + r.URL.Path
+		h.ServeHTTP(w, r)
+	})
+}
+
 // Tiles that grew, heads that moved while things were collected, and a client that
 // asks in another order: everything verifies, and what is forged does not.
 func TestTheChecksumDatabaseVerifiesInAnyOrder(t *testing.T) {
@@ -160,62 +208,39 @@ func TestTheChecksumDatabaseVerifiesInAnyOrder(t *testing.T) {
 	db := sumdb.NewServer(sumdb.NewTestServer(secret, func(path, vers string) ([]byte, error) {
 		return []byte(path + " " + vers + " h1:x\n" + path + " " + vers + "/go.mod h1:y\n"), nil
 	}))
-	ask := func(c *client, sc *sumdb.Client, m string) error {
-		lines, err := sc.Lookup(m, "v1.0.0")
-		if err == nil && (len(lines) != 1 || c.bad != "") {
-			err = fmt.Errorf("%v, %s", lines, c.bad)
-		}
-		return err
-	}
 	low := &client{h: db, verify: public, cache: map[string][]byte{}}
-	fill := func(from, to int) {
-		for i := from; i < to; i++ {
-			if _, err := low.ReadRemote(fmt.Sprintf("/lookup/host.example/other%d@v1.0.0", i)); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	var wanted []string
-	for i := range 5 {
-		fill(i*150, i*150+150)
-		wanted = append(wanted, fmt.Sprintf("host.example/m%d", i))
-		if err := ask(low, sumdb.NewClient(low), wanted[i]); err != nil {
-			t.Fatal(err)
-		}
-	}
-	// The second time, as Resolve does.
-	again := sumdb.NewClient(low)
-	for _, m := range wanted {
-		if err := ask(low, again, m); err != nil {
-			t.Fatal(err)
-		}
-	}
-	var files []file
-	for name, b := range low.cache {
-		files = append(files, file{name, string(b)})
-	}
-	rel := &release{}
-	rel.add("sumdb/abc", "", append(files, file{"db.example/latest", string(low.head)})...)
-	at := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		r.URL.Path = "/sumdb/db.example" + r.URL.Path
-		mirror(t, rel).ServeHTTP(w, r)
-	})
-	for shift := range wanted {
-		high := &client{h: at, verify: public, cache: map[string][]byte{}}
+	first := collected(t, low, 0)
+	heads := map[int][]byte{}
+	for shift := range 5 {
+		high := &client{h: under(t, first), verify: public, cache: map[string][]byte{}}
 		sc := sumdb.NewClient(high)
-		for i := range wanted {
-			if err := ask(high, sc, wanted[(shift*2+i*3)%len(wanted)]); err != nil {
+		for i := range 5 {
+			if err := ask(high, sc, named(0, (shift*2+i*3)%5)); err != nil {
 				t.Errorf("order %d: %v", shift, err)
 			}
 		}
+		heads[shift] = high.head
 	}
-	for i := range rel.all[0].Files {
-		if f := &rel.all[0].Files[i]; strings.Contains(f.Path, "/lookup/") {
-			f.Digest = rel.Add(artifact.Ref{Kind: "blob", Name: "forged"}, artifact.File{Path: "forged"}, []byte(strings.ReplaceAll(string(low.cache[f.Path]), "h1:x", "h1:z")))
+	// What is collected later begins with the head that was kept, and nothing else;
+	// whoever saw the first release follows to the second, even without its cache.
+	second := collected(t, &client{h: db, verify: public, cache: map[string][]byte{}, head: low.head}, 1)
+	for shift, head := range heads {
+		high := &client{h: under(t, second), verify: public, cache: map[string][]byte{}, head: head}
+		sc := sumdb.NewClient(high)
+		for i := range 5 {
+			if err := ask(high, sc, named(1, (shift+i*2)%5)); err != nil {
+				t.Errorf("after the first release, order %d: %v", shift, err)
+			}
 		}
 	}
-	high := &client{h: at, verify: public, cache: map[string][]byte{}}
-	if err := ask(high, sumdb.NewClient(high), wanted[0]); err == nil {
+
+	for i := range first.all[0].Files {
+		if f := &first.all[0].Files[i]; strings.Contains(f.Path, "/lookup/") {
+			f.Digest = first.Add(artifact.Ref{Kind: "blob", Name: "forged"}, artifact.File{Path: "forged"}, []byte(strings.ReplaceAll(string(low.cache[f.Path]), "h1:x", "h1:z")))
+		}
+	}
+	high := &client{h: under(t, first), verify: public, cache: map[string][]byte{}}
+	if err := ask(high, sumdb.NewClient(high), named(0, 0)); err == nil {
 		t.Error("a forged record was taken")
 	}
 }
@@ -223,7 +248,7 @@ func TestTheChecksumDatabaseVerifiesInAnyOrder(t *testing.T) {
 func TestWhatIsWanted(t *testing.T) {
 	for path, want := range map[string]string{
 		"/host.example/!big/mod/@v/v1.0.0.info": "host.example/Big/mod@v1.0.0", "/host.example/mod/@v/list": "host.example/mod@latest", "/host.example/mod/@latest": "host.example/mod@latest",
-		"/host.example/@v/list": "", "/host.example/Big/@v/list": "", "/sumdb/db.example/latest": "", "/../x/@v/list": "", "/host.example/mod/@v/../x.info": "", "/host.example/mod/@v/v1.info": "", "/": "",
+		"/host.example/@v/list": "", "/host.example/@v/v1.0.0.info": "", "/host.example/Big/@v/list": "", "/sumdb/db.example/latest": "", "/../x/@v/list": "", "/host.example/mod/@v/../x.info": "", "/host.example/mod/@v/v1.info": "", "/": "",
 	} {
 		if got, ok := (&Ecosystem{}).Wanted(path); got != want || ok != (want != "") {
 			t.Errorf("%s: %q, want %q", path, got, want)

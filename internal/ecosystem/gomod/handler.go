@@ -72,7 +72,7 @@ func (*Ecosystem) Wanted(p string) (item string, ok bool) {
 	if g == nil {
 		return "", false
 	}
-	if m, _, ok := parseFile(p); ok {
+	if m, _, ok := parseFile(p); ok && strings.Contains(m.Path, "/") {
 		return m.Path + "@" + m.Version, true
 	}
 	name, err := module.UnescapePath(g[1])

@@ -176,6 +176,38 @@ func TestTilesOfAChecksumDatabaseAreHashesAndNothingElse(t *testing.T) {
 	}
 }
 
+func TestTestDataOfSourceIsShownAndDoesNotRefuseIt(t *testing.T) {
+	for name, tc := range map[string]struct {
+		member member
+		rule   string // where it is for Python
+		always bool
+	}{
+		"a pickle":           {member{name: "m@v1/testdata/code.p", body: "cos\nsystem\n(S'id'\ntR."}, "global", false},
+		"a broken gzip":      {member{name: "m@v1/testdata/corrupt.gz", body: "\x1f\x8b\x08" + strings.Repeat("x", 40)}, "broken", false},
+		"an archive of junk": {member{name: "m@v1/testdata/junk.zip", body: string(zipped(t, member{name: "a", body: "x"})) + "junk"}, "junk", false},
+		"a bomb":             {member{name: "m@v1/testdata/bomb.zip", body: string(zipped(t, member{name: "a", body: strings.Repeat("\x00", 80<<20), method: zip.Deflate}))}, "bomb", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			content := zipped(t, tc.member)
+			for kind, file := range map[string]string{"gomod": "v1.0.0.zip", "maven": "m-1.0.jar", "files": "m.zip"} {
+				rep, rule := judge(t, artifact.Ref{Kind: kind, Name: "host.example/m", Version: "v1.0.0"}, file, content), tc.rule
+				if kind != "files" && !tc.always {
+					rule = ""
+				}
+				want(t, rep, rule)
+				if !slices.ContainsFunc(rep.Findings, func(f inspect.Finding) bool { return f.Rule == tc.rule }) {
+					t.Errorf("%s: %q is not shown: %+v", kind, tc.rule, rep.Findings)
+				}
+			}
+		})
+	}
+	// The archive that is the package is judged as everywhere.
+	broken := zipped(t, member{name: "../a", body: "x"})
+	for kind, file := range map[string]string{"gomod": "v1.0.0.zip", "cargo": "m-1.0.0.crate", "maven": "m-1.0.jar"} {
+		want(t, judge(t, artifact.Ref{Kind: kind, Name: "m", Version: "v1.0.0"}, file, broken), "name")
+	}
+}
+
 func TestTarballs(t *testing.T) {
 	pack := func(hs ...tar.Header) []byte {
 		var b bytes.Buffer
