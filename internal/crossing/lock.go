@@ -148,6 +148,15 @@ func (r Request) digest() (artifact.Digest, error) {
 				return err
 			}
 			named[name] = d
+			if key != "modfile" {
+				continue
+			}
+			sums := strings.TrimSuffix(name, filepath.Ext(name)) + ".sum"
+			if d, err := hashLocal(filepath.Join(r.dir(), sums)); err == nil {
+				named[sums] = d
+			} else if !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
 		}
 		return nil
 	}

@@ -119,7 +119,7 @@ func (r *resolving) readIndexes(found map[artifact.Ref]artifact.Artifact, left m
 		}
 		rel := strings.TrimPrefix(at, root+string(filepath.Separator))
 		registry, rest, _ := strings.Cut(filepath.ToSlash(rel), "/")
-		if err != nil || d.IsDir() || !strings.HasPrefix(rest, ".cache/") {
+		if err != nil || !d.Type().IsRegular() || !strings.HasPrefix(rest, ".cache/") {
 			return err
 		}
 		b, err := readFile(at, maxIndex)

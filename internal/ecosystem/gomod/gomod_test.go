@@ -339,6 +339,23 @@ func TestWhatGoDownloadedBecomesArtifacts(t *testing.T) {
 	}
 }
 
+func TestOnlyAHeadIsTakenForOne(t *testing.T) {
+	dir := t.TempDir()
+	good, secret, link := filepath.Join(dir, "good"), filepath.Join(dir, "secret"), filepath.Join(dir, "link")
+	text := "go.sum database tree\n1\n" + strings.Repeat("A", 43) + "=\n\n— db.example sig\n"
+	if err := errors.Join(os.WriteFile(good, []byte(text), 0o600), os.WriteFile(secret, []byte("a key"), 0o600), os.Symlink(good, link)); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := head(good); err != nil || string(b) != text {
+		t.Errorf("%q, %v", b, err)
+	}
+	for _, name := range []string{secret, link} {
+		if b, err := head(name); !fail.IsRefused(err) || fail.HintOf(err) == "" {
+			t.Errorf("%s: %q, %v", filepath.Base(name), b, err)
+		}
+	}
+}
+
 func FuzzParseFile(f *testing.F) {
 	f.Add("/host.example/!big/@v/v1.0.0.mod")
 	f.Fuzz(func(t *testing.T, p string) {

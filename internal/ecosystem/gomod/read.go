@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/mod/module"
 	"golang.org/x/mod/sumdb/dirhash"
+	"golang.org/x/mod/sumdb/tlog"
 
 	"enisle/internal/artifact"
 	"enisle/internal/ecosystem"
@@ -52,7 +53,7 @@ func (r *resolving) read(sums []string) ([]artifact.Artifact, error) {
 			return nil
 		}
 		m, ext, ok := parseFile("/" + rel)
-		if !ok {
+		if !ok || !d.Type().IsRegular() {
 			return nil
 		}
 		a := found[m]
@@ -117,7 +118,7 @@ func (r *resolving) database(root string) (a artifact.Artifact, ok bool, err err
 		if errors.Is(err, fs.ErrNotExist) && at == root {
 			return nil // nothing is looked up here
 		}
-		if err != nil || d.IsDir() {
+		if err != nil || !d.Type().IsRegular() {
 			return err
 		}
 		rel := filepath.ToSlash(strings.TrimPrefix(at, root+string(filepath.Separator)))
@@ -135,12 +136,14 @@ func (r *resolving) database(root string) (a artifact.Artifact, ok bool, err err
 		return a, false, err
 	}
 	for _, at := range heads {
-		// It may lie outside of the work directory; it is a few lines.
-		b, err := os.ReadFile(at)
+		name := filepath.Base(filepath.Dir(at))
+		if _, err := os.Stat(filepath.Join(root, name)); err != nil {
+			continue // another time's
+		}
+		b, err := head(at)
 		if err != nil {
 			return a, false, err
 		}
-		name := filepath.Base(filepath.Dir(at))
 		copied := filepath.Join(r.want.Work, "latest-"+name)
 		if err := os.WriteFile(copied, b, 0o600); err != nil {
 			return a, false, err
@@ -151,6 +154,25 @@ func (r *resolving) database(root string) (a artifact.Artifact, ok bool, err err
 	}
 	a.Ref = artifact.Ref{Kind: Kind, Name: databaseName + hex.EncodeToString(h.Sum(nil))[:12]}
 	return a, true, nil
+}
+
+// head reads the head of a checksum database, which may lie outside of the work
+// directory, where a client wrote it: nothing but a head is taken.
+func head(name string) ([]byte, error) {
+	st, err := os.Lstat(name)
+	if err != nil {
+		return nil, err
+	}
+	if !st.Mode().IsRegular() || st.Size() > maxInfo {
+		return nil, fail.Refuse("remove it", fmt.Errorf("%s is no head of a checksum database", name))
+	}
+	b, err := os.ReadFile(name)
+	if err == nil {
+		if _, terr := tlog.ParseTree(b); terr != nil {
+			err = fail.Refuse("remove it", fmt.Errorf("%s is no head of a checksum database", name))
+		}
+	}
+	return b, err
 }
 
 // parseFile reads the path of a module's file: /MODULE/@v/VERSION.EXT, escaped.

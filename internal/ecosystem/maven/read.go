@@ -30,7 +30,7 @@ func (r *resolving) read(repository string) ([]artifact.Artifact, error) {
 		if errors.Is(err, fs.ErrNotExist) && at == root {
 			return fs.SkipAll // nothing was needed
 		}
-		if err != nil || d.IsDir() || d.Name() != remoteFile {
+		if err != nil || !d.Type().IsRegular() || d.Name() != remoteFile {
 			return err
 		}
 		return r.readDir(root, filepath.Dir(at), found)
@@ -61,7 +61,7 @@ func (r *resolving) readDir(root, dir string, found map[coordinate]*artifact.Art
 			continue
 		}
 		st, err := os.Lstat(filepath.Join(dir, name))
-		if err != nil {
+		if err != nil || !st.Mode().IsRegular() {
 			continue // it was tried and is not there
 		}
 		if strings.HasSuffix(c.version, "-SNAPSHOT") {
