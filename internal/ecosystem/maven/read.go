@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	"enisle/internal/artifact"
 	"enisle/internal/ecosystem"
@@ -77,12 +76,7 @@ func (r *resolving) readDir(root, dir string, found map[coordinate]*artifact.Art
 		if from != "" {
 			from = fetch.Clean(from)
 		}
-		// Maven gives a file the time that its origin stated, if it did.
-		when := st.ModTime().UTC().Truncate(time.Second)
-		if time.Since(when) < 24*time.Hour {
-			when = time.Time{}
-		}
-		a.Files = append(a.Files, artifact.File{Path: name, Size: -1, Origin: ecosystem.Made(made, from), Published: when})
+		a.Files = append(a.Files, artifact.File{Path: name, Size: -1, Origin: ecosystem.Made(made, from)})
 	}
 	return nil
 }
