@@ -38,6 +38,9 @@ if [ "$want" = test ]; then
   apt_need softhsm2-util softhsm2
   apt_need gcc gcc libc6-dev
   apt_need clamd clamav-daemon clamav
+  apt_need cargo cargo
+  apt_need mvn maven
+  apt_need javac default-jdk-headless
 fi
 if [ ${#missing[@]} -gt 0 ]; then
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then

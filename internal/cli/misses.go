@@ -1,12 +1,13 @@
 package cli
 
 import (
-	"strings"
+	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"enisle/internal/app"
+	"enisle/internal/plain"
 )
 
 func (e *env) misses() *cobra.Command {
@@ -29,9 +30,7 @@ func (e *env) misses() *cobra.Command {
 					e.say("nothing was missed")
 					return
 				}
-				for _, l := range strings.Split(strings.TrimSuffix(string(b), "\n"), "\n") {
-					e.print("%s", l)
-				}
+				fmt.Fprint(e.stdout, plain.Text(string(b)))
 			})
 		},
 	}
