@@ -2,6 +2,8 @@ package app
 
 import (
 	"cmp"
+	"encoding/json"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -24,9 +26,38 @@ import (
 type impersonation struct {
 	own      http.Handler
 	served   *crossing.Served
-	files    map[string]artifact.File // by host and path
-	prefixes []origin                 // longest first
+	files    map[string]given // by host, path and query
+	prefixes []origin         // longest first
 	hosts    map[string]bool
+}
+
+// given is a file, and of what type it was where it came from, if that was recorded.
+type given struct {
+	artifact.File
+	kind string
+}
+
+// maxTypes is the largest list of types that is read, in bytes.
+const maxTypes = 64 << 20
+
+// recordedTypes reads of what type recorded files are, by path.
+func recordedTypes(v *crossing.Served, a artifact.Artifact) map[string]string {
+	out := map[string]string{}
+	if a.Ref.Kind != crossing.RecordedKind {
+		return out
+	}
+	for _, f := range a.Files {
+		if f.Path != crossing.RecordedTypes || f.Size > maxTypes {
+			continue
+		}
+		b, err := v.Open(f.Digest)
+		if err != nil {
+			return out
+		}
+		_ = json.NewDecoder(io.LimitReader(b, maxTypes)).Decode(&out) // without it, files are of no type
+		_ = b.Close()                                                 // only read from
+	}
+	return out
 }
 
 // origin is a registry: what lies below at is answered by a handler below path.
@@ -37,7 +68,7 @@ type origin struct {
 
 // impersonate wraps what a release is served by. handlers are by ecosystem.
 func impersonate(own http.Handler, v *crossing.Served, ecosystems []ecosystem.Ecosystem, handlers map[string]http.Handler) http.Handler {
-	i := impersonation{own: own, served: v, files: map[string]artifact.File{}, hosts: map[string]bool{}}
+	i := impersonation{own: own, served: v, files: map[string]given{}, hosts: map[string]bool{}}
 	byName := map[string]ecosystem.Impersonator{}
 	for _, e := range ecosystems {
 		if imp, ok := e.(ecosystem.Impersonator); ok {
@@ -46,9 +77,10 @@ func impersonate(own http.Handler, v *crossing.Served, ecosystems []ecosystem.Ec
 	}
 	seen := map[string]bool{}
 	for _, a := range v.Artifacts("") {
+		types := recordedTypes(v, a)
 		for _, f := range a.Files {
 			if host, path, ok := hostPath(f.Origin); ok && a.From == "" {
-				i.files[host+path], i.hosts[host] = f, true
+				i.files[host+path], i.hosts[host] = given{f, types[f.Path]}, true
 			}
 		}
 		imp, ok := byName[a.Ref.Kind]
@@ -73,7 +105,14 @@ func hostPath(address string) (host, path string, ok bool) {
 	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "" {
 		return "", "", false
 	}
-	return strings.ToLower(u.Hostname()), u.EscapedPath(), true
+	path = u.EscapedPath()
+	if path == "" {
+		path = "/"
+	}
+	if u.RawQuery != "" {
+		path += "?" + u.RawQuery
+	}
+	return strings.ToLower(u.Hostname()), path, true
 }
 
 // ServeHTTP answers for a host that was impersonated, and is otherwise the mirror.
@@ -87,7 +126,11 @@ func (i impersonation) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	key := host + r.URL.EscapedPath()
-	if f, ok := i.files[key]; ok {
+	f, ok := i.files[key+"?"+r.URL.RawQuery]
+	if !ok {
+		f, ok = i.files[key]
+	}
+	if ok {
 		i.file(w, r, f)
 		return
 	}
@@ -109,7 +152,7 @@ func (i impersonation) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	http.Error(w, "not found: nothing of "+host+" at this path is in the release", http.StatusNotFound)
 }
 
-func (i impersonation) file(w http.ResponseWriter, r *http.Request, f artifact.File) {
+func (i impersonation) file(w http.ResponseWriter, r *http.Request, f given) {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		w.Header().Set("Allow", "GET, HEAD")
 		http.Error(w, "this mirror is read only", http.StatusMethodNotAllowed)
@@ -120,7 +163,8 @@ func (i impersonation) file(w http.ResponseWriter, r *http.Request, f artifact.F
 		http.Error(w, "not held", http.StatusInternalServerError)
 		return
 	}
-	w.Header().Set("Content-Type", "application/octet-stream")
+	w.Header().Set("Content-Type", cmp.Or(f.kind, "application/octet-stream"))
+	w.Header().Set("Content-Security-Policy", "default-src 'none'; sandbox") // a stranger's page is for clients, not for people
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.Header().Set("ETag", `"`+f.Digest.Hex()+`"`)
 	http.ServeContent(w, r, "", time.Time{}, b)

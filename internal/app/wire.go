@@ -127,5 +127,5 @@ func (a *App) collector(ctx context.Context, s *site.Site, req crossing.Request)
 	}
 	child := &confined{limits: inspect.Limits{Time: 10 * time.Minute}}
 	done = func() error { return errors.Join(child.end(), os.RemoveAll(work)) }
-	return &crossing.Collector{Site: s, Advisories: advisories{child}, Ecosystems: a.ecosystems(run, client), Fetch: client, Members: members.Reader{}, Upstream: &makers{beside: map[string]proven{}}, Progress: a.Progress, Hidden: hidden}, done, nil
+	return &crossing.Collector{Site: s, Advisories: advisories{child}, Recording: recording{}, Ecosystems: a.ecosystems(run, client), Fetch: client, Members: members.Reader{}, Upstream: &makers{beside: map[string]proven{}}, Progress: a.Progress, Hidden: hidden}, done, nil
 }
