@@ -49,20 +49,22 @@ type misses struct {
 	seen map[seenMiss]bool // guarded by mu
 }
 
-// watch records what an ecosystem is asked for and has not.
-func (m *misses) watch(next http.Handler, eco ecosystem.Ecosystem) http.Handler {
-	wanter, ok := eco.(ecosystem.Wanter)
-	if !ok {
-		return next
-	}
+// watch records what a mirror is asked for and has not; the first of the ecosystems
+// that it shows which understands what is wanted says so.
+func (m *misses) watch(next http.Handler, ecosystems []ecosystem.Ecosystem) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		rec := &statusOf{ResponseWriter: w}
 		next.ServeHTTP(rec, r)
 		if rec.status != http.StatusNotFound || len(r.URL.Path) > maxMissPath {
 			return
 		}
-		if item, ok := wanter.Wanted(r.URL.Path); ok {
-			m.add(eco.Name(), item)
+		for _, eco := range ecosystems {
+			if wanter, ok := eco.(ecosystem.Wanter); ok {
+				if item, ok := wanter.Wanted(r.URL.Path); ok {
+					m.add(eco.Name(), item)
+					return
+				}
+			}
 		}
 	})
 }

@@ -13,6 +13,8 @@ import (
 	"enisle/internal/ecosystem/files"
 	"enisle/internal/ecosystem/members"
 	"enisle/internal/ecosystem/npm"
+	"enisle/internal/ecosystem/oci"
+	"enisle/internal/ecosystem/ocidist"
 	"enisle/internal/ecosystem/pypi"
 	"enisle/internal/infer/engine/llamacpp"
 	"enisle/internal/infer/engine/llamacpp/worker"
@@ -47,11 +49,18 @@ func Hidden(ctx context.Context, args []string) (done bool, err error) {
 	return false, nil
 }
 
-// ecosystems lists every package world. Serving needs no runner and no index.
-func (a *App) ecosystems(run ecosystem.Runner, index pypi.Getter) []ecosystem.Ecosystem {
+// outside asks for small documents; fetch does.
+type outside interface {
+	pypi.Getter
+	ocidist.Getter
+}
+
+// ecosystems lists every package world. Serving needs no runner and no way out.
+func (a *App) ecosystems(run ecosystem.Runner, out outside) []ecosystem.Ecosystem {
 	return []ecosystem.Ecosystem{
-		pypi.New(pypi.Options{Runner: run, Index: index, Log: a.Log}),
+		pypi.New(pypi.Options{Runner: run, Index: out, Log: a.Log}),
 		&npm.Ecosystem{Runner: run},
+		&oci.Ecosystem{Get: out},
 		files.Ecosystem{},
 	}
 }
@@ -73,6 +82,7 @@ func (a *App) collector(ctx context.Context, s *site.Site, req crossing.Request)
 	if req.Outside() {
 		settings = pypi.New(pypi.Options{Runner: run, Log: a.Log}).Settings(ctx, ecosystem.Want{Work: work, Hidden: hidden})
 	}
+	settings.Credentials = append(settings.Credentials, oci.Credentials()...)
 	settings.Log = a.Log
 	client, err := fetch.New(settings)
 	if err != nil {

@@ -59,7 +59,8 @@ type Ecosystem interface {
 	// Hashes. It downloads no file for keeping.
 	Resolve(ctx context.Context, want Want) ([]artifact.Artifact, error)
 	// Handler returns the mirror of one immutable release. Paths arrive with
-	// the prefix (/pypi) removed.
+	// the prefix (/pypi) removed. nil means that the mirror of another
+	// ecosystem with the same prefix shows what is its own.
 	Handler(rel Release) (http.Handler, error)
 }
 
@@ -101,6 +102,10 @@ type Configured interface {
 	// a slash at its end, and nothing else.
 	Config(client, base string) string
 }
+
+// DigestHeader names the released file that an answer gives, as "sha256:" and hex
+// digits, where the protocol wants an ETag that is not its SHA-256 in quotes.
+const DigestHeader = "X-Enisle-Digest"
 
 // made begins the origin of a file that Resolve wrote into want.Work.
 const made = "made:"
