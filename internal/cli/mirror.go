@@ -10,7 +10,7 @@ func (e *env) mirror() *cobra.Command {
 	c := &cobra.Command{Use: "mirror", Short: "Settings for clients of the mirrors"}
 	var base string
 	config := &cobra.Command{
-		Use: "config CLIENT", Short: "Print the settings that make pip, uv, npm or openai use this mirror", Args: cobra.ExactArgs(1),
+		Use: "config CLIENT", Short: "Print the settings that make pip, npm, docker and others use this mirror", Args: cobra.ExactArgs(1),
 		Example: "  enisle mirror config pip > ~/.config/pip/pip.conf",
 		RunE: func(_ *cobra.Command, args []string) error {
 			text, err := app.MirrorConfig(args[0], base)

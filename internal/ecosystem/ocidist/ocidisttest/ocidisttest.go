@@ -4,6 +4,7 @@ package ocidisttest
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -74,12 +75,25 @@ func (c *Content) Image(os, arch string, layers ...[]byte) Descriptor {
 	list, ids := []Descriptor{}, []string{}
 	for _, l := range layers {
 		list = append(list, c.Blob(Layer, l))
-		ids = append(ids, string(artifact.Sum(l))) // clients that unpack want that of the tar
+		ids = append(ids, string(artifact.Sum(unpacked(l))))
 	}
 	config := fmt.Sprintf(`{"architecture":%q,"os":%q,"config":{},"rootfs":{"type":"layers","diff_ids":["%s"]}}`, arch, os, strings.Join(ids, `","`))
 	d := c.Put(map[string]any{"mediaType": Manifest, "config": c.Blob(Config, []byte(config)), "layers": list})
 	d.Platform = map[string]string{"os": os, "architecture": arch}
 	return d
+}
+
+// unpacked is the tar of a layer; what is no gzip stands for itself.
+func unpacked(layer []byte) []byte {
+	z, err := gzip.NewReader(bytes.NewReader(layer))
+	if err != nil {
+		return layer
+	}
+	b, err := io.ReadAll(z)
+	if err != nil {
+		return layer
+	}
+	return b
 }
 
 // List adds an index.
