@@ -38,6 +38,7 @@ if [ "$want" = test ]; then
   apt_need softhsm2-util softhsm2
   apt_need gcc gcc libc6-dev
   apt_need skopeo skopeo
+  apt_need podman podman
   apt_need clamd clamav-daemon clamav
 fi
 if [ ${#missing[@]} -gt 0 ]; then

@@ -17,7 +17,7 @@ func (e *env) mirror() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return e.result(map[string]string{"client": args[0], "settings": text}, func() { e.print("%s", text) })
+			return e.result(map[string]string{"client": args[0], "settings": text}, func() { e.lines(text) })
 		},
 	}
 	config.Flags().StringVar(&base, "url", "http://127.0.0.1:8440", "address of the mirror")

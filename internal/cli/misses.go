@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -29,7 +28,7 @@ func (e *env) misses() *cobra.Command {
 					e.say("nothing was missed")
 					return
 				}
-				e.print("%s", strings.TrimSuffix(string(b), "\n"))
+				e.lines(string(b))
 			})
 		},
 	}
