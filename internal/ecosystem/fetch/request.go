@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -117,7 +118,7 @@ func (c *Client) once(ctx context.Context, u *url.URL, header http.Header) (*htt
 		cancel(nil)
 		return nil, permanent{fmt.Errorf("%s: is not an address that can be fetched", Clean(u.String()))}
 	}
-	req.Header = header.Clone()
+	maps.Copy(req.Header, header)
 	req.Header.Set("User-Agent", c.opt.UserAgent)
 	c.authorise(req, u)
 	res, err := c.http.Do(req)
