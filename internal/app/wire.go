@@ -11,6 +11,7 @@ import (
 	"enisle/internal/ecosystem"
 	"enisle/internal/ecosystem/fetch"
 	"enisle/internal/ecosystem/files"
+	"enisle/internal/ecosystem/huggingface"
 	"enisle/internal/ecosystem/members"
 	"enisle/internal/ecosystem/npm"
 	"enisle/internal/ecosystem/oci"
@@ -52,7 +53,7 @@ func Hidden(ctx context.Context, args []string) (done bool, err error) {
 // outside asks for small documents; fetch does.
 type outside interface {
 	pypi.Getter
-	ocidist.Getter
+	ocidist.Getter // also what huggingface needs
 }
 
 // ecosystems lists every package world. Serving needs no runner and no way out.
@@ -61,6 +62,7 @@ func (a *App) ecosystems(run ecosystem.Runner, out outside) []ecosystem.Ecosyste
 		pypi.New(pypi.Options{Runner: run, Index: out, Log: a.Log}),
 		&npm.Ecosystem{Runner: run},
 		&oci.Ecosystem{Get: out},
+		&huggingface.Ecosystem{Get: out, Endpoint: os.Getenv("HF_ENDPOINT")},
 		files.Ecosystem{},
 	}
 }
@@ -83,6 +85,7 @@ func (a *App) collector(ctx context.Context, s *site.Site, req crossing.Request)
 		settings = pypi.New(pypi.Options{Runner: run, Log: a.Log}).Settings(ctx, ecosystem.Want{Work: work, Hidden: hidden})
 	}
 	settings.Credentials = append(settings.Credentials, oci.Credentials()...)
+	settings.Credentials = append(settings.Credentials, huggingface.Credentials(os.Getenv("HF_ENDPOINT"))...)
 	settings.Log = a.Log
 	client, err := fetch.New(settings)
 	if err != nil {
