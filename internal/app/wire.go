@@ -16,6 +16,7 @@ import (
 	"enisle/internal/ecosystem/npm"
 	"enisle/internal/ecosystem/oci"
 	"enisle/internal/ecosystem/ocidist"
+	"enisle/internal/ecosystem/ollama"
 	"enisle/internal/ecosystem/pypi"
 	"enisle/internal/infer/engine/llamacpp"
 	"enisle/internal/infer/engine/llamacpp/worker"
@@ -61,7 +62,8 @@ func (a *App) ecosystems(run ecosystem.Runner, out outside) []ecosystem.Ecosyste
 	return []ecosystem.Ecosystem{
 		pypi.New(pypi.Options{Runner: run, Index: out, Log: a.Log}),
 		&npm.Ecosystem{Runner: run},
-		&oci.Ecosystem{Get: out},
+		&oci.Ecosystem{Get: out, Beside: []func(ecosystem.Release) []*ocidist.Repository{ollama.Repositories}},
+		&ollama.Ecosystem{Get: out, Registry: os.Getenv("OLLAMA_REGISTRY")},
 		&huggingface.Ecosystem{Get: out, Endpoint: os.Getenv("HF_ENDPOINT")},
 		files.Ecosystem{},
 	}

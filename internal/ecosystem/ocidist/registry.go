@@ -87,10 +87,6 @@ func (g *Registry) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	name, what, which := strings.Join(parts[:len(parts)-2], "/"), parts[len(parts)-2], parts[len(parts)-1]
-	if len(name) > maxName || !nameForm.MatchString(name) {
-		refuse(w, http.StatusNotFound, "NAME_INVALID", "this is no name of a repository")
-		return
-	}
 	repo := g.find(name, r.URL.Query().Get("ns"))
 	if repo == nil {
 		refuse(w, http.StatusNotFound, "NAME_UNKNOWN", "not held here, or not released; ask for it with the host of the registry it came from")

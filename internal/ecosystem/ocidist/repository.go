@@ -49,7 +49,7 @@ func Repositories(rel ecosystem.Release, kind string) (out []*Repository) {
 		if r == nil {
 			r = &Repository{Name: a.Ref.Name, Tags: map[string]artifact.Digest{}, Manifests: map[artifact.Digest][]byte{}, Types: map[artifact.Digest]string{}, Blobs: map[artifact.Digest]int64{}}
 		}
-		if !nameForm.MatchString(r.Name) || r.add(rel, a) != nil {
+		if r.add(rel, a) != nil {
 			continue // what cannot be described is not offered
 		}
 		if byName[r.Name] == nil {
