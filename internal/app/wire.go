@@ -11,6 +11,7 @@ import (
 	"enisle/internal/ecosystem"
 	"enisle/internal/ecosystem/fetch"
 	"enisle/internal/ecosystem/files"
+	"enisle/internal/ecosystem/helm"
 	"enisle/internal/ecosystem/huggingface"
 	"enisle/internal/ecosystem/members"
 	"enisle/internal/ecosystem/npm"
@@ -64,6 +65,7 @@ func (a *App) ecosystems(run ecosystem.Runner, out outside) []ecosystem.Ecosyste
 		&npm.Ecosystem{Runner: run},
 		&oci.Ecosystem{Get: out, Beside: []func(ecosystem.Release) []*ocidist.Repository{ollama.Repositories}},
 		&ollama.Ecosystem{Get: out, Registry: os.Getenv("OLLAMA_REGISTRY")},
+		&helm.Ecosystem{Get: out},
 		&huggingface.Ecosystem{Get: out, Endpoint: os.Getenv("HF_ENDPOINT")},
 		files.Ecosystem{},
 	}
