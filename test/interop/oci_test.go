@@ -181,7 +181,8 @@ func images(t *testing.T) (mirror *httptest.Server, name string, c *ocidisttest.
 	}
 	out, work := outside(t), t.TempDir()
 	found, err := (&oci.Ecosystem{Get: out}).Resolve(t.Context(), ecosystem.Want{
-		Items: []any{map[string]any{"image": host + "/team/app:1.4", "platforms": []any{"linux/amd64"}}}, Work: work})
+		Items: []any{map[string]any{"image": host + "/team/app:1.4", "platforms": []any{"linux/amd64"}}}, Work: work,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

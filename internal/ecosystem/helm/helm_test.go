@@ -152,8 +152,12 @@ func TestIndexesThatLieAreRefused(t *testing.T) {
 
 func TestEntriesThatAreNoChartsAreRefused(t *testing.T) {
 	for _, item := range []any{
-		"app@1.0.0", 7, map[string]any{"chart": "../app", "repo": "https://charts.example"}, map[string]any{"chart": "app@x", "repo": "https://charts.example"},
-		map[string]any{"chart": "app", "repo": "ftp://charts.example"}, map[string]any{"chart": "app", "repo": "https://u:p@charts.example"}, map[string]any{"chart": "app", "other": "x"},
+		"app@1.0.0", 7,
+		map[string]any{"chart": "../app", "repo": "https://charts.example"},
+		map[string]any{"chart": "app@x", "repo": "https://charts.example"},
+		map[string]any{"chart": "app", "repo": "ftp://charts.example"},
+		map[string]any{"chart": "app", "repo": "https://u:p@charts.example"},
+		map[string]any{"chart": "app", "other": "x"},
 		"oci://registry.example/charts/app", "oci://app:1",
 	} {
 		if o, err := parse(item); err == nil {

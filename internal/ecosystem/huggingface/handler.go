@@ -204,8 +204,10 @@ func (c *commit) info(blobs bool) map[string]any {
 		}
 		siblings = append(siblings, s)
 	}
-	out := map[string]any{"id": c.ID, "sha": c.Commit, "private": false, "gated": false, "disabled": false, "downloads": 0, "likes": 0,
-		"tags": c.Tags, "siblings": siblings}
+	out := map[string]any{
+		"id": c.ID, "sha": c.Commit, "private": false, "gated": false, "disabled": false, "downloads": 0, "likes": 0,
+		"tags": c.Tags, "siblings": siblings,
+	}
 	if c.Type == "model" {
 		out["modelId"] = c.ID
 	}

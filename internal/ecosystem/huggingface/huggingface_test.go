@@ -229,8 +229,12 @@ func TestHubsThatLieAreRefused(t *testing.T) {
 func TestEntriesThatAreNoRepositoriesAreRefused(t *testing.T) {
 	e := &Ecosystem{Endpoint: "https://hub.example"}
 	for _, item := range []any{
-		"a/b/c", "../x", "org/..", "org/name@../x", "datasets", "spaces/x", 7, map[string]any{"repo": "org/name", "type": "space"}, map[string]any{"repo": "org/name", "other": 1},
-		map[string]any{"repo": "org/name", "endpoint": "ftp://hub.example"}, map[string]any{"repo": "org/name", "include": 7}, map[string]any{"repo": "org/name", "revision": 7},
+		"a/b/c", "../x", "org/..", "org/name@../x", "datasets", "spaces/x", 7,
+		map[string]any{"repo": "org/name", "type": "space"},
+		map[string]any{"repo": "org/name", "other": 1},
+		map[string]any{"repo": "org/name", "endpoint": "ftp://hub.example"},
+		map[string]any{"repo": "org/name", "include": 7},
+		map[string]any{"repo": "org/name", "revision": 7},
 	} {
 		if o, err := e.order(item); err == nil {
 			t.Errorf("%v was read as %+v", item, o)

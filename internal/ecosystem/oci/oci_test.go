@@ -207,7 +207,9 @@ func TestRegistriesThatLieAreRefused(t *testing.T) {
 func TestEntriesThatAreNoImagesAreRefused(t *testing.T) {
 	for _, item := range []any{
 		"app:1", "registry.example/app", "registry.example/App:1", "registry.example/../app:1", "registry.example/app:../1", "registry.example/app@sha256:1", "https://registry.example/app:1",
-		7, map[string]any{"image": "registry.example/app:1", "other": 1}, map[string]any{"image": "registry.example/app:1", "platforms": []any{"linux"}},
+		7,
+		map[string]any{"image": "registry.example/app:1", "other": 1},
+		map[string]any{"image": "registry.example/app:1", "platforms": []any{"linux"}},
 		map[string]any{"image": "registry.example/app:1", "registry": "https://user:password@registry.example"},
 	} {
 		if o, err := order(item, ecosystem.Target{}); err == nil {

@@ -57,8 +57,10 @@ func Pull(ctx context.Context, get Getter, o Order, work, dir string) ([]artifac
 	if o.Registry == "" {
 		o.Registry = o.Base()
 	}
-	p := &puller{Getter: get, order: o, base: strings.TrimSuffix(o.Registry, "/") + "/v2/" + o.Path, work: work, dir: dir, files: map[string]artifact.File{},
-		image: Image{Repository: o.Host + "/" + o.Path, Tags: map[string]artifact.Digest{}, Types: map[artifact.Digest]string{}, Partial: []artifact.Digest{}}}
+	p := &puller{
+		Getter: get, order: o, base: strings.TrimSuffix(o.Registry, "/") + "/v2/" + o.Path, work: work, dir: dir, files: map[string]artifact.File{},
+		image: Image{Repository: o.Host + "/" + o.Path, Tags: map[string]artifact.Digest{}, Types: map[artifact.Digest]string{}, Partial: []artifact.Digest{}},
+	}
 	if err := os.MkdirAll(filepath.Join(work, dir), 0o755); err != nil {
 		return nil, err
 	}

@@ -41,8 +41,10 @@ func Repositories(rel ecosystem.Release) []*ocidist.Repository {
 			}
 			r := byName[name]
 			if r == nil {
-				r = &ocidist.Repository{Name: name, Tags: map[string]artifact.Digest{}, Manifests: map[artifact.Digest][]byte{}, Types: map[artifact.Digest]string{},
-					Blobs: map[artifact.Digest]int64{}, Made: map[artifact.Digest][]byte{}}
+				r = &ocidist.Repository{
+					Name: name, Tags: map[string]artifact.Digest{}, Manifests: map[artifact.Digest][]byte{}, Types: map[artifact.Digest]string{},
+					Blobs: map[artifact.Digest]int64{}, Made: map[artifact.Digest][]byte{},
+				}
 			}
 			if tag(rel, r, a); len(r.Tags) > 0 && byName[name] == nil {
 				byName[name], owner[name] = r, kind
@@ -196,11 +198,15 @@ func translate(jinja string) (dialogue, bool) {
 	case has("<|im_start|>", "<|im_end|>", "message"):
 		return dialogue{each + "<|im_start|>{{ .Role }}\n{{ .Content }}<|im_end|>\n{{ end }}<|im_start|>assistant\n", []string{"<|im_start|>", "<|im_end|>"}}, true
 	case has("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "message"):
-		return dialogue{each + "<|start_header_id|>{{ .Role }}<|end_header_id|>\n\n{{ .Content }}<|eot_id|>" + end + "<|start_header_id|>assistant<|end_header_id|>\n\n",
-			[]string{"<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"}}, true
+		return dialogue{
+			each + "<|start_header_id|>{{ .Role }}<|end_header_id|>\n\n{{ .Content }}<|eot_id|>" + end + "<|start_header_id|>assistant<|end_header_id|>\n\n",
+			[]string{"<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"},
+		}, true
 	case has("<start_of_turn>", "<end_of_turn>", "message"):
-		return dialogue{each + "<start_of_turn>{{ if eq .Role \"assistant\" }}model{{ else }}user{{ end }}\n{{ .Content }}<end_of_turn>\n{{ end }}<start_of_turn>model\n",
-			[]string{"<start_of_turn>", "<end_of_turn>"}}, true
+		return dialogue{
+			each + "<start_of_turn>{{ if eq .Role \"assistant\" }}model{{ else }}user{{ end }}\n{{ .Content }}<end_of_turn>\n{{ end }}<start_of_turn>model\n",
+			[]string{"<start_of_turn>", "<end_of_turn>"},
+		}, true
 	}
 	return dialogue{}, false
 }

@@ -126,8 +126,10 @@ func pull(t *testing.T, base, name, tag string) map[string][]byte {
 func TestAModelIsCollectedAndPulledAsOllamaDoes(t *testing.T) {
 	c := ocidisttest.New()
 	weights := ggufFile("x")
-	c.Tags["8b"] = c.Put(map[string]any{"mediaType": typeManifest, "config": c.Blob(typeConfig, []byte(`{"model_format":"gguf"}`)),
-		"layers": []ocidisttest.Descriptor{c.Blob(typeModel, weights), c.Blob("application/vnd.ollama.image.license", []byte("MIT"))}}).Digest
+	c.Tags["8b"] = c.Put(map[string]any{
+		"mediaType": typeManifest, "config": c.Blob(typeConfig, []byte(`{"model_format":"gguf"}`)),
+		"layers": []ocidisttest.Descriptor{c.Blob(typeModel, weights), c.Blob("application/vnd.ollama.image.license", []byte("MIT"))},
+	}).Digest
 	srv := c.Serve(t, "library/llama3", "")
 	client, err := fetch.New(fetch.Options{Retries: -1})
 	if err != nil {

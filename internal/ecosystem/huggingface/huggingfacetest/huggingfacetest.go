@@ -84,8 +84,10 @@ func (h *Hub) Start(t *testing.T) {
 func (h *Hub) api(w http.ResponseWriter, r *http.Request, rest string) {
 	switch {
 	case rest == "/revision/main" || rest == "/revision/"+h.Commit:
-		_ = json.NewEncoder(w).Encode(map[string]any{"id": strings.TrimPrefix(h.Repository, "datasets/"), "sha": h.Commit, "tags": []string{"made", "by-hand"},
-			"pipeline_tag": "text-generation", "library_name": "transformers", "lastModified": "2024-01-02T03:04:05.000Z"})
+		_ = json.NewEncoder(w).Encode(map[string]any{
+			"id": strings.TrimPrefix(h.Repository, "datasets/"), "sha": h.Commit, "tags": []string{"made", "by-hand"},
+			"pipeline_tag": "text-generation", "library_name": "transformers", "lastModified": "2024-01-02T03:04:05.000Z",
+		})
 	case rest == "/tree/"+h.Commit && r.URL.Query().Get("recursive") == "true":
 		all := h.entries()
 		from, _ := strconv.Atoi(r.URL.Query().Get("cursor"))

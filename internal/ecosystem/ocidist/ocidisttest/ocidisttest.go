@@ -104,8 +104,10 @@ func (c *Content) List(of ...Descriptor) Descriptor {
 // Refer adds what refers to a manifest, such as a signature.
 func (c *Content) Refer(to Descriptor, kind string, content []byte) Descriptor {
 	to = Descriptor{MediaType: to.MediaType, Digest: to.Digest, Size: to.Size}
-	return c.Put(map[string]any{"mediaType": Manifest, "artifactType": kind, "config": c.Blob("application/vnd.oci.empty.v1+json", []byte("{}")),
-		"layers": []Descriptor{c.Blob("application/octet-stream", content)}, "subject": to, "annotations": map[string]string{"made": "by hand"}})
+	return c.Put(map[string]any{
+		"mediaType": Manifest, "artifactType": kind, "config": c.Blob("application/vnd.oci.empty.v1+json", []byte("{}")),
+		"layers": []Descriptor{c.Blob("application/octet-stream", content)}, "subject": to, "annotations": map[string]string{"made": "by hand"},
+	})
 }
 
 // referrers lists what refers to a manifest.
