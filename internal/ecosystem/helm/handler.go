@@ -179,20 +179,20 @@ func read(rel ecosystem.Release, f artifact.File) (said map[string]any, err erro
 	for {
 		h, err := t.Next()
 		if err != nil {
-			return nil, fmt.Errorf("Chart.yaml: %w", err)
+			return nil, fmt.Errorf("the Chart.yaml: %w", err)
 		}
 		if _, rest, _ := strings.Cut(path.Clean(h.Name), "/"); rest != "Chart.yaml" {
 			continue
 		}
 		text, err := io.ReadAll(io.LimitReader(t, maxChart+1))
 		if err == nil && len(text) > maxChart {
-			err = fmt.Errorf("Chart.yaml: longer than %d bytes", maxChart)
+			err = fmt.Errorf("the Chart.yaml: longer than %d bytes", maxChart)
 		}
 		if err != nil {
 			return nil, err
 		}
 		if err := yaml.Unmarshal(text, &said); err != nil || said == nil {
-			return nil, errors.Join(errors.New("Chart.yaml: no object"), err)
+			return nil, errors.Join(errors.New("the Chart.yaml: no object"), err)
 		}
 		maps.DeleteFunc(said, func(k string, _ any) bool {
 			return slices.Contains([]string{"urls", "digest", "created", "removed", "tillerVersion", "checksum"}, k)
