@@ -20,6 +20,7 @@ test: setup-test
 
 interop: setup-test
 	@./scripts/test.sh interop -count=1 ./test/interop/... ./internal/infer/engine/llamacpp/...
+	@./scripts/test.sh sigstore -count=1 -tags sigstore -run 'Bundle|Identity' ./internal/judge/sigstore ./test/crossing
 
 conformance:
 	@./scripts/test.sh conformance -count=1 -run Conformance ./test/interop/...

@@ -17,6 +17,7 @@ unformatted=$("$GOBIN/gofumpt" -l $(git ls-files '*.go'))
 go vet ./...
 # What only cgo builds, where there is a compiler.
 if command -v gcc >/dev/null; then CGO_ENABLED=1 go vet -tags pkcs11 ./internal/site/token ./internal/app ./cmd/enisle; fi
+go vet -tags sigstore ./internal/judge/sigstore ./internal/app ./test/crossing
 "$GOBIN/staticcheck" ./...
 ./scripts/changelog.sh
 for s in scripts/*.sh .ci/run; do bash -n "$s"; done

@@ -28,6 +28,7 @@ import (
 	"enisle/internal/judge/inspect/skops"
 	"enisle/internal/judge/inspect/template"
 	"enisle/internal/judge/inspect/tensorflow"
+	"enisle/internal/judge/inspect/vsa"
 	"enisle/internal/judge/inspect/vulndb"
 	"enisle/internal/judge/inspect/wheel"
 	"enisle/internal/judge/vuln"
@@ -55,6 +56,8 @@ func scanners() []inspect.Scanner {
 	return []inspect.Scanner{
 		archive.New(), wheel.New(), pickle.New(), gguf.New(), safetensors.New(), onnx.New(), keras.New(), skops.New(), tensorflow.New(),
 		template.New(), repo.New(), packages.New(), secrets.New(), vulndb.New(),
+		vsa.New(),
+		vsa.Signatures{},
 	}
 }
 
@@ -131,6 +134,9 @@ func (c *confined) ask(ctx context.Context, what inspectOrder, handle syscall.Co
 	if err != nil {
 		return answer, err
 	}
+	if err := ctx.Err(); err != nil {
+		return answer, err
+	}
 	stop := context.AfterFunc(ctx, c.stop)
 	late := time.AfterFunc(c.limits.Time+inspectPatient, c.stop)
 	defer func() { stop(); late.Stop() }()
@@ -143,6 +149,9 @@ func (c *confined) ask(ctx context.Context, what inspectOrder, handle syscall.Co
 	}
 	if err := json.Unmarshal(line, &answer); err != nil {
 		return answer, errors.Join(errors.New("the answer cannot be read"), err, c.bury())
+	}
+	if ctx.Err() != nil {
+		return answer, errors.Join(ctx.Err(), c.bury()) // it was stopped, or is being
 	}
 	if answer.Error != "" {
 		err = errors.New(answer.Error)

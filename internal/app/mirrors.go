@@ -276,6 +276,7 @@ func (e missing) Unwrap() error { return e.error }
 
 func (m *mirrors) build(v *crossing.Served, channel string) (http.Handler, error) {
 	mux := http.NewServeMux()
+	handlers := map[string]http.Handler{}
 	for _, eco := range m.ecosystems {
 		h, err := eco.Handler(v)
 		if err != nil {
@@ -285,10 +286,11 @@ func (m *mirrors) build(v *crossing.Served, channel string) (http.Handler, error
 			continue // another one shows it
 		}
 		prefix := "/" + ecosystem.PrefixOf(eco)
-		mux.Handle(prefix+"/", http.StripPrefix(prefix, m.misses.watch(h, m.sharing(eco))))
+		handlers[eco.Name()] = m.misses.watch(h, m.sharing(eco))
+		mux.Handle(prefix+"/", http.StripPrefix(prefix, handlers[eco.Name()]))
 	}
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) { welcome(w, m.site.Identity.Name, v) })
-	return m.pulls.watch(mux, v, channel), nil
+	return m.pulls.watch(impersonate(mux, v, m.ecosystems, handlers), v, channel), nil
 }
 
 // sharing lists an ecosystem and those that it shows besides its own.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -161,19 +160,8 @@ func readPEM[T any](file, flag string, parse func([]byte) (T, error)) (out T, er
 	if err != nil {
 		return out, fail.As(fail.Usage, "name a PEM file with "+flag, err)
 	}
-	var der []byte
-	for {
-		var p *pem.Block
-		if p, b = pem.Decode(b); p == nil {
-			break
-		}
-		if p.Type == "EC PARAMETERS" {
-			continue
-		}
-		der = append(der, p.Bytes...)
+	if out, err = parsePEM(b, parse); err != nil {
+		err = fail.As(fail.Usage, "name a PEM file with "+flag, fmt.Errorf("%s: nothing of that kind is in it: %w", file, err))
 	}
-	if out, err = parse(der); err != nil || len(der) == 0 {
-		return out, fail.As(fail.Usage, "name a PEM file with "+flag, errors.Join(fmt.Errorf("%s: nothing of that kind is in it", file), err))
-	}
-	return out, nil
+	return out, err
 }

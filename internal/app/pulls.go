@@ -203,7 +203,7 @@ type Recalled struct {
 // Recall stops serving an artifact everywhere.
 func (a *App) Recall(ctx context.Context, ref, reason string) (out Recalled, err error) {
 	err = a.change(ctx, "recall", func(s *site.Site, by site.Actor) error {
-		if out.Recalled, err = crossing.Recall(ctx, s, by, ref, reason); err != nil {
+		if out.Recalled, err = crossing.Recall(ctx, s, by, ref, reason, a.indexes()); err != nil {
 			return err
 		}
 		out.Pulled, err = pulledBy(s.Dir, out.Digests)

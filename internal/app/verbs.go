@@ -258,7 +258,7 @@ func (a *App) Waivers(ctx context.Context) (out []crossing.Waived, err error) {
 // Release flips a channel to a release with the shipment.
 func (a *App) Release(ctx context.Context, id, channel string) (out crossing.Released, err error) {
 	err = a.change(ctx, "release", func(s *site.Site, by site.Actor) error {
-		out, err = crossing.Release(ctx, s, by, id, channel, a.Progress)
+		out, err = crossing.Release(ctx, s, by, id, channel, a.indexes(), a.Progress)
 		return err
 	})
 	return out, err
@@ -288,7 +288,7 @@ func (a *App) Recalls(ctx context.Context) (out []state.Recall, err error) {
 // Rollback flips a channel back.
 func (a *App) Rollback(ctx context.Context, channel string, to int64) (out crossing.Released, err error) {
 	err = a.change(ctx, "rollback", func(s *site.Site, by site.Actor) error {
-		out, err = crossing.Rollback(ctx, s, by, channel, to)
+		out, err = crossing.Rollback(ctx, s, by, channel, to, a.indexes())
 		return err
 	})
 	return out, err

@@ -9,6 +9,7 @@ import (
 
 	"enisle/internal/crossing"
 	"enisle/internal/ecosystem"
+	"enisle/internal/ecosystem/debian"
 	"enisle/internal/ecosystem/fetch"
 	"enisle/internal/ecosystem/files"
 	"enisle/internal/ecosystem/helm"
@@ -62,13 +63,24 @@ type outside interface {
 func (a *App) ecosystems(run ecosystem.Runner, out outside) []ecosystem.Ecosystem {
 	return []ecosystem.Ecosystem{
 		pypi.New(pypi.Options{Runner: run, Index: out, Log: a.Log}),
-		&npm.Ecosystem{Runner: run},
+		&npm.Ecosystem{Runner: run, Index: out, Audit: audit},
+		&debian.Ecosystem{Runner: run},
 		&oci.Ecosystem{Get: out, Beside: []func(ecosystem.Release) []*ocidist.Repository{ollama.Repositories}},
 		&ollama.Ecosystem{Get: out, Registry: os.Getenv("OLLAMA_REGISTRY")},
 		&helm.Ecosystem{Get: out},
 		&huggingface.Ecosystem{Get: out, Endpoint: os.Getenv("HF_ENDPOINT")},
 		files.Ecosystem{},
 	}
+}
+
+// indexes lists the ecosystems whose index the site signs.
+func (a *App) indexes() (out []crossing.Index) {
+	for _, e := range a.ecosystems(nil, nil) {
+		if ix, ok := e.(ecosystem.Indexed); ok {
+			out = append(out, crossing.Index{Name: e.Name(), Indexed: ix})
+		}
+	}
+	return out
 }
 
 // collector builds what collecting needs: clients that run confined, and the
@@ -97,5 +109,5 @@ func (a *App) collector(ctx context.Context, s *site.Site, req crossing.Request)
 	}
 	child := &confined{limits: inspect.Limits{Time: 10 * time.Minute}}
 	done = func() error { return errors.Join(child.end(), os.RemoveAll(work)) }
-	return &crossing.Collector{Site: s, Advisories: advisories{child}, Ecosystems: a.ecosystems(run, client), Fetch: client, Members: members.Reader{}, Progress: a.Progress, Hidden: hidden}, done, nil
+	return &crossing.Collector{Site: s, Advisories: advisories{child}, Ecosystems: a.ecosystems(run, client), Fetch: client, Members: members.Reader{}, Upstream: &makers{beside: map[string]proven{}}, Progress: a.Progress, Hidden: hidden}, done, nil
 }

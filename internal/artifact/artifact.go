@@ -115,6 +115,9 @@ type Artifact struct {
 	Files []File `json:"files"`
 	// By is the client and version that resolved it, e.g. "pip 24.0".
 	By string `json:"by,omitempty"`
+	// Index is the address of the index or registry that it was resolved with, without
+	// credentials, where that is not plain from the origins of its files.
+	Index string `json:"index,omitempty"`
 	// From is set when the artifact was taken out of another: "pypi/x@1!member".
 	From string `json:"from,omitempty"`
 	// Manifest is the digest of the artifact's OCI manifest once it is stored.

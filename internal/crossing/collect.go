@@ -34,6 +34,7 @@ type Collector struct {
 	Fetch      Fetcher
 	Advisories Advisories
 	Members    Members
+	Upstream   Upstream // nil: signatures of makers are not looked at
 	Progress   Progress
 	// Hidden are paths besides the site that no resolver may read: keys.
 	Hidden []string
@@ -53,6 +54,10 @@ type Collected struct {
 	Bytes    int64 `json:"bytes"`    // of those
 	Held     int   `json:"held"`     // files that were here already
 	Missing  int   `json:"missing"`  // dry run: files that would be fetched
+	// Signed are artifacts whose maker's signature was verified, and by whom it is;
+	// Unknown those with one by nobody whom the request names.
+	Signed  []string `json:"signed,omitempty"`
+	Unknown []string `json:"unknown,omitempty"`
 }
 
 // Collect resolves a request, unless its lock still says what it comes to,
@@ -77,6 +82,9 @@ func (c *Collector) Collect(ctx context.Context, by site.Actor, req Request, opt
 		lock = Lock{}
 	}
 	run := &collecting{Collector: c, req: req, dryRun: opt.DryRun, out: Collected{FromLock: lock.Request == d && lock.Name == req.Name && !opt.Update}}
+	if !opt.Update {
+		run.old = slices.Clone(lock.Artifacts)
+	}
 	if opt.DryRun {
 		return run.dry(ctx, lock)
 	}
@@ -93,7 +101,11 @@ func (c *Collector) Collect(ctx context.Context, by site.Actor, req Request, opt
 					return nil, fmt.Errorf("lock: %w", err)
 				}
 			}
-			return map[string]string{"content": string(run.out.Lock.Content)}, nil
+			outcome := map[string]string{"content": string(run.out.Lock.Content)}
+			if len(run.out.Unknown) > 0 {
+				outcome["signed by nobody known"] = strings.Join(run.out.Unknown, ", ")
+			}
+			return outcome, nil
 		})
 	return run.out, err
 }
@@ -107,6 +119,7 @@ type collecting struct {
 	out    Collected
 	// sources are fetched like artifacts and not shipped.
 	sources []artifact.Artifact
+	old     []artifact.Artifact // of the lock; attestations are kept from there
 }
 
 func (c *collecting) dry(ctx context.Context, lock Lock) (Collected, error) {
@@ -158,6 +171,9 @@ func (c *collecting) all(ctx context.Context, lock Lock, d artifact.Digest) erro
 		artifacts, err := c.vulndb(ctx, artifacts)
 		if err == nil {
 			artifacts, err = c.files(ctx, artifacts)
+		}
+		if err == nil {
+			artifacts, err = c.upstream(ctx, artifacts)
 		}
 		if err != nil {
 			return err

@@ -52,6 +52,9 @@ func Inspect(ctx context.Context, s *site.Site, by site.Actor, id string, in Ins
 		if err == nil {
 			err = lookUp(ctx, s, in, row, got, &r)
 		}
+		if err == nil {
+			err = attest(ctx, s, row, got, &r)
+		}
 		return r, err
 	})
 }

@@ -106,6 +106,7 @@ type Request struct {
 	Name   string
 	Target ecosystem.Target
 	Bring  map[string][]any // ecosystem → items; "files" is read by collect itself
+	Trust  Trust            // whose signatures count
 	File   string           // path of enisle.yaml
 }
 
@@ -161,11 +162,16 @@ func (r Request) digest() (artifact.Digest, error) {
 			}
 		}
 	}
+	_, signers, err := r.trusted(time.Time{})
+	if err != nil {
+		return "", err
+	}
 	b, err := json.Marshal(struct {
 		Name   string
 		Target ecosystem.Target
 		Bring  map[string][]any
 		Named  map[string]artifact.Digest
-	}{r.Name, r.Target, r.Bring, named})
+		Trust  artifact.Digest `json:",omitempty"`
+	}{r.Name, r.Target, r.Bring, named, signers})
 	return artifact.Sum(b), err
 }

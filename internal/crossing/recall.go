@@ -32,7 +32,7 @@ type Recalled struct {
 // and at once, and keeps it from being released again. Other content under the
 // same reference, a corrected version, is not recalled. One approver, officer or
 // admin is enough: it takes away, and never adds.
-func Recall(ctx context.Context, s *site.Site, by site.Actor, ref, reason string) (out Recalled, err error) {
+func Recall(ctx context.Context, s *site.Site, by site.Actor, ref, reason string, indexes []Index) (out Recalled, err error) {
 	if err := s.Require(trust.High); err != nil {
 		return out, err
 	}
@@ -54,15 +54,22 @@ func Recall(ctx context.Context, s *site.Site, by site.Actor, ref, reason string
 		return out, fail.As(fail.Usage, "'enisle review ID' lists what a shipment brought", fmt.Errorf("there is no artifact %.120q at %s", ref, s.Identity.Name))
 	}
 	subject := map[string]string{"artifact": ref, "reason": reason, "channels": strings.Join(out.Channels, ",")}
+	more := []state.Recall{}
+	for _, m := range manifests {
+		more = append(more, state.Recall{Ref: ref, Manifest: m, Reason: reason, By: by.Name, At: out.At})
+	}
 	err = s.Act(ctx, "recall", by, subject, func(ctx context.Context, intent int64) (map[string]string, error) {
-		return nil, s.State.Update(ctx, func(tx *state.Tx) error {
-			for _, m := range manifests {
-				if err := tx.AddRecall(state.Recall{Ref: ref, Manifest: m, Reason: reason, By: by.Name, At: out.At}); err != nil {
+		// What cannot be signed must not keep anything from being recalled.
+		unsigned := signChannels(ctx, s, more, indexes)
+		err := s.State.Update(ctx, func(tx *state.Tx) error {
+			for _, r := range more {
+				if err := tx.AddRecall(r); err != nil {
 					return err
 				}
 			}
 			return tx.SetEffect(intent, "recall of "+ref)
 		})
+		return nil, errors.Join(err, unsigned)
 	})
 	return out, err
 }

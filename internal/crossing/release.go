@@ -12,6 +12,7 @@ import (
 	"enisle/internal/fail"
 	"enisle/internal/judge/policy"
 	"enisle/internal/judge/release"
+	"enisle/internal/judge/upstream"
 	"enisle/internal/site"
 	"enisle/internal/site/ledger"
 	"enisle/internal/site/state"
@@ -51,7 +52,7 @@ var ErrNoRelease = errors.New("nothing was released yet")
 // the channel to it. Signatures, roles, revocation, report and policy are all
 // checked again, now, and every blob that leaves the quarantine is hashed again.
 // Run again it finds its work done.
-func Release(ctx context.Context, s *site.Site, by site.Actor, id, channel string, show Progress) (Released, error) {
+func Release(ctx context.Context, s *site.Site, by site.Actor, id, channel string, indexes []Index, show Progress) (Released, error) {
 	out := Released{Channel: channel}
 	if err := CheckChannel(channel); err != nil {
 		return out, err
@@ -75,7 +76,7 @@ func Release(ctx context.Context, s *site.Site, by site.Actor, id, channel strin
 	}
 	subject := map[string]string{"shipment": id, "channel": channel, "content": string(row.Content)}
 	err = s.Act(ctx, "release", by, subject, func(ctx context.Context, intent int64) (map[string]string, error) {
-		err := doRelease(ctx, s, row, next, &out, intent, show)
+		err := doRelease(ctx, s, row, next, &out, intent, indexes, show)
 		if err == nil {
 			out.SBOM = sbomDigest(ctx, s, out.Number)
 		}
@@ -190,11 +191,12 @@ func nextRelease(ctx context.Context, s *site.Site, row arrived, channel string)
 }
 
 // conflicts refuses two requests that bring the same reference with different
-// content: clients would see one or the other by chance.
+// content: clients would see one or the other by chance. Attestations are asked for by
+// nobody, and two of them about one model may both be true.
 func conflicts(all []artifact.Artifact) error {
 	seen := map[artifact.Ref]artifact.Digest{}
 	for _, a := range all {
-		if d, ok := seen[a.Ref]; ok && d != a.Manifest {
+		if d, ok := seen[a.Ref]; ok && d != a.Manifest && a.Ref.Kind != upstream.Kind {
 			return fail.Refuse("bring the same version in both requests", fmt.Errorf("%s differs between two requests of the release", a.Ref))
 		}
 		seen[a.Ref] = a.Manifest
@@ -202,7 +204,7 @@ func conflicts(all []artifact.Artifact) error {
 	return nil
 }
 
-func doRelease(ctx context.Context, s *site.Site, row arrived, next release.Release, out *Released, intent int64, show Progress) error {
+func doRelease(ctx context.Context, s *site.Site, row arrived, next release.Release, out *Released, intent int64, indexes []Index, show Progress) error {
 	got, err := readSet(openAny(s), row.Content)
 	if err != nil {
 		return err
@@ -230,12 +232,19 @@ func doRelease(ctx context.Context, s *site.Site, row arrived, next release.Rele
 	if err := s.Held.Flush(); err != nil {
 		return err
 	}
+	signed, err := indexesOfNext(ctx, s, next, indexes)
+	if err != nil {
+		return err
+	}
 	err = s.State.Update(ctx, func(tx *state.Tx) error {
 		last, err := tx.LastRelease()
 		if err != nil {
 			return err
 		}
 		next.Number = last + 1
+		if err := signed.keep(tx, next.Number); err != nil {
+			return err
+		}
 		doc, err := next.Encode()
 		if err != nil {
 			return err
@@ -261,7 +270,7 @@ func digestOf(r release.Release) (artifact.Digest, error) {
 // Rollback flips a channel back to a release it pointed at before: the one
 // before, or the number given. Every blob of it must be there, and every shipment
 // of it must stand up to the approvers and the policy of now.
-func Rollback(ctx context.Context, s *site.Site, by site.Actor, channel string, to int64) (Released, error) {
+func Rollback(ctx context.Context, s *site.Site, by site.Actor, channel string, to int64, indexes []Index) (Released, error) {
 	out := Released{Channel: channel}
 	if err := errors.Join(s.Require(trust.High), CheckChannel(channel)); err != nil {
 		return out, err
@@ -277,6 +286,9 @@ func Rollback(ctx context.Context, s *site.Site, by site.Actor, channel string, 
 	}
 	subject := map[string]string{"channel": channel, "release": fmt.Sprint(to)}
 	err = s.Act(ctx, "rollback", by, subject, func(ctx context.Context, intent int64) (map[string]string, error) {
+		if err := signNumber(ctx, s, to, indexes); err != nil {
+			return nil, err
+		}
 		return nil, s.State.Update(ctx, func(tx *state.Tx) error {
 			return errors.Join(tx.PointChannel(channel, to, s.Now()), tx.SetEffect(intent, fmt.Sprintf("release %d", to)))
 		})

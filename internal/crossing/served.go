@@ -29,6 +29,7 @@ type Served struct {
 	blobs     map[artifact.Digest]bool
 	held      *store.Blobs
 	recalls   int64 // how many contents were recalled when it was read
+	indexes   signedIndexes
 }
 
 // View names what a channel serves: a release, less what was recalled. When it
@@ -41,10 +42,14 @@ var _ ecosystem.Release = (*Served)(nil)
 func ServedBy(ctx context.Context, s *site.Site, channel string) (Served, error) {
 	var row state.Release
 	var recalled []state.Recall
+	var indexes signedIndexes
 	ok := false
 	err := s.State.View(ctx, func(tx *state.Tx) (err error) {
 		if row, ok, err = tx.Channel(channel); err == nil {
 			recalled, err = tx.Recalls()
+		}
+		if err == nil && ok {
+			indexes, err = readIndexes(tx, View{row.Number, int64(len(recalled))})
 		}
 		return err
 	})
@@ -54,7 +59,7 @@ func ServedBy(ctx context.Context, s *site.Site, channel string) (Served, error)
 	if !ok {
 		return Served{}, noRelease(channel)
 	}
-	return served(s, row, recalled)
+	return served(s, row, recalled, indexes)
 }
 
 func servedNumber(ctx context.Context, s *site.Site, number int64) (Served, error) {
@@ -67,16 +72,12 @@ func servedNumber(ctx context.Context, s *site.Site, number int64) (Served, erro
 	if err != nil {
 		return Served{}, err
 	}
-	return served(s, row, nil)
+	return served(s, row, nil, signedIndexes{})
 }
 
 // served reads a release, and leaves out what was recalled.
-func served(s *site.Site, row state.Release, recalled []state.Recall) (Served, error) {
-	gone := map[state.Recall]bool{}
-	for _, r := range recalled {
-		gone[state.Recall{Ref: r.Ref, Manifest: r.Manifest}] = true
-	}
-	out := Served{recalls: int64(len(recalled)), digest: row.Digest, byRequest: map[string][]artifact.Artifact{}, blobs: map[artifact.Digest]bool{}, held: s.Held}
+func served(s *site.Site, row state.Release, recalled []state.Recall, indexes signedIndexes) (Served, error) {
+	out := Served{indexes: indexes, recalls: int64(len(recalled)), digest: row.Digest, byRequest: map[string][]artifact.Artifact{}, blobs: map[artifact.Digest]bool{}, held: s.Held}
 	doc, err := s.Held.ReadSmall(row.Digest, release.MaxSize)
 	if err == nil {
 		out.release, err = release.Decode(doc)
@@ -87,26 +88,38 @@ func served(s *site.Site, row state.Release, recalled []state.Recall) (Served, e
 	if err != nil {
 		return out, fail.Refuse("run 'enisle check --read-data'", fmt.Errorf("release %d: %w", row.Number, err))
 	}
-	for _, q := range out.release.Requests {
-		got, err := readSet(s.Held.Open, q.Content)
+	if err := out.fill(recalled); err != nil {
+		return out, fmt.Errorf("release %d: %w", row.Number, err)
+	}
+	return out, nil
+}
+
+// fill reads what the release consists of, without what was recalled.
+func (v *Served) fill(recalled []state.Recall) error {
+	gone := map[state.Recall]bool{}
+	for _, r := range recalled {
+		gone[state.Recall{Ref: r.Ref, Manifest: r.Manifest}] = true
+	}
+	for _, q := range v.release.Requests {
+		got, err := readSet(v.held.Open, q.Content)
 		if err != nil {
-			return out, fmt.Errorf("release %d: %w", row.Number, err)
+			return err
 		}
 		kept := slices.DeleteFunc(got.artifacts, func(a artifact.Artifact) bool {
 			return gone[state.Recall{Ref: a.Ref.String(), Manifest: a.Manifest}]
 		})
-		out.byRequest[q.Name] = kept
+		v.byRequest[q.Name] = kept
 		for _, a := range kept {
-			if slices.ContainsFunc(out.artifacts, func(b artifact.Artifact) bool { return a.Ref == b.Ref }) {
+			if slices.ContainsFunc(v.artifacts, func(b artifact.Artifact) bool { return a.Ref == b.Ref }) {
 				continue
 			}
-			out.artifacts = append(out.artifacts, a)
+			v.artifacts = append(v.artifacts, a)
 			for _, f := range a.Files {
-				out.blobs[f.Digest] = true
+				v.blobs[f.Digest] = true
 			}
 		}
 	}
-	return out, sortArtifacts(out.artifacts)
+	return sortArtifacts(v.artifacts)
 }
 
 // Digest names the release.

@@ -12,6 +12,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"time"
 
 	"enisle/internal/artifact"
 )
@@ -106,6 +107,33 @@ type Configured interface {
 // DigestHeader names the released file that an answer gives, as "sha256:" and hex
 // digits, where the protocol wants an ETag that is not its SHA-256 in quotes.
 const DigestHeader = "X-Enisle-Digest"
+
+// Indexed is an Ecosystem whose clients trust an index by the signature on it.
+type Indexed interface {
+	// Index returns the texts that a release's index consists of and that are to be
+	// signed, by name; none if the release has nothing of this ecosystem. They depend
+	// on the release and the time alone.
+	Index(rel Release, at time.Time) (map[string][]byte, error)
+}
+
+// Signed is a Release whose index was signed by the site when it was released.
+type Signed interface {
+	// SignedIndex returns a text of Index with the site's signature; false if there is
+	// none.
+	SignedIndex(ecosystem, name string) ([]byte, bool)
+	// SigningKey returns the public key that the site signs with.
+	SigningKey() ([]byte, bool)
+}
+
+// Impersonator is an Ecosystem whose mirror can answer in the place of the registry
+// that an artifact came from, so that clients with that address built in, or written
+// into their lockfiles, need no settings.
+type Impersonator interface {
+	// Origins returns where the registry of an artifact is, as it was recorded:
+	// addresses without a slash at the end, each with the path of the handler that
+	// answers what lies below it.
+	Origins(a artifact.Artifact) map[string]string
+}
 
 // made begins the origin of a file that Resolve wrote into want.Work.
 const made = "made:"

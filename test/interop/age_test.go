@@ -23,9 +23,11 @@ func sites(t *testing.T, content []byte) (dir string, enisle func(args ...string
 		t.Helper()
 		cmd := exec.Command(bin, append(args, "-q")...)
 		cmd.Dir = dir
+		var stderr bytes.Buffer
+		cmd.Stderr = &stderr
 		out, err := cmd.Output()
 		if err != nil {
-			t.Fatalf("%v: %v: %s", args, err, out)
+			t.Fatalf("%v: %v: %s%s", args, err, out, stderr.String())
 		}
 		return string(out)
 	}

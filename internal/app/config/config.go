@@ -35,6 +35,7 @@ func Read(file string) (crossing.Request, error) {
 		Name   string           `yaml:"name"`
 		Target ecosystem.Target `yaml:"target"`
 		Bring  map[string][]any `yaml:"bring"`
+		Trust  crossing.Trust   `yaml:"trust"`
 	}
 	d := yaml.NewDecoder(bytes.NewReader(b))
 	d.KnownFields(true)
@@ -44,7 +45,7 @@ func Read(file string) (crossing.Request, error) {
 	if doc.Name == "" || len(doc.Bring) == 0 {
 		return r, fail.As(fail.Usage, "'enisle help collect' shows a request", fmt.Errorf("request %s: %w", filepath.Base(file), errors.New("'name' and 'bring' are needed")))
 	}
-	return crossing.Request{Name: doc.Name, Target: doc.Target, Bring: doc.Bring, File: file}, nil
+	return crossing.Request{Name: doc.Name, Target: doc.Target, Bring: doc.Bring, Trust: doc.Trust, File: file}, nil
 }
 
 var (

@@ -26,12 +26,17 @@ func TestRead(t *testing.T) {
 	if err := read(t, "name: a\ntarget: {arch: arm64}\nbring:\n  pypi: [x, {requirements: r.txt}]\n"); err != nil {
 		t.Error(err)
 	}
+	if err := read(t, "name: a\nbring: {files: [x]}\ntrust:\n  models: [ {key: a.pub}, {certificates: b.pem} ]\n  sigstore: {trustedRoot: r, identity: i, issuer: s, files: [f]}\n"); err != nil {
+		t.Error(err)
+	}
 	for text, want := range map[string]string{
-		"name: a\nbrings: {}\n":                     "'brings' is not known here",
-		"name: a\nbring: {pypi: requests}\n":        "line 2: here stands text `requests`, want a list",
-		"name: [a]\nbring: {pypi: [x]}\n":           "here stands a list, want text",
-		"name: a\nbring: [pypi]\n":                  "here stands a list, want a mapping",
-		"name: a\ntarget: linux\nbring: {a: [b]}\n": "here stands text `linux`, want a mapping",
+		"name: a\nbrings: {}\n":                                    "'brings' is not known here",
+		"name: a\nbring: {pypi: requests}\n":                       "line 2: here stands text `requests`, want a list",
+		"name: a\nbring: {a: [b]}\ntrust: {models: {key: a}}\n":    "here stands a mapping, want a list",
+		"name: a\nbring: {a: [b]}\ntrust: {models: [{keys: a}]}\n": "'keys' is not known here",
+		"name: [a]\nbring: {pypi: [x]}\n":                          "here stands a list, want text",
+		"name: a\nbring: [pypi]\n":                                 "here stands a list, want a mapping",
+		"name: a\ntarget: linux\nbring: {a: [b]}\n":                "here stands text `linux`, want a mapping",
 		"name: a\n":                              "'name' and 'bring' are needed",
 		"":                                       "EOF",
 		"name: a\n\tbring: x\n":                  "line 2",

@@ -100,6 +100,12 @@ func Zip(members ...Member) ([]byte, error) {
 	return buf.Bytes(), err
 }
 
+// AddFiles releases an artifact with several files, whose contents were added with other
+// artifacts.
+func (r *Release) AddFiles(ref artifact.Ref, files []artifact.File) {
+	r.artifacts = append(r.artifacts, artifact.Artifact{Ref: ref, Name: ref.String(), Files: files})
+}
+
 // Wheel returns a wheel of a pure Python module and its file name. headers are
 // further lines of METADATA, each with its line feed; more are members besides.
 func Wheel(name, version, headers string, more ...Member) (file string, content []byte, err error) {

@@ -35,8 +35,8 @@ const (
 
 // Handler returns the read-only registry of one release: package documents and
 // tarballs.
-func (*Ecosystem) Handler(rel ecosystem.Release) (http.Handler, error) {
-	reg := &registry{rel: rel, packages: map[string][]*version{}}
+func (e *Ecosystem) Handler(rel ecosystem.Release) (http.Handler, error) {
+	reg := &registry{rel: rel, audit: e.Audit, packages: map[string][]*version{}}
 	for _, a := range rel.Artifacts(Kind) {
 		for _, f := range a.Files {
 			reg.packages[a.Ref.Name] = append(reg.packages[a.Ref.Name], &version{number: a.Ref.Version, file: f})
@@ -48,11 +48,28 @@ func (*Ecosystem) Handler(rel ecosystem.Release) (http.Handler, error) {
 	return reg, nil
 }
 
-// Clients lists npm.
-func (*Ecosystem) Clients() []string { return []string{"npm"} }
+// Clients lists npm, pnpm and yarn.
+func (*Ecosystem) Clients() []string { return []string{"npm", "pnpm", "yarn"} }
 
-// Config returns the lines of .npmrc.
-func (*Ecosystem) Config(_, base string) string { return "registry=" + base + "/npm/\n" }
+// Config returns the lines of .npmrc or .yarnrc. A lockfile names addresses of its
+// own: npm and pnpm take them from here whatever they are.
+func (*Ecosystem) Config(client, base string) string {
+	if client == "yarn" {
+		return "registry \"" + base + "/npm/\"\n"
+	}
+	return "registry=" + base + "/npm/\nreplace-registry-host=always\n"
+}
+
+// Origins returns the registry that a tarball came from.
+func (*Ecosystem) Origins(a artifact.Artifact) map[string]string {
+	out := map[string]string{}
+	for _, f := range a.Files {
+		if registry, _, ok := strings.Cut(f.Origin, "/"+a.Ref.Name+"/-/"); ok {
+			out[registry] = ""
+		}
+	}
+	return out
+}
 
 // wantedForm is the document of a package; constant.
 var wantedForm = regexp.MustCompile(`^/((@[a-z0-9][a-z0-9._-]{0,100}/)?[a-z0-9][a-z0-9._-]{0,200})$`)
@@ -69,6 +86,7 @@ func (*Ecosystem) Wanted(path string) (item string, ok bool) {
 
 type registry struct {
 	rel      ecosystem.Release
+	audit    func(ecosystem.Release, map[string][]string) (map[string][]Advisory, error)
 	packages map[string][]*version // oldest first
 }
 
@@ -82,11 +100,31 @@ type version struct {
 	err      error
 }
 
-// ServeHTTP answers /NAME, /@SCOPE/NAME (also with %2f) and NAME/-/FILE.tgz.
+// Paths of npm's own API that are answered besides packages.
+const (
+	bulkAudit = "/-/npm/v1/security/advisories/bulk"
+	ping      = "/-/ping"
+	maxAudit  = 16 << 20 // bytes of what is asked
+)
+
+// ServeHTTP answers /NAME, /@SCOPE/NAME (also with %2f), /NAME/VERSION or TAG,
+// /-/package/NAME/dist-tags, NAME/-/FILE.tgz, and npm audit.
 func (reg *registry) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path == bulkAudit && r.Method == http.MethodPost {
+		reg.answerAudit(w, r)
+		return
+	}
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		w.Header().Set("Allow", "GET, HEAD")
 		http.Error(w, "this mirror is read only", http.StatusMethodNotAllowed)
+		return
+	}
+	if r.URL.Path == ping {
+		writeJSON(w, struct{}{})
+		return
+	}
+	if name, ok := strings.CutPrefix(r.URL.Path, "/-/package/"); ok {
+		reg.tags(w, r, strings.TrimSuffix(name, "/dist-tags"))
 		return
 	}
 	name, file, isFile := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/-/")
@@ -94,16 +132,78 @@ func (reg *registry) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		reg.tarball(w, r, name, file)
 		return
 	}
-	doc := reg.document(strings.TrimSuffix(name, "/"), base(r))
+	name = strings.TrimSuffix(name, "/")
+	doc := reg.document(name, base(r))
+	if i := strings.LastIndex(name, "/"); doc == nil && i > 0 {
+		// One version, by its number or its tag.
+		if whole := reg.document(name[:i], base(r)); whole != nil {
+			version := name[i+1:]
+			if version == "latest" {
+				version, _ = whole["dist-tags"].(map[string]string)["latest"]
+			}
+			doc, _ = whole["versions"].(map[string]any)[version].(map[string]any)
+		}
+	}
 	if doc == nil {
-		http.NotFound(w, r)
+		absent(w, "not found: it is not in this release")
 		return
 	}
+	writeJSON(w, doc)
+}
+
+// absent answers as registries of npm do.
+func absent(w http.ResponseWriter, why string) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(http.StatusNotFound)
+	// The client may be gone; there is nobody left to tell.
+	_ = json.NewEncoder(w).Encode(map[string]string{"error": why})
+}
+
+func writeJSON(w http.ResponseWriter, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-cache")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	// The client may be gone; there is nobody left to tell.
-	_ = json.NewEncoder(w).Encode(doc)
+	_ = json.NewEncoder(w).Encode(v)
+}
+
+func (reg *registry) tags(w http.ResponseWriter, r *http.Request, name string) {
+	doc := reg.document(name, base(r))
+	if doc == nil {
+		absent(w, "not found: it is not in this release")
+		return
+	}
+	writeJSON(w, doc["dist-tags"])
+}
+
+// answerAudit answers which of the installed versions are known to be vulnerable.
+// Where there is no data it says so: nobody is told that all is well.
+func (reg *registry) answerAudit(w http.ResponseWriter, r *http.Request) {
+	body := io.Reader(http.MaxBytesReader(w, r.Body, maxAudit))
+	if r.Header.Get("Content-Encoding") == "gzip" {
+		z, err := gzip.NewReader(body)
+		if err != nil {
+			http.Error(w, "no gzip", http.StatusBadRequest)
+			return
+		}
+		body = io.LimitReader(z, maxAudit)
+	}
+	asked := map[string][]string{}
+	if err := json.NewDecoder(body).Decode(&asked); err != nil {
+		http.Error(w, "no list of packages", http.StatusBadRequest)
+		return
+	}
+	if reg.audit == nil {
+		absent(w, "no vulnerability data is released here")
+		return
+	}
+	found, err := reg.audit(reg.rel, asked)
+	if err != nil {
+		absent(w, "vulnerabilities cannot be looked up: "+err.Error())
+		return
+	}
+	writeJSON(w, found)
 }
 
 // document describes a package, nil if none of its versions is here and
@@ -172,7 +272,7 @@ func (reg *registry) tarball(w http.ResponseWriter, r *http.Request, name, file 
 		_ = b.Close() // only read from
 		return
 	}
-	http.NotFound(w, r)
+	absent(w, "not found: it is not in this release")
 }
 
 // describe reads package.json and computes the hashes of a tarball.

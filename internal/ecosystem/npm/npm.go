@@ -1,9 +1,9 @@
 // Package npm brings npm packages: resolved by npm itself outside, served to
 // unmodified clients inside.
 //
-// It takes single packages by exact version, without what they depend on:
-// enough for an engine that arrives as a package. It knows nothing of sites or
-// shipments.
+// A package by its exact version comes alone; a requirement comes with all that npm
+// resolves it to; and the lockfiles of npm, pnpm and yarn 1 say exactly what they are.
+// It knows nothing of sites or shipments.
 package npm
 
 import (
@@ -17,9 +17,11 @@ import (
 	"net/url"
 	"path"
 	"path/filepath"
-	"slices"
+	"regexp"
 	"strings"
 	"time"
+
+	"golang.org/x/mod/semver"
 
 	"enisle/internal/artifact"
 	"enisle/internal/ecosystem"
@@ -33,6 +35,19 @@ const Kind = "npm"
 // Ecosystem is npm. The zero value serves.
 type Ecosystem struct {
 	Runner ecosystem.Runner // runs npm; needed for collecting
+	Index  Getter           // for publish times; nil: they stay unknown
+	// Audit answers which of some packages, each with versions, are known to be
+	// vulnerable, from what a release has; nil: nothing is known.
+	Audit func(rel ecosystem.Release, versions map[string][]string) (map[string][]Advisory, error)
+}
+
+// Advisory is a known vulnerability, as npm's audit reads it.
+type Advisory struct {
+	ID                 uint32 `json:"id"` // npm wants a number
+	URL                string `json:"url"`
+	Title              string `json:"title"`
+	Severity           string `json:"severity"`            // low, moderate, high, critical
+	VulnerableVersions string `json:"vulnerable_versions"` // a range of semver
 }
 
 var (
@@ -49,30 +64,72 @@ func (e *Ecosystem) Resolve(ctx context.Context, want ecosystem.Want) ([]artifac
 	if err != nil {
 		return nil, fail.As(fail.Failed, "install npm", fmt.Errorf("npm: %w: %s", err, tail(stderr)))
 	}
+	client := "npm " + strings.TrimSpace(string(by))
+	var exact, open []string
 	var out []artifact.Artifact
-	items := slices.Clone(want.Items)
 	for _, ref := range want.Alone {
 		version := ref.Version
 		if version == "" {
 			version = "latest"
 		}
-		items = append(items, ref.Name+"@"+version)
+		exact = append(exact, ref.Name+"@"+version)
 	}
-	for _, it := range items {
+	for _, it := range want.Items {
+		if m, ok := it.(map[string]any); ok {
+			file, isFile := m["lockfile"].(string)
+			if !isFile || len(m) != 1 {
+				return nil, fail.As(fail.Usage, lockHint, fmt.Errorf("unknown entry %v", it))
+			}
+			found, err := e.fromLock(ctx, want, file, client)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, found...)
+			continue
+		}
 		spec, ok := it.(string)
-		if !ok {
-			return nil, fail.Refuse(`write "NAME@VERSION"; dependency closures of npm are not resolved yet`, fmt.Errorf("unknown entry %v", it))
+		if !ok || !specForm.MatchString(spec) {
+			return nil, fail.As(fail.Usage, `write "NAME@VERSION", "NAME", "NAME@^1.2" or {lockfile: package-lock.json}`, fmt.Errorf("%.80v names no package", it))
 		}
-		i := strings.LastIndex(spec, "@")
-		if i < 1 || strings.HasPrefix(spec, "-") || strings.ContainsAny(spec, " :\\\n") || strings.Count(spec, "/") > 1 || strings.Contains(spec, "/") && spec[0] != '@' {
-			return nil, fail.As(fail.Usage, `write "NAME@VERSION"`, fmt.Errorf("%.80q names no version of a package", spec))
+		if _, version, _ := strings.Cut(spec[1:], "@"); semver.IsValid("v"+version) && strings.Count(version, ".") == 2 {
+			exact = append(exact, spec)
+		} else {
+			open = append(open, spec)
 		}
+	}
+	for _, spec := range exact {
 		a, err := e.view(ctx, want, spec)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", spec, err)
 		}
-		a.By = "npm " + strings.TrimSpace(string(by))
+		a.By = client
 		out = append(out, a)
+	}
+	if len(open) > 0 {
+		found, err := e.closure(ctx, want, open, client)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, found...)
+	}
+	return once(out)
+}
+
+// specForm is a name, and after @ a version, a range or a tag; constant.
+var specForm = regexp.MustCompile(`^(@[a-z0-9][a-z0-9._-]*/)?[A-Za-z0-9][A-Za-z0-9._-]*(@[A-Za-z0-9^~<>=.*+|_ -]+)?$`)
+
+// once drops what was asked for in two ways.
+func once(all []artifact.Artifact) (out []artifact.Artifact, err error) {
+	seen := map[artifact.Ref]string{}
+	for _, a := range all {
+		sum, twice := seen[a.Ref]
+		if twice && sum != a.Files[0].Hashes["sha512"] {
+			return nil, fail.Refuse("make the lockfiles again", fmt.Errorf("%s is asked for with two contents", a.Ref))
+		}
+		if !twice {
+			seen[a.Ref] = a.Files[0].Hashes["sha512"]
+			out = append(out, a)
+		}
 	}
 	return out, nil
 }

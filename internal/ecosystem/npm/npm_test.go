@@ -109,14 +109,14 @@ func TestNpmsAnswerBecomesAnArtifactOrIsRefused(t *testing.T) {
 	}{
 		"a scoped package":        {"@s/d@1.2.3", answer("@s/d", integrity), ""},
 		"another package":         {"e@1.2.3", answer("d", integrity), "answered with the package"},
-		"several versions":        {"d@1", "[" + answer("d", integrity) + "]", "one version"},
+		"several versions":        {"d@1.2.3", "[" + answer("d", integrity) + "]", "one version"},
 		"a weaker hash":           {"d@1.2.3", answer("d", "sha1-2jmj7l5rSw0yVb/vlWAYkK/YBwk="), "integrity"},
-		"no version":              {"d", "", "names no version"},
-		"an alias":                {"d@npm:e@1", "", "names no version"},
-		"an address":              {"https://x.example/d@1", "", "names no version"},
-		"an option":               {"--registry@1", "", "names no version"},
-		"a directory":             {"a/b/c@1", "", "names no version"},
-		"a lockfile, not yet":     {map[string]any{"lockfile": "package-lock.json"}, "", "unknown entry"},
+		"an alias":                {"d@npm:e@1", "", "names no package"},
+		"an address":              {"https://x.example/d@1", "", "names no package"},
+		"an option":               {"--registry@1", "", "names no package"},
+		"a directory":             {"a/b/c@1", "", "names no package"},
+		"a lockfile that is gone": {map[string]any{"lockfile": "package-lock.json"}, "", "no such file"},
+		"another entry":           {map[string]any{"file": "x"}, "", "unknown entry"},
 		"something else than all": {"d@1.2.3", "nonsense", "one version"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -63,6 +63,17 @@ func (*Ecosystem) Config(client, base string) string {
 	return "[global]\nindex-url = " + base + "/pypi/simple/\n"
 }
 
+// Origins returns the index that an artifact was resolved with. Its pages link to files
+// beside the index.
+func (*Ecosystem) Origins(a artifact.Artifact) map[string]string {
+	at := strings.TrimSuffix(a.Index, "/")
+	i := strings.LastIndex(at, "/")
+	if i < len("https://x") {
+		return nil
+	}
+	return map[string]string{at: "/simple", at[:i] + "/files": "/files"}
+}
+
 // wantedForm is the page of a project; constant.
 var wantedForm = regexp.MustCompile(`^/simple/([A-Za-z0-9][A-Za-z0-9._-]{0,200})/?$`)
 

@@ -17,6 +17,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -24,6 +25,8 @@ import (
 
 	"enisle/internal/artifact"
 	"enisle/internal/ecosystem"
+	"enisle/internal/ecosystem/fetch"
+	"enisle/internal/fail"
 )
 
 // Kind is the kind of Python packages.
@@ -67,7 +70,7 @@ func (p *Ecosystem) Resolve(ctx context.Context, want ecosystem.Want) ([]artifac
 	if err != nil {
 		return nil, err
 	}
-	if len(w.specs)+len(w.files) == 0 {
+	if len(w.specs)+len(w.files)+len(w.locks) == 0 {
 		return nil, nil
 	}
 	python, err := p.python(ctx, want)
@@ -75,15 +78,30 @@ func (p *Ecosystem) Resolve(ctx context.Context, want ecosystem.Want) ([]artifac
 		return nil, err
 	}
 	var found []artifact.Artifact
-	if here(want.Target, python) {
+	switch {
+	case len(w.specs)+len(w.files) == 0:
+	case here(want.Target, python):
 		found, err = p.byPip(ctx, want, w, python)
-	} else {
+	default:
 		found, err = p.byUV(ctx, want, w)
 	}
 	if err != nil {
 		return nil, err
 	}
+	for _, l := range w.locks {
+		got, err := fromLock(want, l, python.Version)
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, got...)
+	}
+	if found, err = merged(found); err != nil {
+		return nil, err
+	}
 	for i := range found {
+		if found[i].Index == "" {
+			found[i].Index = fetch.Clean(python.Index)
+		}
 		if err := w.check(&found[i]); err != nil {
 			return nil, err
 		}
@@ -92,6 +110,30 @@ func (p *Ecosystem) Resolve(ctx context.Context, want ecosystem.Want) ([]artifac
 		p.publish(ctx, python.Index, found)
 	}
 	return found, nil
+}
+
+// merged joins what was asked for in several ways: one artifact of a version, with
+// the files of all.
+func merged(all []artifact.Artifact) (out []artifact.Artifact, err error) {
+	index := map[artifact.Ref]int{}
+	for _, a := range all {
+		i, twice := index[a.Ref]
+		if !twice {
+			index[a.Ref] = len(out)
+			out = append(out, a)
+			continue
+		}
+		for _, f := range a.Files {
+			j := slices.IndexFunc(out[i].Files, func(o artifact.File) bool { return o.Path == f.Path })
+			switch {
+			case j < 0:
+				out[i].Files = append(out[i].Files, f)
+			case out[i].Files[j].Digest != f.Digest:
+				return nil, fail.Refuse("bring it from one index, or under two names of requests", fmt.Errorf("%s: %s is asked for with two contents", a.Ref, f.Path))
+			}
+		}
+	}
+	return out, nil
 }
 
 // here reports whether the target is this machine and pip is there to ask.

@@ -28,10 +28,11 @@ type wants struct {
 	specs  []string // requirement specifiers
 	files  []string // requirements files, copied into the work directory
 	sdists []string // projects that may come as source
+	locks  []lockWant
 }
 
 func readWants(want ecosystem.Want) (w wants, err error) {
-	const shape = `write "name>=1", {requirements: FILE} or {sdist: "name==1.0"}`
+	const shape = `write "name>=1", {requirements: FILE}, {lockfile: uv.lock} or {sdist: "name==1.0"}`
 	for _, ref := range want.Alone {
 		spec := ref.Name
 		if ref.Version != "" {
@@ -50,6 +51,14 @@ func readWants(want ecosystem.Want) (w wants, err error) {
 			}
 			w.specs = append(w.specs, v)
 		case map[string]any:
+			if l, ok, err := parseLockWant(v); ok || err != nil {
+				if err != nil {
+					return w, err
+				}
+				w.locks = append(w.locks, l)
+				w.sdists = append(w.sdists, l.sdists...)
+				continue
+			}
 			file, isFile := v["requirements"].(string)
 			sdist, isSdist := v["sdist"].(string)
 			switch {
@@ -276,6 +285,7 @@ type lockedPackage struct {
 	VCS       map[string]any `toml:"vcs"`
 	Directory map[string]any `toml:"directory"`
 	Archive   map[string]any `toml:"archive"`
+	Index     string         `toml:"index"`
 }
 
 // choose returns the file to bring: of the wheels that uv found to fit, the one

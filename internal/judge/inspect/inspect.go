@@ -60,6 +60,10 @@ const (
 	Label     = "label"     // a word that rules may ask for
 )
 
+// SignedUpstream is the label of an artifact that carries a signature of its maker.
+// That it is good is not said by it.
+const SignedUpstream = "signed-upstream"
+
 // MaxFact is the most bytes of a fact that are kept.
 const MaxFact = 64 << 10
 

@@ -37,6 +37,17 @@ type Database struct {
 	Dated   time.Time `json:"dated"`   // of the data, by witnessed time
 }
 
+// Verified is a signature of an artifact's maker that a low site verified when it
+// collected the artifact, and attested.
+type Verified struct {
+	Artifact string    `json:"artifact"` // reference
+	Signer   string    `json:"signer"`   // as rules name it: oms:key:sha256:…
+	At       time.Time `json:"at"`
+	By       string    `json:"by"`       // the low site
+	Ignored  []string  `json:"ignored"`  // paths that the signer left out
+	Unsigned []string  `json:"unsigned"` // files that are not covered
+}
+
 // Report is everything the scanners said of one content root. It is immutable:
 // inspecting again makes a new one.
 type Report struct {
@@ -53,6 +64,8 @@ type Report struct {
 	Bytes     int64           `json:"bytes"`   // read, members included
 	Findings  []Finding       `json:"findings"`
 	Facts     []Fact          `json:"facts"`
+	// Verified are by artifact and signer.
+	Verified []Verified `json:"verified,omitempty"`
 }
 
 // Of returns the findings of a severity.

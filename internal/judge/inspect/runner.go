@@ -236,7 +236,7 @@ func (w *walk) expected(s Subject, wanted int) {
 		return
 	}
 	switch w.ref.Kind {
-	case "pypi", "npm", "vulndb":
+	case "pypi", "npm", "vulndb", "vsa":
 		w.add("kind", "unknown-package", Refuse, s.Path, "no scanner knows this kind of package")
 	case "gomod", "cargo", "maven", "debian", "oci", "helm", "ollama":
 		// What registries say of a package stands beside it as text.

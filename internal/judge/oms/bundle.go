@@ -30,7 +30,14 @@ import (
 )
 
 const (
-	maxBundle     = 64 << 20 // bytes
+	// MaxSize is the largest signature that is read, in bytes.
+	MaxSize = 64 << 20
+	// Suffix is what the names of signatures end in.
+	Suffix = ".sig"
+	// usual is the name that the reference implementation gives a signature.
+	usual = "model.sig"
+
+	anyMediaType  = "application/vnd.dev.sigstore.bundle" // what all versions begin with
 	mediaType     = "application/vnd.dev.sigstore.bundle.v0.3+json"
 	payloadType   = "application/vnd.in-toto+json"
 	statementType = "https://in-toto.io/Statement/v1"
@@ -91,6 +98,18 @@ func refuse(err error) error {
 	return fail.Refuse("ask whoever signed the model for its signature anew", fmt.Errorf("model signature: %w", err))
 }
 
+// Is reports whether a file, by its base name and content, is a signature of a model
+// or claims to be one.
+func Is(name string, content []byte) bool {
+	if name == usual {
+		return true
+	}
+	var f struct {
+		MediaType string `json:"mediaType"`
+	}
+	return strings.HasSuffix(name, Suffix) && json.Unmarshal(content, &f) == nil && strings.HasPrefix(f.MediaType, anyMediaType)
+}
+
 // Parse reads a bundle and the statement in it. Whatever it does not know it
 // refuses.
 func Parse(b []byte) (*Bundle, error) {
@@ -103,8 +122,8 @@ func Parse(b []byte) (*Bundle, error) {
 
 func parse(b []byte) (*Bundle, error) {
 	var f bundleFile
-	if len(b) > maxBundle {
-		return nil, fmt.Errorf("larger than %d bytes", maxBundle)
+	if len(b) > MaxSize {
+		return nil, fmt.Errorf("larger than %d bytes", MaxSize)
 	}
 	if err := strictJSON(b, &f); err != nil {
 		return nil, err
@@ -268,6 +287,19 @@ func (b *Bundle) SignedBefore() (from, to time.Time) {
 		return from, to
 	}
 	return b.chain[0].NotBefore, b.chain[0].NotAfter
+}
+
+// Chain returns the SHA-256, in hex, over the certificates in the bundle, leaf first;
+// nothing if there are none.
+func (b *Bundle) Chain() string {
+	if len(b.chain) == 0 {
+		return ""
+	}
+	h := sha256.New()
+	for _, c := range b.chain {
+		h.Write(c.Raw)
+	}
+	return hex.EncodeToString(h.Sum(nil))
 }
 
 // check verifies the one signature over the payload.

@@ -204,8 +204,8 @@ func (st Statement) encode() ([]byte, error) {
 	}, "", "  ")
 }
 
-// always are left out by every signer and verifier, at the top of a model.
-func always() []string { return []string{".git", ".gitattributes", ".github", ".gitignore"} }
+// Always are left out by every signer and verifier, at the top of a model.
+func Always() []string { return []string{".git", ".gitattributes", ".github", ".gitignore"} }
 
 // files lists the regular files of a model, but for those left out. A link or
 // anything else is refused.
@@ -233,7 +233,7 @@ func files(model fs.FS, skip []string) (names []string, err error) {
 // Describe hashes every file of a model, to be signed. skip are paths that are not
 // signed, such as that of the signature.
 func Describe(ctx context.Context, name string, model fs.FS, skip []string) (st Statement, err error) {
-	st = Statement{Name: name, Method: "files", HashType: "sha256", Ignored: append(always(), skip...)}
+	st = Statement{Name: name, Method: "files", HashType: "sha256", Ignored: append(Always(), skip...)}
 	all, err := files(model, st.Ignored)
 	if err != nil {
 		return st, err
@@ -249,6 +249,13 @@ func Describe(ctx context.Context, name string, model fs.FS, skip []string) (st 
 	return st, nil
 }
 
+// Hashed is a file of a store that names what it holds by its SHA-256: it is not read
+// again to be compared as a whole.
+type Hashed interface {
+	// SHA256 is in hex.
+	SHA256() string
+}
+
 func hashFile(ctx context.Context, model fs.FS, name, algorithm string, begin, end int64) (sum string, size int64, err error) {
 	h, err := newHash(algorithm)
 	if err != nil {
@@ -262,6 +269,9 @@ func hashFile(ctx context.Context, model fs.FS, name, algorithm string, begin, e
 	st, err := f.Stat()
 	if err != nil || !st.Mode().IsRegular() {
 		return "", 0, errors.Join(fmt.Errorf("%.120q is no regular file", name), err)
+	}
+	if known, ok := f.(Hashed); ok && end < 0 && algorithm == "sha256" {
+		return known.SHA256(), st.Size(), nil
 	}
 	var r io.Reader = f
 	if end >= 0 {
@@ -340,7 +350,7 @@ func (st Statement) Check(ctx context.Context, model fs.FS, signature string) (o
 		}
 		out.Signed = append(out.Signed, name)
 	}
-	all, err := files(model, append(always(), signature))
+	all, err := files(model, append(Always(), signature))
 	if err != nil {
 		return out, refuse(err)
 	}
@@ -355,7 +365,7 @@ func (st Statement) Check(ctx context.Context, model fs.FS, signature string) (o
 
 // single returns the one file of a model that is a file.
 func single(model fs.FS, signature string) (string, error) {
-	all, err := files(model, append(always(), signature))
+	all, err := files(model, append(Always(), signature))
 	if err == nil && len(all) != 1 {
 		err = fmt.Errorf("the signature is of one file, and there are %d", len(all))
 	}

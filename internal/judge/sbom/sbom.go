@@ -168,18 +168,22 @@ func component(a artifact.Artifact, facts []inspect.Fact) cyclonedx.Component {
 
 // purlParts returns name and version of a package URL, and whether it is the artifact
 // itself.
-func purlParts(purl string, ref artifact.Ref) (name, version string, own bool) {
+func purlParts(purl string, ref artifact.Ref) (name, version string, itself bool) {
 	body, _, _ := strings.Cut(purl, "?")
 	_, body, _ = strings.Cut(body, "/")
 	body = strings.ReplaceAll(body, "%40", "@")
 	if i := strings.LastIndex(body, "@"); i > 0 {
-		body, version = body[:i], body[i+1:]
+		body, version = body[:i], strings.ReplaceAll(body[i+1:], "%2B", "+")
 	}
 	name = body
 	normal := func(s string) string {
 		return strings.ToLower(strings.NewReplacer("_", "-", ".", "-", ":", "/").Replace(s))
 	}
-	return name, version, strings.HasSuffix(normal("/"+name), normal("/"+ref.Name)) && (version == ref.Version || "v"+version == ref.Version)
+	own := ref.Name
+	if ref.Kind == "debian" {
+		own = own[strings.LastIndex(own, "/")+1:] // the release stands before it
+	}
+	return name, version, strings.HasSuffix(normal("/"+name), normal("/"+own)) && (version == ref.Version || "v"+version == ref.Version)
 }
 
 // vulnerabilities lists what is known, by advisory.

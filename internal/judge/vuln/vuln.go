@@ -274,6 +274,39 @@ func compare(base, a, b string) (int, error) {
 	return n, nil
 }
 
+// SemverRange says which versions are affected in the notation of npm: "<2.0.0",
+// ">=1.0.0 <1.2.3 || 3.0.0". What cannot be said so is everything.
+func (r Record) SemverRange() string {
+	parts := slices.Clone(r.Versions)
+	for _, rg := range r.Ranges {
+		if rg.Type == "GIT" {
+			continue
+		}
+		from := ""
+		open := false
+		for _, e := range rg.Events {
+			switch {
+			case e.Introduced != "":
+				from, open = "", true
+				if e.Introduced != "0" {
+					from = ">=" + e.Introduced + " "
+				}
+			case e.Fixed != "" && open:
+				parts, open = append(parts, from+"<"+e.Fixed), false
+			case e.LastAffected != "" && open:
+				parts, open = append(parts, from+"<="+e.LastAffected), false
+			}
+		}
+		if open {
+			parts = append(parts, strings.TrimSpace(from+"*"))
+		}
+	}
+	if len(parts) == 0 || slices.Contains(parts, "*") {
+		return "*"
+	}
+	return strings.Join(parts, " || ")
+}
+
 // Malicious reports whether the advisory says that the package itself is an attack.
 func (r Record) Malicious() bool { return strings.HasPrefix(r.ID, "MAL-") }
 

@@ -23,6 +23,7 @@ const (
 	noteRef            = "dev.enisle.ref"
 	noteBy             = "dev.enisle.by"
 	noteFrom           = "dev.enisle.from"
+	noteIndex          = "dev.enisle.index"
 	noteOrigin         = "dev.enisle.origin"
 	notePublished      = "dev.enisle.published"
 	noteHash           = "dev.enisle.hash." // followed by the algorithm
@@ -51,6 +52,7 @@ func EncodeManifest(a artifact.Artifact) ([]byte, error) {
 	m.Config.Data = nil
 	setNote(m.Annotations, noteBy, a.By)
 	setNote(m.Annotations, noteFrom, a.From)
+	setNote(m.Annotations, noteIndex, a.Index)
 	for _, f := range a.Files {
 		if f.Size < 0 || f.Digest == "" {
 			return nil, fmt.Errorf("%s: file %s was not fetched", a.Ref, f.Path)
@@ -89,7 +91,7 @@ func DecodeManifest(b []byte) (artifact.Artifact, error) {
 	if err != nil {
 		return a, fmt.Errorf("manifest: %w", err)
 	}
-	a = artifact.Artifact{Ref: ref, Name: ref.String(), By: m.Annotations[noteBy], From: m.Annotations[noteFrom], Manifest: artifact.Sum(b)}
+	a = artifact.Artifact{Ref: ref, Name: ref.String(), By: m.Annotations[noteBy], From: m.Annotations[noteFrom], Index: m.Annotations[noteIndex], Manifest: artifact.Sum(b)}
 	for _, l := range m.Layers {
 		f, err := fileOf(l)
 		if err != nil {

@@ -6,6 +6,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
+	"crypto/hkdf"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/sha512"
@@ -128,6 +129,20 @@ const (
 	// PublicSuffix ends the name of the file with the public half.
 	PublicSuffix = ".pub"
 )
+
+// Derive returns 32 secret bytes for one purpose, from a key whose private half is in
+// memory. Nobody learns the key from them, and another purpose has others.
+func (k *Key) Derive(purpose string) ([]byte, error) {
+	priv, ok := k.signer.(ed25519.PrivateKey)
+	if !ok {
+		return nil, errors.New("key: nothing is derived from a key that lives in a token")
+	}
+	b, err := hkdf.Key(sha256.New, priv.Seed(), nil, "enisle "+purpose, 32)
+	if err != nil {
+		return nil, fmt.Errorf("key: %w", err)
+	}
+	return b, nil
+}
 
 // SaveKey writes the key to file, readable by its owner only, and its public
 // half with a proof of possession to file.pub. An empty passphrase leaves the

@@ -161,7 +161,7 @@ func own(ref artifact.Ref, run inspect.Run) {
 	case "maven":
 		namespace, name = split(ref.Name, ":/")
 	case "debian":
-		namespace = "debian"
+		return // its control file says more: of which source it is
 	}
 	note(run, types[ref.Kind], namespace, name, ref.Version, nil)
 }
@@ -317,7 +317,7 @@ func maintainer(_ context.Context, s inspect.Subject, run inspect.Run, _ []byte)
 }
 
 // debian notes one paragraph of Debian's control files.
-func debian(run inspect.Run, f map[string]string) {
+func debian(run inspect.Run, f map[string]string, release string) {
 	source, version, _ := strings.Cut(f["Source"], " ")
 	upstream := source
 	if version = strings.Trim(version, "()"); version != "" {
@@ -327,17 +327,24 @@ func debian(run inspect.Run, f map[string]string) {
 	if upstream != "" {
 		q["upstream"] = upstream
 	}
+	if release != "" {
+		q["distro"] = "debian-" + release
+	}
 	note(run, "deb", "debian", f["Package"], f["Version"], q)
 }
 
 func control(_ context.Context, s inspect.Subject, run inspect.Run, b []byte) error {
 	f, _ := fields(string(b))
-	if f["Package"] != s.Ref.Name || f["Version"] != s.Ref.Version {
+	codename, name := split(s.Ref.Name, "/")
+	if f["Package"] != name || f["Version"] != s.Ref.Version {
 		run.Report("identity", inspect.Refuse, fmt.Sprintf("it is called %.60q, version %.40q inside, want %s", f["Package"], f["Version"], s.Ref))
 	}
-	debian(run, f)
+	debian(run, f, releases[codename])
 	return nil
 }
+
+// releases are the numbers of Debian's releases, as advisories name them; constant.
+var releases = map[string]string{"buster": "10", "bullseye": "11", "bookworm": "12", "trixie": "13", "forky": "14"}
 
 // paragraphs calls do for every paragraph of a file.
 func paragraphs(b []byte, do func(string)) error {
@@ -367,7 +374,7 @@ func dpkg(_ context.Context, _ inspect.Subject, run inspect.Run, b []byte) error
 		f, _ := fields(p)
 		// What was removed leaves its configuration, and is not there.
 		if st := f["Status"]; st == "" || strings.HasSuffix(st, " installed") {
-			debian(run, f)
+			debian(run, f, "")
 		}
 	})
 }

@@ -48,7 +48,7 @@ func scan(t *testing.T, ref artifact.Ref, path string, content []byte) (k taken)
 func TestDescriptions(t *testing.T) {
 	pypi := artifact.Ref{Kind: "pypi", Name: "some-thing", Version: "1.0"}
 	npm := artifact.Ref{Kind: "npm", Name: "@a/b", Version: "1.0.0"}
-	deb := artifact.Ref{Kind: "debian", Name: "libssl3", Version: "3.0.11-1"}
+	deb := artifact.Ref{Kind: "debian", Name: "bookworm/libssl3", Version: "3.0.11-1"}
 	crate := artifact.Ref{Kind: "cargo", Name: "c", Version: "0.1.0"}
 	oci := artifact.Ref{Kind: "oci", Name: "app", Version: "1"}
 	for name, tc := range map[string]struct {
@@ -88,7 +88,7 @@ func TestDescriptions(t *testing.T) {
 		"a build script":          {crate, "c-0.1.0.crate!c-0.1.0/build.rs", "fn main(){}", []noted{{"code", "build.rs"}}, []string{"warn install-code"}},
 		"a package of Debian": {
 			deb, "libssl3.deb!control.tar.xz!./control", "Package: libssl3\nVersion: 3.0.11-1\nSource: openssl\nArchitecture: amd64\n",
-			[]noted{{"component", "pkg:deb/debian/libssl3@3.0.11-1?arch=amd64&upstream=openssl"}},
+			[]noted{{"component", "pkg:deb/debian/libssl3@3.0.11-1?arch=amd64&distro=debian-12&upstream=openssl"}},
 			nil,
 		},
 		"its scripts": {deb, "libssl3.deb!control.tar.xz!./postinst", "#!/bin/sh\n", []noted{{"code", "postinst"}}, []string{"info install-code"}},
