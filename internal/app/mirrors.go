@@ -286,8 +286,11 @@ func (m *mirrors) build(v *crossing.Served, channel string) (http.Handler, error
 			continue // another one shows it
 		}
 		prefix := "/" + ecosystem.PrefixOf(eco)
-		handlers[eco.Name()] = m.misses.watch(h, m.sharing(eco))
-		mux.Handle(prefix+"/", http.StripPrefix(prefix, handlers[eco.Name()]))
+		h = m.misses.watch(h, m.sharing(eco))
+		for _, e := range m.sharing(eco) {
+			handlers[e.Name()] = h
+		}
+		mux.Handle(prefix+"/", http.StripPrefix(prefix, h))
 	}
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) { welcome(w, m.site.Identity.Name, v) })
 	return m.pulls.watch(impersonate(mux, v, m.ecosystems, handlers), v, channel), nil

@@ -86,6 +86,19 @@ func PrefixOf(e Ecosystem) string {
 	return e.Name()
 }
 
+// Kinded is an Ecosystem whose artifacts have another kind than its name.
+type Kinded interface {
+	Kind() string
+}
+
+// KindOf returns the kind of an ecosystem's artifacts.
+func KindOf(e Ecosystem) string {
+	if k, ok := e.(Kinded); ok {
+		return k.Kind()
+	}
+	return e.Name()
+}
+
 // Wanter is an Ecosystem that can say what a client wanted that asked for something
 // which is not here.
 type Wanter interface {

@@ -45,13 +45,22 @@ type Ecosystem struct {
 }
 
 var (
-	_ ecosystem.Ecosystem  = (*Ecosystem)(nil)
-	_ ecosystem.Wanter     = (*Ecosystem)(nil)
-	_ ecosystem.Configured = (*Ecosystem)(nil)
+	_ ecosystem.Ecosystem    = (*Ecosystem)(nil)
+	_ ecosystem.Wanter       = (*Ecosystem)(nil)
+	_ ecosystem.Configured   = (*Ecosystem)(nil)
+	_ ecosystem.Impersonator = (*Ecosystem)(nil)
 )
 
 // Name returns "helm".
 func (*Ecosystem) Name() string { return Kind }
+
+// Origins returns the repository that a chart came from.
+func (*Ecosystem) Origins(a artifact.Artifact) map[string]string {
+	if a.Index == "" {
+		return nil
+	}
+	return map[string]string{a.Index: ""}
+}
 
 // Names and versions of charts; constant.
 var (
@@ -139,7 +148,7 @@ func (e *Ecosystem) Resolve(ctx context.Context, want ecosystem.Want) ([]artifac
 		var a artifact.Artifact
 		dir := fmt.Sprintf("helm-%d", i)
 		if o.image != nil {
-			a.Ref = artifact.Ref{Kind: imageKind, Name: o.image.Name(), Version: o.image.Version()}
+			a.Ref, a.Index = artifact.Ref{Kind: imageKind, Name: o.image.Name(), Version: o.image.Version()}, o.image.Address()
 			a.Files, err = ocidist.Pull(ctx, e.Get, *o.image, want.Work, dir)
 		} else {
 			a, err = e.chart(ctx, o, indexes, want.Work, dir)
@@ -217,7 +226,7 @@ func (e *Ecosystem) chart(ctx context.Context, o order, known map[string]map[str
 		published = time.Time{} // provenance only
 	}
 	file := o.name + "-" + found.Version + ".tgz"
-	a.Ref = artifact.Ref{Kind: Kind, Name: o.name, Version: found.Version}
+	a.Ref, a.Index = artifact.Ref{Kind: Kind, Name: o.name, Version: found.Version}, o.repo
 	a.Files = []artifact.File{{Path: file, Size: -1, Digest: d, Origin: at.String(), Published: published.UTC().Truncate(time.Second)}}
 	proof := *at
 	proof.Path += ".prov"

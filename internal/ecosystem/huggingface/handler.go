@@ -253,7 +253,7 @@ func (c *commit) tree(w http.ResponseWriter, r *http.Request, dir string) {
 	}
 	if more {
 		q.Set("cursor", found[len(found)-1].Path)
-		w.Header().Set("Link", fmt.Sprintf(`<%s%s?%s>; rel="next"`, base(r), r.URL.EscapedPath(), q.Encode()))
+		w.Header().Set("Link", fmt.Sprintf(`<%s?%s>; rel="next"`, base(r), q.Encode()))
 	}
 	answer(w, found)
 }
@@ -325,17 +325,18 @@ func (h *hub) list(w http.ResponseWriter, r *http.Request, dataset bool) {
 	answer(w, found)
 }
 
-// base is the address the client used: its host, and what was taken off the path.
+// base is the address that the client used, which is not what arrives here, without
+// its query.
 func base(r *http.Request) string {
 	scheme := "http"
 	if r.TLS != nil {
 		scheme = "https"
 	}
-	prefix := ""
+	path := r.URL.EscapedPath()
 	if asked, err := url.ParseRequestURI(r.RequestURI); err == nil {
-		prefix = strings.TrimSuffix(asked.EscapedPath(), r.URL.EscapedPath())
+		path = asked.EscapedPath()
 	}
-	return scheme + "://" + r.Host + prefix
+	return scheme + "://" + r.Host + path
 }
 
 func answer(w http.ResponseWriter, v any) {

@@ -37,10 +37,12 @@ type Ecosystem struct {
 }
 
 var (
-	_ ecosystem.Ecosystem  = (*Ecosystem)(nil)
-	_ ecosystem.Prefixed   = (*Ecosystem)(nil)
-	_ ecosystem.Wanter     = (*Ecosystem)(nil)
-	_ ecosystem.Configured = (*Ecosystem)(nil)
+	_ ecosystem.Ecosystem    = (*Ecosystem)(nil)
+	_ ecosystem.Prefixed     = (*Ecosystem)(nil)
+	_ ecosystem.Wanter       = (*Ecosystem)(nil)
+	_ ecosystem.Configured   = (*Ecosystem)(nil)
+	_ ecosystem.Kinded       = (*Ecosystem)(nil)
+	_ ecosystem.Impersonator = (*Ecosystem)(nil)
 )
 
 // Name returns "huggingface", as requests call it.
@@ -48,6 +50,17 @@ func (*Ecosystem) Name() string { return "huggingface" }
 
 // Prefix returns "hf", the kind.
 func (*Ecosystem) Prefix() string { return Kind }
+
+// Kind returns "hf".
+func (*Ecosystem) Kind() string { return Kind }
+
+// Origins returns the hub that a repository came from.
+func (*Ecosystem) Origins(a artifact.Artifact) map[string]string {
+	if a.Index == "" {
+		return nil
+	}
+	return map[string]string{a.Index: ""}
+}
 
 // Names of repositories and of what is asked of them; constant.
 var (

@@ -93,7 +93,7 @@ func (p *puller) pull(ctx context.Context) (a artifact.Artifact, err error) {
 	if err := p.write(HubFile, "hub", b, p.endpoint+p.api()+"/revision/"+p.hub.Commit); err != nil {
 		return a, err
 	}
-	a = artifact.Artifact{Ref: artifact.Ref{Kind: Kind, Name: p.path(), Version: p.hub.Commit}, Files: p.files, By: "enisle"}
+	a = artifact.Artifact{Ref: artifact.Ref{Kind: Kind, Name: p.path(), Version: p.hub.Commit}, Files: p.files, By: "enisle", Index: p.endpoint}
 	return a, a.Ref.Check()
 }
 

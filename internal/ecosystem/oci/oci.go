@@ -33,10 +33,11 @@ type Ecosystem struct {
 }
 
 var (
-	_ ecosystem.Ecosystem  = (*Ecosystem)(nil)
-	_ ecosystem.Prefixed   = (*Ecosystem)(nil)
-	_ ecosystem.Wanter     = (*Ecosystem)(nil)
-	_ ecosystem.Configured = (*Ecosystem)(nil)
+	_ ecosystem.Ecosystem    = (*Ecosystem)(nil)
+	_ ecosystem.Prefixed     = (*Ecosystem)(nil)
+	_ ecosystem.Wanter       = (*Ecosystem)(nil)
+	_ ecosystem.Configured   = (*Ecosystem)(nil)
+	_ ecosystem.Impersonator = (*Ecosystem)(nil)
 )
 
 // Name returns "oci".
@@ -44,6 +45,9 @@ func (*Ecosystem) Name() string { return Kind }
 
 // Prefix returns "v2", as the protocol wants it.
 func (*Ecosystem) Prefix() string { return "v2" }
+
+// Origins returns the registry that an image came from.
+func (*Ecosystem) Origins(a artifact.Artifact) map[string]string { return ocidist.Origins(a) }
 
 // everything is the platform that means all of them.
 const everything = "all"
@@ -70,7 +74,7 @@ func (e *Ecosystem) Resolve(ctx context.Context, want ecosystem.Want) ([]artifac
 		if err != nil {
 			return nil, err
 		}
-		a := artifact.Artifact{Ref: artifact.Ref{Kind: Kind, Name: o.Name(), Version: o.Version()}, By: "enisle"}
+		a := artifact.Artifact{Ref: artifact.Ref{Kind: Kind, Name: o.Name(), Version: o.Version()}, By: "enisle", Index: o.Address()}
 		if seen[a.Ref] {
 			return nil, fail.As(fail.Usage, "name all its platforms in one entry", fmt.Errorf("%s is asked for twice", a.Ref))
 		}

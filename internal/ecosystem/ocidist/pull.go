@@ -37,6 +37,25 @@ type Order struct {
 	Bare bool
 }
 
+// Address is the address of the repository.
+func (o Order) Address() string {
+	at := o.Registry
+	if at == "" {
+		at = o.Base()
+	}
+	return strings.TrimRight(at, "/") + "/v2/" + o.Path
+}
+
+// Origins says, of an artifact whose Index is an Address, which address is answered
+// by which path of a Registry.
+func Origins(a artifact.Artifact) map[string]string {
+	registry, _, ok := strings.Cut(a.Index, "/v2/")
+	if !ok {
+		return nil
+	}
+	return map[string]string{a.Index: "/" + a.Ref.Name, registry + "/v2": ""}
+}
+
 // Bounds of one image.
 const (
 	maxDepth     = 4     // of indexes in indexes, and of what refers to what refers
@@ -54,11 +73,8 @@ var accepted = []string{typeIndex, typeManifest, typeDockerList, typeDocker}
 // work/dir. The files are those manifests, every blob that they name (to be
 // fetched) and image.json.
 func Pull(ctx context.Context, get Getter, o Order, work, dir string) ([]artifact.File, error) {
-	if o.Registry == "" {
-		o.Registry = o.Base()
-	}
 	p := &puller{
-		Getter: get, order: o, base: strings.TrimSuffix(o.Registry, "/") + "/v2/" + o.Path, work: work, dir: dir, files: map[string]artifact.File{},
+		Getter: get, order: o, base: o.Address(), work: work, dir: dir, files: map[string]artifact.File{},
 		image: Image{Repository: o.Host + "/" + o.Path, Tags: map[string]artifact.Digest{}, Types: map[artifact.Digest]string{}, Partial: []artifact.Digest{}},
 	}
 	if err := os.MkdirAll(filepath.Join(work, dir), 0o755); err != nil {

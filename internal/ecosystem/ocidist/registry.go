@@ -154,7 +154,7 @@ func (g *Registry) blob(w http.ResponseWriter, r *http.Request, p *Repository, d
 	h.Set("Cache-Control", "public, max-age=31536000, immutable")
 	if strings.HasPrefix(r.UserAgent(), "ollama/") && r.Header.Get("Range") == "" {
 		// Its downloader takes the address for its ranges from here, also from a 200.
-		h.Set("Location", prefix(r)+r.URL.EscapedPath())
+		h.Set("Location", asked(r))
 	}
 	http.ServeContent(w, r, "", time.Time{}, content)
 }
@@ -200,7 +200,7 @@ func (g *Registry) page(w http.ResponseWriter, r *http.Request, key, name string
 		if n < len(all) {
 			if all = all[:n]; n > 0 {
 				next := url.Values{"n": {s}, "last": {all[n-1]}}
-				w.Header().Set("Link", fmt.Sprintf(`<%s%s?%s>; rel="next"`, prefix(r), r.URL.EscapedPath(), next.Encode()))
+				w.Header().Set("Link", fmt.Sprintf(`<%s?%s>; rel="next"`, asked(r), next.Encode()))
 			}
 		}
 	}
@@ -214,17 +214,13 @@ func (g *Registry) page(w http.ResponseWriter, r *http.Request, key, name string
 	document(w, "application/json", answer)
 }
 
-// prefix is what was taken off the path before it came here.
-func prefix(r *http.Request) string {
-	asked, err := url.ParseRequestURI(r.RequestURI)
-	if err != nil {
-		return ""
+// asked is the path that the client used, which is not what arrives here.
+func asked(r *http.Request) string {
+	u, err := url.ParseRequestURI(r.RequestURI)
+	if err != nil || strings.HasPrefix(u.EscapedPath(), "//") {
+		return r.URL.EscapedPath()
 	}
-	p, ok := strings.CutSuffix(asked.EscapedPath(), r.URL.EscapedPath())
-	if !ok || strings.HasPrefix(p, "//") {
-		return ""
-	}
-	return p
+	return u.EscapedPath()
 }
 
 // document answers with JSON of a known length.

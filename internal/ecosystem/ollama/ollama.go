@@ -31,10 +31,11 @@ type Ecosystem struct {
 }
 
 var (
-	_ ecosystem.Ecosystem  = (*Ecosystem)(nil)
-	_ ecosystem.Prefixed   = (*Ecosystem)(nil)
-	_ ecosystem.Wanter     = (*Ecosystem)(nil)
-	_ ecosystem.Configured = (*Ecosystem)(nil)
+	_ ecosystem.Ecosystem    = (*Ecosystem)(nil)
+	_ ecosystem.Prefixed     = (*Ecosystem)(nil)
+	_ ecosystem.Wanter       = (*Ecosystem)(nil)
+	_ ecosystem.Configured   = (*Ecosystem)(nil)
+	_ ecosystem.Impersonator = (*Ecosystem)(nil)
 )
 
 // Name returns "ollama".
@@ -45,6 +46,9 @@ func (*Ecosystem) Prefix() string { return "v2" }
 
 // Handler returns nil: Repositories are shown by the registry of images.
 func (*Ecosystem) Handler(ecosystem.Release) (http.Handler, error) { return nil, nil }
+
+// Origins returns the registry that a model came from.
+func (*Ecosystem) Origins(a artifact.Artifact) map[string]string { return ocidist.Origins(a) }
 
 // library is where models without a namespace are.
 const library = "library"
@@ -113,7 +117,7 @@ func (e *Ecosystem) Resolve(ctx context.Context, want ecosystem.Want) ([]artifac
 		if err != nil {
 			return nil, err
 		}
-		a := artifact.Artifact{Ref: artifact.Ref{Kind: Kind, Name: o.Path, Version: o.Tag}, By: "enisle"}
+		a := artifact.Artifact{Ref: artifact.Ref{Kind: Kind, Name: o.Path, Version: o.Tag}, By: "enisle", Index: o.Address()}
 		if seen[a.Ref] {
 			return nil, fail.As(fail.Usage, "name it once", fmt.Errorf("%s is asked for twice", a.Ref))
 		}
