@@ -17,6 +17,7 @@ import (
 	"enisle/internal/crossing"
 	"enisle/internal/judge/inspect"
 	"enisle/internal/judge/inspect/archive"
+	"enisle/internal/judge/inspect/asset"
 	"enisle/internal/judge/inspect/gguf"
 	"enisle/internal/judge/inspect/keras"
 	"enisle/internal/judge/inspect/onnx"
@@ -54,7 +55,7 @@ const (
 // scanners are all of them, in the order in which findings are made.
 func scanners() []inspect.Scanner {
 	return []inspect.Scanner{
-		archive.New(), wheel.New(), pickle.New(), gguf.New(), safetensors.New(), onnx.New(), keras.New(), skops.New(), tensorflow.New(),
+		archive.New(), wheel.New(), pickle.New(), gguf.New(), safetensors.New(), onnx.New(), keras.New(), skops.New(), tensorflow.New(), asset.New(),
 		template.New(), repo.New(), packages.New(), secrets.New(), vulndb.New(),
 		vsa.New(),
 		vsa.Signatures{},

@@ -42,6 +42,13 @@ type mirrors struct {
 	mu      sync.Mutex
 	current map[string][]mirror // by channel, what it points at first, then what it pointed at
 	pins    map[string]pin      // by connection or session
+	views   map[string]seenView // by channel
+}
+
+// seenView is what a channel served when the state had a version.
+type seenView struct {
+	version uint32
+	view    crossing.View
 }
 
 type mirror struct {
@@ -66,7 +73,7 @@ const (
 var _ server.Mirrors = (*mirrors)(nil)
 
 func newMirrors(s *site.Site, ecosystems []ecosystem.Ecosystem, p *pulls, ms *misses) *mirrors {
-	return &mirrors{site: s, ecosystems: ecosystems, pulls: p, misses: ms, current: map[string][]mirror{}, pins: map[string]pin{}}
+	return &mirrors{site: s, ecosystems: ecosystems, pulls: p, misses: ms, current: map[string][]mirror{}, pins: map[string]pin{}, views: map[string]seenView{}}
 }
 
 // Channel returns the handler of the release that a channel points at now, or of the
@@ -75,15 +82,15 @@ func (m *mirrors) Channel(r *http.Request, name string) (http.Handler, error) {
 	if err := crossing.CheckChannel(name); err != nil {
 		return nil, missing{err}
 	}
-	view, err := crossing.ChannelView(r.Context(), m.site, name)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	view, err := m.view(r.Context(), name)
 	if err != nil {
 		if errors.Is(err, crossing.ErrNoRelease) {
 			return nil, missing{err}
 		}
 		return nil, err
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
 	if err := m.follow(r.Context(), name, view); err != nil {
 		return nil, err
 	}
@@ -97,6 +104,22 @@ func (m *mirrors) Channel(r *http.Request, name string) (http.Handler, error) {
 		h = before{h, rest}
 	}
 	return h, nil
+}
+
+// view returns what a channel serves now. The state is asked only when it has changed.
+func (m *mirrors) view(ctx context.Context, name string) (crossing.View, error) {
+	version, err := m.site.State.Version()
+	if err != nil {
+		return crossing.View{}, err
+	}
+	if s, ok := m.views[name]; ok && s.version == version {
+		return s.view, nil
+	}
+	v, err := crossing.ChannelView(ctx, m.site, name)
+	if err == nil {
+		m.views[name] = seenView{version, v} // read before it was asked: never newer than what it says
+	}
+	return v, err
 }
 
 // follow puts the release that the channel points at first, and forgets what it

@@ -101,7 +101,7 @@ Try it:   enisle demo`,
 	root.SetErr(e.stderr)
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(e.demo(), e.initSite(), e.identity(), e.pair(), e.keygen(), e.person(), e.trust(), e.policy(),
-		e.collect(), e.pack(), e.sign(), e.inspectMedia(), e.verify(),
+		e.collect(), e.rehearse(), e.rehearseInside(), e.pack(), e.sign(), e.inspectMedia(), e.verify(),
 		e.importMedia(), e.inspect(), e.malware(), e.review(), e.waive(), e.approve(), e.reject(), e.release(), e.rollback(), e.gc(), e.recall(), e.pulls(), e.evidence(), e.sbom(), e.channel(), e.receipt(),
 		e.serve(), e.serveInside(), e.mirror(), e.misses(), e.chat(), e.ledger(), e.check(), e.tuf(), e.oms(), e.convert(), e.custody(), e.backup(), e.restore())
 	for _, c := range root.Commands() {

@@ -50,6 +50,7 @@ func (e *env) pack() *cobra.Command {
 	c.Flags().IntVar(&opt.Spare, "spare", 0, "volumes of parity besides: as many whole volumes may be lost")
 	c.Flags().BoolVar(&opt.Compress, "compress", false, "compress what gains by it; weights by their byte planes")
 	c.Flags().BoolVar(&opt.ISO, "iso", false, "make an image of an optical disc of each volume, with header and bill, to burn or mount")
+	c.Flags().StringVar(&opt.Despite, "despite", "", "why it is packed although its rehearsal failed; goes on the record")
 	c.Flags().BoolVar(&opt.DryRun, "dry-run", false, "print bytes and volumes and write nothing")
 	return c
 }

@@ -143,11 +143,19 @@ var _ ecosystem.Signed = (*Served)(nil)
 
 // SignedIndex returns a text of an index with the site's signature.
 func (v *Served) SignedIndex(ecosystem, name string) ([]byte, bool) {
+	if b, ok := v.loose[ecosystem][name]; ok {
+		return b, true
+	}
 	return v.signedBlob(v.indexes.Texts[ecosystem][name])
 }
 
 // SigningKey returns the public key that the site signs with.
-func (v *Served) SigningKey() ([]byte, bool) { return v.signedBlob(v.indexes.Key) }
+func (v *Served) SigningKey() ([]byte, bool) {
+	if v.looseKey != nil {
+		return v.looseKey, true
+	}
+	return v.signedBlob(v.indexes.Key)
+}
 
 func (v *Served) signedBlob(d artifact.Digest) ([]byte, bool) {
 	if d == "" {

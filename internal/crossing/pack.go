@@ -44,6 +44,8 @@ type PackOptions struct {
 	// ReadBack reads from the medium what was written to it before the header is
 	// signed.
 	ReadBack bool
+	// Despite is why something is packed that failed its rehearsal.
+	Despite string
 }
 
 // Packed says what a shipment came to.
@@ -78,10 +80,13 @@ func Pack(ctx context.Context, s *site.Site, by site.Actor, opt PackOptions) (Pa
 		p.out.Volumes, p.out.Bytes, err = shipment.Plan(p.blobs, p.writeOptions([16]byte{}))
 		return p.out, err
 	}
-	if err := p.mayPack(by); err != nil {
+	if err := errors.Join(p.mayPack(by), p.rehearsedWell(ctx)); err != nil {
 		return Packed{}, err
 	}
 	subject := map[string]string{"request": p.set.request, "content": string(p.content), "to": p.to()}
+	if opt.Despite != "" {
+		subject["despite"] = opt.Despite
+	}
 	err = s.Act(ctx, "pack", by, subject, func(ctx context.Context, intent int64) (map[string]string, error) {
 		var err error
 		if p.out.Sealed, err = s.Roots.Seal(s.Key, s.Now()); err != nil {

@@ -30,6 +30,8 @@ type Served struct {
 	held      *store.Blobs
 	recalls   int64 // how many contents were recalled when it was read
 	indexes   signedIndexes
+	loose     map[string]map[string][]byte // signed texts that are kept nowhere: for rehearsing
+	looseKey  []byte
 }
 
 // View names what a channel serves: a release, less what was recalled. When it

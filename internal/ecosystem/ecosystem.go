@@ -138,6 +138,23 @@ type Signed interface {
 	SigningKey() ([]byte, bool)
 }
 
+// Rehearser is an Ecosystem whose stock client can prove, before anything crosses, that
+// what was collected is all that it will ask for.
+type Rehearser interface {
+	// Rehearse has the client install everything from a mirror that is all there is to
+	// be reached. It runs nothing of what it installs. An error says what is missing.
+	Rehearse(ctx context.Context, r Rehearsal) error
+}
+
+// Rehearsal is what one ecosystem rehearses with.
+type Rehearsal struct {
+	Runner    Runner
+	Base      string // address of the mirror, without a slash at its end
+	Work      string // an empty directory, which is also the client's home
+	Target    Target
+	Artifacts []artifact.Artifact // of this ecosystem
+}
+
 // Impersonator is an Ecosystem whose mirror can answer in the place of the registry
 // that an artifact came from, so that clients with that address built in, or written
 // into their lockfiles, need no settings.

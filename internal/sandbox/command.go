@@ -78,6 +78,31 @@ func Reexec(ctx context.Context, spec Spec, files []*os.File, args ...string) (*
 	return cmd, nil
 }
 
+// Isolated returns a command that runs this executable again with args in an empty
+// network namespace of its own, and otherwise as free as this process: it is for our own
+// code, which begins with Loopback and starts confined programs that are to be in the
+// same namespace. It fails where no namespace can be made.
+func Isolated(ctx context.Context, args ...string) (*exec.Cmd, error) {
+	level := ProbeNet()
+	if level != LevelNamespace && level != LevelUserNamespace {
+		return nil, errors.New("sandbox: no empty network namespace can be made here")
+	}
+	cmd := exec.CommandContext(ctx, Self, args...)
+	cmd.SysProcAttr = attributes(level)
+	cmd.Cancel = func() error { return signalGroup(cmd, syscall.SIGTERM) }
+	cmd.WaitDelay = killDelay
+	return cmd, nil
+}
+
+// Loopback brings the loopback interface up, in a process that Isolated started; it
+// refuses where there is any other.
+func Loopback() error {
+	if err := onlyLoopback(); err != nil {
+		return fmt.Errorf("sandbox: %w", err)
+	}
+	return loopbackUp()
+}
+
 // KillGroup kills the process group of a command made by this package. It is
 // no error if nothing of it is left.
 func KillGroup(cmd *exec.Cmd) error { return signalGroup(cmd, syscall.SIGKILL) }

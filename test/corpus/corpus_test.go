@@ -14,6 +14,7 @@ import (
 	"enisle/internal/artifact"
 	"enisle/internal/judge/inspect"
 	"enisle/internal/judge/inspect/archive"
+	"enisle/internal/judge/inspect/asset"
 	"enisle/internal/judge/inspect/gguf"
 	"enisle/internal/judge/inspect/keras"
 	"enisle/internal/judge/inspect/onnx"
@@ -60,7 +61,7 @@ func TestHonestFilesPass(t *testing.T) {
 			t.Errorf("%s (%s): %s %s: %s", row.File, row.What, found[0].Rule, found[0].File, found[0].Detail)
 		}
 	}
-	if files < 150 {
+	if files < 1500 {
 		t.Errorf("only %d files", files)
 	}
 	t.Logf("%d files, %d refused", files, bad)
@@ -91,5 +92,5 @@ func TestHostileFilesAreRefused(t *testing.T) {
 }
 
 func scanners() []inspect.Scanner {
-	return []inspect.Scanner{archive.New(), pickle.New(), gguf.New(), safetensors.New(), onnx.New(), keras.New(), skops.New(), tensorflow.New(), repo.New()}
+	return []inspect.Scanner{archive.New(), pickle.New(), gguf.New(), safetensors.New(), onnx.New(), keras.New(), skops.New(), tensorflow.New(), asset.New(), repo.New()}
 }

@@ -9,6 +9,7 @@ import datetime
 import hashlib
 import importlib
 import importlib.metadata
+import importlib.util
 import inspect
 import io
 import json
@@ -171,6 +172,139 @@ def with_sklearn():
             keep(f"sklearn-{name}.pkl", name, pickle.dumps(e, 4), ["scikit-learn"])
         else:
             keep(f"sklearn-{name}.joblib", name, saved(lambda f: joblib.dump(e, f, compress=i % 4)), ["scikit-learn", "joblib"])
+
+
+def published(function):
+    """Returns the module and name that a function is found under."""
+    return f"{function.__module__} {function.__name__}"
+
+
+def note_estimators():
+    """Adds the classes that scikit-learn fits, splits and scores with, where they are
+    defined, and with = the functions that it is given for that."""
+    import sklearn
+    from sklearn.base import BaseEstimator
+    parts = ("gaussian_process.kernels", "model_selection._split", "metrics._scorer", "metrics._dist_metrics", "tree._", "_loss", "_metadata_requests",
+             "_hist_gradient_boosting", "neighbors._", "_stochastic_optimizers", "_sgd_fast", "_column_transformer", "_iterative", "_set_output", "_tags")
+    without = (".tests", "externals", "conftest", "datasets", "__check", "_testing", "_mocking", "_print", "inspection", "_plot", "_joblib", "tree._export", "_reingold")
+    for found in pkgutil.walk_packages(sklearn.__path__, "sklearn."):
+        if any(part in found.name for part in without):
+            continue
+        try:
+            module = importlib.import_module(found.name)
+        except Exception:
+            continue
+        scores = found.name.startswith("sklearn.metrics.") or found.name.startswith(("sklearn.feature_selection._univariate", "sklearn.feature_selection._mutual"))
+        for name, value in list(vars(module).items()):
+            if getattr(value, "__module__", None) != module.__name__:
+                continue
+            if isinstance(value, type) and not issubclass(value, BaseException) and (issubclass(value, BaseEstimator) or any(part in found.name for part in parts)):
+                names.add(f"{module.__name__} {name}")
+            elif scores and inspect.isfunction(value) and not name.startswith(("_", "check", "get_", "make_")):
+                names.add("=" + published(value))
+
+
+def pipelines():
+    """Yields what people build of estimators and keep."""
+    import numpy as np
+    import pandas as pd
+    from sklearn.compose import ColumnTransformer, make_column_selector
+    from sklearn.ensemble import HistGradientBoostingClassifier, StackingClassifier, VotingClassifier
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.feature_selection import RFE, SelectKBest, chi2
+    from sklearn.gaussian_process import GaussianProcessClassifier
+    from sklearn.gaussian_process.kernels import RBF, WhiteKernel
+    from sklearn.impute import SimpleImputer
+    from sklearn.isotonic import IsotonicRegression
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import f1_score, make_scorer
+    from sklearn.model_selection import GridSearchCV, KFold, StratifiedKFold, TimeSeriesSplit
+    from sklearn.multiclass import OneVsRestClassifier
+    from sklearn.multioutput import MultiOutputClassifier
+    from sklearn.neighbors import KNeighborsClassifier
+    from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
+    from sklearn.preprocessing import FunctionTransformer, LabelEncoder, OneHotEncoder, StandardScaler
+    rng = np.random.RandomState(0)
+    x = pd.DataFrame({"a": rng.rand(30), "b": rng.randint(0, 9, 30), "c": rng.choice(list("xyz"), 30), "t": [f"text number {i % 5}" for i in range(30)]})
+    n, y = x[["a", "b"]], np.arange(30) % 2
+    columns = ColumnTransformer([("n", Pipeline([("i", SimpleImputer()), ("s", StandardScaler())]), ["a", "b"]), ("c", OneHotEncoder(handle_unknown="ignore"), ["c"]), ("t", TfidfVectorizer(), "t")])
+    whole = Pipeline([("columns", columns), ("model", LogisticRegression())])
+    yield "columns", whole.fit(x, y)
+    yield "selector", make_pipeline(ColumnTransformer([("n", StandardScaler(), make_column_selector(dtype_include="number"))]), LogisticRegression()).fit(x, y)
+    yield "grid", GridSearchCV(LogisticRegression(), {"C": [0.1, 1]}, cv=StratifiedKFold(3)).fit(n, y)
+    yield "scored", GridSearchCV(LogisticRegression(), {"C": [0.1, 1]}, cv=KFold(3), scoring=make_scorer(f1_score)).fit(n, y)
+    yield "stacked", StackingClassifier([("a", LogisticRegression()), ("b", KNeighborsClassifier())], cv=3).fit(n, y)
+    yield "voted", VotingClassifier([("a", LogisticRegression()), ("b", KNeighborsClassifier())]).fit(n, y)
+    yield "boosted", HistGradientBoostingClassifier(max_iter=2).fit(n, y)
+    yield "selected", make_pipeline(SelectKBest(chi2, k=1), LogisticRegression()).fit(n, y)
+    yield "eliminated", RFE(LogisticRegression(), n_features_to_select=1).fit(n, y)
+    yield "united", FeatureUnion([("a", TfidfVectorizer()), ("b", TfidfVectorizer(analyzer="char"))]).fit(x["t"])
+    yield "process", GaussianProcessClassifier(RBF() + WhiteKernel()).fit(n, y)
+    yield "logarithm", make_pipeline(FunctionTransformer(np.log1p), LogisticRegression()).fit(n, y)
+    yield "isotonic", IsotonicRegression().fit(x["a"], x["b"])
+    yield "one-vs-rest", OneVsRestClassifier(LogisticRegression()).fit(n, rng.randint(0, 3, 30))
+    yield "outputs", MultiOutputClassifier(LogisticRegression()).fit(n, np.c_[y, 1 - y])
+    yield "bundle", {"model": LogisticRegression().fit(n, y), "labels": LabelEncoder().fit(x["c"]), "columns": list(n), "split": TimeSeriesSplit()}
+
+
+def with_pipelines():
+    import joblib
+    note_estimators()
+    for i, (name, e) in enumerate(pipelines()):
+        note(pickle.dumps(e, 2))
+        keep(f"people-{name}.pkl", name, pickle.dumps(e, 4), ["scikit-learn", "pandas"])
+        keep(f"people-{name}.joblib", name, saved(lambda f: joblib.dump(e, f)), ["scikit-learn", "joblib"])
+        if i < 3 and importlib.util.find_spec("lz4"):
+            keep(f"people-{name}-lz4.joblib", name + ", packed with lz4", saved(lambda f: joblib.dump(e, f, compress=("lz4", 3))), ["scikit-learn", "joblib", "lz4"])
+        keep(f"people-{name}.sav", name + ", compressed", saved(lambda f: joblib.dump(e, f, compress=3)), ["scikit-learn", "joblib"])
+
+
+def with_tables():
+    import numpy as np
+    import pandas as pd
+    values = {
+        "categories": pd.Series(["a", "b", "a"], dtype="category"), "levels": pd.DataFrame(np.eye(4), index=pd.MultiIndex.from_product([[1, 2], ["a", "b"]])),
+        "zone": pd.date_range("2026-01-01", periods=3, tz="Europe/Berlin").to_series(), "utc": pd.date_range("2026-01-01", periods=3, tz="UTC"),
+        "sparse": pd.DataFrame({"a": pd.arrays.SparseArray([0, 0, 1])}), "periods": pd.period_range("2026-01", periods=3, freq="M"), "intervals": pd.interval_range(0, 3),
+        "nullable": pd.DataFrame({"i": pd.array([1, None], dtype="Int64"), "b": pd.array([True, None], dtype="boolean"), "f": pd.array([1.0, None], dtype="Float64"), "s": pd.array(["a", None], dtype="string")}),
+        "spans": pd.to_timedelta([1, 2], unit="D"), "moments": [pd.Timestamp("2026-01-01", tz="UTC"), pd.Timedelta("1D"), pd.NaT, pd.NA], "ends": pd.offsets.MonthEnd(),
+        "texts": pd.DataFrame({"a": ["x", "yy"]}), "described": pd.DataFrame({"a": [1.0, 2.0]}).describe(), "types": pd.DataFrame({"a": [1], "b": ["x"]}).dtypes,
+    }
+    for what, value in values.items():
+        note(pickle.dumps(value, 2))
+        for protocol in (2, 5):
+            keep(f"table-{what}-{protocol}.pkl", f"{what}, protocol {protocol}", pickle.dumps(value, protocol), ["pandas"])
+    records = {
+        "nested": np.zeros(2, [("a", [("x", "f4"), ("y", "i2", (2, 3))]), ("b", "U5")]), "titles": np.zeros(2, [(("Title", "a"), "i4")]), "letters": np.zeros(1, [("gr\u00f6\u00dfe", "f4")]),
+        "spaced": np.zeros(2, np.dtype({"names": ["a", "b"], "formats": ["i4", "f8"], "offsets": [0, 16], "itemsize": 32})), "raw": np.zeros(2, "V8"),
+    }
+    for what, value in records.items():
+        keep(f"record-{what}.npy", what, saved(lambda f: np.save(f, value)), ["numpy"])
+    keep("record-two.npy", "two arrays", saved(lambda f: (np.save(f, np.arange(3)), np.save(f, np.eye(2)))), ["numpy"])
+    keep("record-all.npz", "all of them", saved(lambda f: np.savez_compressed(f, **records)), ["numpy"])
+
+
+def with_trees():
+    import lightgbm
+    import numpy as np
+    import xgboost
+    x, y = np.random.RandomState(0).rand(40, 3), np.arange(40) % 2
+    light = lightgbm.LGBMClassifier(n_estimators=2, min_child_samples=2, verbose=-1).fit(x, y)
+    keep("lightgbm.pkl", "trees of LightGBM", pickle.dumps(light), ["lightgbm"])
+    keep("lightgbm.txt", "trees of LightGBM, its own format", light.booster_.model_to_string().encode(), ["lightgbm"])
+    extreme = xgboost.XGBClassifier(n_estimators=2).fit(x, y)
+    keep("xgboost.pkl", "trees of XGBoost", pickle.dumps(extreme), ["xgboost-cpu"])
+    for form in ("json", "ubj"):
+        keep("xgboost." + form, "trees of XGBoost, its own format " + form, bytes(extreme.get_booster().save_raw(form)), ["xgboost-cpu"])
+
+
+def with_pieces():
+    import sentencepiece
+    text = [f"the quick brown fox number {i} jumps over {i * 7} dogs" for i in range(300)]
+    for kind in ("unigram", "bpe", "char", "word"):
+        keep(f"pieces-{kind}.model", f"vocabulary of sentencepiece, {kind}", saved(lambda f: sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(text), model_writer=f, vocab_size=80 if kind in ("unigram", "bpe") else 40, model_type=kind, hard_vocab_limit=False, minloglevel=2)), ["sentencepiece"])
+
 
 
 def with_scipy():
@@ -490,13 +624,15 @@ def main():
         parts = (with_tensorflow,)
     elif NAME == "u":
         parts = (with_torchscript,)
+    elif NAME in ("d", "e", "f"):
+        parts = (with_pipelines, with_tables, with_trees, with_pieces)
     for part in parts:
         try:
             part()
         except ImportError as err:
             print(f"{NAME}: {part.__name__}: {err}", file=sys.stderr)
     if NAMES:
-        wanted = {n for n in names if n.split(" ")[0].split(".")[0] in ("sklearn", "scipy", "pandas", "torch", "joblib", "_loss")}
+        wanted = {n for n in names if n.lstrip("=").split(" ")[0].split(".")[0] in ("sklearn", "scipy", "pandas", "torch", "joblib", "_loss")}
         with open(NAMES, "a") as f:
             f.writelines(n + "\n" for n in sorted(wanted))
 

@@ -2,6 +2,7 @@ package pypi
 
 import (
 	"archive/zip"
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"enisle/internal/artifact"
@@ -109,6 +111,8 @@ type index struct {
 	rel      ecosystem.Release
 	projects map[string][]*dist
 	files    map[string]*dist // by SHA256/FILE
+	pages    sync.Map         // type and name of the page → page
+	kept     atomic.Int64     // bytes in pages
 }
 
 type dist struct {
@@ -226,6 +230,11 @@ type jsonMeta struct {
 }
 
 func (ix *index) list(w http.ResponseWriter, r *http.Request) {
+	ix.answer(w, r, "", ix.listDoc)
+}
+
+// listDoc is the list of all projects.
+func (ix *index) listDoc() (doc any, page string, data any) {
 	names := make([]string, 0, len(ix.projects))
 	for n := range ix.projects {
 		names = append(names, n)
@@ -234,14 +243,14 @@ func (ix *index) list(w http.ResponseWriter, r *http.Request) {
 	type project struct {
 		Name string `json:"name"`
 	}
-	doc := struct {
+	all := struct {
 		Meta     jsonMeta  `json:"meta"`
 		Projects []project `json:"projects"`
 	}{jsonMeta{"1.1"}, []project{}}
 	for _, n := range names {
-		doc.Projects = append(doc.Projects, project{n})
+		all.Projects = append(all.Projects, project{n})
 	}
-	answer(w, r, doc, listPage, doc.Projects)
+	return all, listPage, all.Projects
 }
 
 // point redirects to the project that the path names in another form, and to
@@ -266,6 +275,11 @@ func (ix *index) project(w http.ResponseWriter, r *http.Request) {
 		http.NotFound(w, r)
 		return
 	}
+	ix.answer(w, r, name, func() (any, string, any) { return ix.projectDoc(name, dists) })
+}
+
+// projectDoc is the page of a project.
+func (ix *index) projectDoc(name string, dists []*dist) (any, string, any) {
 	doc := struct {
 		Meta     jsonMeta   `json:"meta"`
 		Name     string     `json:"name"`
@@ -289,10 +303,20 @@ func (ix *index) project(w http.ResponseWriter, r *http.Request) {
 		}
 		doc.Files = append(doc.Files, f)
 	}
-	answer(w, r, doc, projectPage, doc)
+	return doc, projectPage, doc
 }
 
-func answer(w http.ResponseWriter, r *http.Request, doc any, page string, data any) {
+// maxKept is how many bytes of pages are kept to be answered again.
+const maxKept = 256 << 20
+
+// page is an answer that was made once: a release does not change.
+type page struct {
+	body []byte
+	tag  string
+}
+
+// answer gives the page of a name in the form that the client takes; it is made once.
+func (ix *index) answer(w http.ResponseWriter, r *http.Request, name string, content func() (doc any, page string, data any)) {
 	kind, ok := accept(r)
 	w.Header().Set("Vary", "Accept")
 	w.Header().Set("Cache-Control", "no-cache") // a release may be followed by another at any time
@@ -303,17 +327,38 @@ func answer(w http.ResponseWriter, r *http.Request, doc any, page string, data a
 	w.Header().Set("Content-Type", kind)
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.Header().Set("Content-Security-Policy", "default-src 'none'")
-	if kind == jsonType {
-		// The client may be gone; there is nobody left to tell.
-		_ = json.NewEncoder(w).Encode(doc)
-		return
-	}
-	_ = template.Must(template.New("").Funcs(template.FuncMap{"sum": func(v any) string {
-		if m, ok := v.(map[string]string); ok {
-			return "sha256=" + m["sha256"]
+	key := kind + " " + name
+	kept, ok := ix.pages.Load(key)
+	if !ok {
+		p, err := render(kind, content)
+		if err != nil {
+			http.Error(w, "the page cannot be made", http.StatusInternalServerError)
+			return
 		}
-		return ""
-	}}).Parse(page)).Execute(w, data)
+		if kept = p; ix.kept.Add(int64(len(p.body))) <= maxKept {
+			ix.pages.Store(key, p)
+		}
+	}
+	p, _ := kept.(page)
+	w.Header().Set("ETag", p.tag)
+	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(p.body))
+}
+
+func render(kind string, content func() (doc any, page string, data any)) (page, error) {
+	doc, text, data := content()
+	var b bytes.Buffer
+	var err error
+	if kind == jsonType {
+		err = json.NewEncoder(&b).Encode(doc)
+	} else {
+		err = template.Must(template.New("").Funcs(template.FuncMap{"sum": func(v any) string {
+			if m, ok := v.(map[string]string); ok {
+				return "sha256=" + m["sha256"]
+			}
+			return ""
+		}}).Parse(text)).Execute(&b, data)
+	}
+	return page{b.Bytes(), `"page-` + artifact.Sum(b.Bytes()).Short() + `"`}, err
 }
 
 const listPage = `<!DOCTYPE html>

@@ -69,6 +69,7 @@ type member struct {
 	name, body string
 	method     uint16
 	mode       uint32
+	extra      string
 }
 
 func zipped(t *testing.T, members ...member) []byte {
@@ -76,7 +77,7 @@ func zipped(t *testing.T, members ...member) []byte {
 	var b bytes.Buffer
 	w := zip.NewWriter(&b)
 	for _, m := range members {
-		h := &zip.FileHeader{Name: m.name, Method: m.method}
+		h := &zip.FileHeader{Name: m.name, Method: m.method, Extra: []byte(m.extra)}
 		if m.mode != 0 {
 			h.CreatorVersion = 3 << 8
 			h.ExternalAttrs = m.mode << 16
@@ -93,6 +94,15 @@ func zipped(t *testing.T, members ...member) []byte {
 		t.Fatal(err)
 	}
 	return b.Bytes()
+}
+
+// between puts the members of another archive before the directory of one, which does
+// not name them.
+func between(b, other []byte) []byte {
+	at, end := bytes.Index(b, []byte("PK\x01\x02")), bytes.Index(other, []byte("PK\x01\x02"))
+	out := slices.Concat(b[:at], other[:end], b[at:])
+	binary.LittleEndian.PutUint32(out[len(out)-6:], uint32(at+end))
+	return out
 }
 
 // edit changes n bytes found after the first occurrence of a signature.
@@ -139,6 +149,9 @@ func TestArchives(t *testing.T) {
 		"cut short":                          {plain[:len(plain)-10], "broken"},
 		"a 7z":                               {[]byte("7z\xbc\xaf\x27\x1c" + strings.Repeat("x", 50)), "closed-container"},
 		"a size that lies":                   {edit(one, central, 24, 0xff, 0xff), "bomb"},
+		"a member between others":            {between(zipped(t, member{name: "a", body: "1"}), zipped(t, member{name: "b", body: "2"})), "mismatch"},
+		"a link, made by a Mac":              {edit(zipped(t, member{name: "a", body: "/etc/passwd", mode: 0o120777}), central, 5, 19), "special"},
+		"another name in an extra field":     {zipped(t, member{name: "a", body: "x", extra: "\x75\x70\x0c\x00\x01crc_../evil"}), "mismatch"},
 		"a pickle in a zip":                  {zipped(t, member{name: "x/y.dat", body: "cos\nsystem\n(S'id'\ntR."}), "global"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -188,6 +201,7 @@ func TestTarballs(t *testing.T) {
 		"a device":                 {"f.tgz", pack(tar.Header{Name: "l", Typeflag: tar.TypeChar}), "special"},
 		"a pipe":                   {"f.tgz", pack(tar.Header{Name: "l", Typeflag: tar.TypeFifo}), "special"},
 		"twice the same":           {"f.tgz", pack(reg("a"), reg("a")), "duplicate"},
+		"twice, written otherwise": {"f.tgz", pack(reg("a"), reg("./a")), "duplicate"},
 		"cut short":                {"f.tgz", pack(reg("a"))[:40], "broken"},
 		"a bomb that is no tar":    {"f.gz", huge.Bytes(), "broken"},
 		"called .whl, is no zip":   {"f.whl", pack(reg("a")), "broken"},
@@ -199,11 +213,51 @@ func TestTarballs(t *testing.T) {
 	}
 }
 
-func TestWheels(t *testing.T) {
-	row := func(name, body string) string {
-		sum := sha256.Sum256([]byte(body))
-		return fmt.Sprintf("%s,sha256=%s,%d\n", name, base64.RawURLEncoding.EncodeToString(sum[:]), len(body))
+// npm takes the first directory off every name, whatever it is called: two members
+// with one name below it are one file to npm, and two to everybody else.
+func TestNamesAsNpmReadsThem(t *testing.T) {
+	ref := artifact.Ref{Kind: "npm", Name: "so-so", Version: "1.0.0"}
+	pack := func(names ...string) []byte {
+		var b bytes.Buffer
+		z := gzip.NewWriter(&b)
+		w := tar.NewWriter(z)
+		for _, n := range names {
+			if err := errors.Join(w.WriteHeader(&tar.Header{Name: n, Typeflag: tar.TypeReg, Mode: 0o644, Size: 2}), func() error { _, err := io.WriteString(w, "{}"); return err }()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := errors.Join(w.Close(), z.Close()); err != nil {
+			t.Fatal(err)
+		}
+		return b.Bytes()
 	}
+	want(t, judge(t, ref, "so-so-1.0.0.tgz", pack("package/a.js", "node/b.js")), "")
+	want(t, judge(t, ref, "so-so-1.0.0.tgz", pack("package/a.js", "other/a.js")), "duplicate")
+	want(t, judge(t, ref, "so-so-1.0.0.tgz", pack("package/a.js", "./package/a.js")), "duplicate")
+}
+
+// A file of one format that is a zip to who looks at its end.
+func TestArchivesBehindOtherFormats(t *testing.T) {
+	z := zipped(t, member{name: "archive/data.pkl", body: "cos\nsystem\n(S'id'\ntR."})
+	head := fmt.Sprintf(`{"a":{"dtype":"U8","shape":[%d],"data_offsets":[0,%d]}}`, len(z), len(z))
+	for name, content := range map[string]string{
+		"m.safetensors": string(binary.LittleEndian.AppendUint64(nil, uint64(len(head)))) + head + string(z),
+		"m.txt":         "a text, and then\n" + string(z),
+		"m.gif":         "GIF89a" + string(z),
+	} {
+		if rep := judge(t, artifact.Ref{Kind: "model", Name: "m"}, name, []byte(content)); len(rep.Of(inspect.Refuse)) == 0 {
+			t.Errorf("%s passes", name)
+		}
+	}
+}
+
+// row is a line of RECORD.
+func row(name, body string) string {
+	sum := sha256.Sum256([]byte(body))
+	return fmt.Sprintf("%s,sha256=%s,%d\n", name, base64.RawURLEncoding.EncodeToString(sum[:]), len(body))
+}
+
+func TestWheels(t *testing.T) {
 	const meta = "Metadata-Version: 2.1\nName: So_So\nVersion: 1.0\n\n"
 	build := func(record string, more ...member) []byte {
 		all := append([]member{{name: "soso.py", body: "x = 1\n"}, {name: "so_so-1.0.dist-info/METADATA", body: meta}, {name: "so_so-1.0.dist-info/WHEEL", body: "Wheel-Version: 1.0\n"}}, more...)
@@ -235,13 +289,41 @@ func TestWheels(t *testing.T) {
 	if warn := rep.Of(inspect.Warn); len(warn) != 1 || warn[0].Rule != "startup-code" {
 		t.Errorf("a .pth: %+v", warn)
 	}
-	for _, name := range []string{
-		"evil.pth", "sitecustomize.py", "usercustomize/__init__.py", "so_so-1.0.data/purelib/evil.pth", "so_so-1.0.data/platlib/sitecustomize.so",
-		"so_so-1.0.data/data/lib/python3.11/site-packages/usercustomize.py",
+	for name, sev := range map[string]inspect.Severity{
+		"evil.pth": inspect.Warn, "so_so-1.0.data/purelib/evil.pth": inspect.Warn, "sitecustomize.py": inspect.Refuse, "usercustomize/__init__.py": inspect.Refuse,
+		"so_so-1.0.data/platlib/sitecustomize.so": inspect.Refuse, "so_so-1.0.data/data/lib/python3.11/site-packages/usercustomize.py": inspect.Refuse,
+		"so_so-1.0.data/scripts/python3": inspect.Refuse, "so_so-1.0.data/data/bin/pip": inspect.Refuse, "so_so-1.0.data/data/etc/cron.d/x": inspect.Refuse,
+		"pip/_internal/x.py": inspect.Refuse, "so_so-1.0.data/purelib/setuptools/x.py": inspect.Refuse,
 	} {
 		rep := judge(t, ref, "so_so-1.0-py3-none-any.whl", build(good+row(name, "import os\n"), member{name: name, body: "import os\n"}))
-		if warn := rep.Of(inspect.Warn); len(warn) != 1 || warn[0].Rule != "startup-code" {
+		if of := rep.Of(sev); len(of) != 1 || of[0].Rule != "startup-code" {
 			t.Errorf("%s: %+v", name, rep.Findings)
+		}
+	}
+}
+
+// Lines of path files as honest packages have them are shown; those that decode,
+// fetch or start something are refused.
+func TestPathFiles(t *testing.T) {
+	const meta = "Metadata-Version: 2.1\nName: so-so\nVersion: 1.0\n"
+	ref := artifact.Ref{Kind: "pypi", Name: "so-so", Version: "1.0"}
+	for line, sev := range map[string]inspect.Severity{
+		"import so_so_hook\n": inspect.Warn, "/opt/so-so\n": inspect.Warn,
+		"import os; enabled = os.environ.get('SO_SO', 'local') == 'local'; enabled and __import__('_so_so').add()\n": inspect.Warn,
+		"import sys; exec('try: import so_so\\nexcept ImportError: pass')\n":                                         inspect.Warn,
+		"import os;os.system('id')\n":                                              inspect.Refuse,
+		"import\tos;os.system('id')\n":                                             inspect.Refuse,
+		"import base64;exec(base64.b64decode('aWQ='))\n":                           inspect.Refuse,
+		"import subprocess,sys;subprocess.Popen([sys.executable])\n":               inspect.Refuse,
+		"import os; getattr(os, 'sys'+'tem')('id')\n":                              inspect.Refuse,
+		"# a note\nimport urllib.request as u; u.urlopen('http://host.example')\n": inspect.Refuse,
+		"import os; exec('\\x69\\x64')\n":                                          inspect.Refuse,
+	} {
+		record := row("so_so-1.0.dist-info/METADATA", meta) + row("so_so-1.0.dist-info/WHEEL", "") + row("a.pth", line) + "so_so-1.0.dist-info/RECORD,,\n"
+		rep := judge(t, ref, "so_so-1.0-py3-none-any.whl", zipped(t, member{name: "so_so-1.0.dist-info/METADATA", body: meta}, member{name: "so_so-1.0.dist-info/WHEEL"},
+			member{name: "so_so-1.0.dist-info/RECORD", body: record}, member{name: "a.pth", body: line}))
+		if of := rep.Of(sev); len(of) != 1 || of[0].Rule != "startup-code" {
+			t.Errorf("%q: %+v", line, rep.Findings)
 		}
 	}
 }
@@ -265,6 +347,7 @@ func TestPicklesInsidePackages(t *testing.T) {
 		"another one of Python":        {ref, "builtins/data.pkl", importing("builtins", "eval"), "global", false},
 		"outside of any directory":     {ref, "data.pkl", importing("data", "x"), "global", false},
 		"cut short":                    {ref, "soso/data.pkl", "(lp0\n", "", true},
+		"names that leave":             {ref, "soso/data.zip", string(zipped(t, member{name: "../a", body: "x"})), "", true},
 		"closed":                       {ref, "soso/data.7z", "7z\xbc\xaf\x27\x1c and so on", "", true},
 		"a path file":                  {ref, "soso-startup.pth", "import os; os.x = 1\n", "", false},
 		"a path file of a system":      {artifact.Ref{Kind: "oci", Name: "app"}, "dist-packages/x.pth", "import os; os.x = 1\n", "", false},
@@ -367,6 +450,9 @@ func TestGGUF(t *testing.T) {
 		"an unknown type of fact":          {add(func(b *bytes.Buffer) { put(b, "k", uint32(77)) }), "header"},
 		"an alignment of 3":                {add(func(b *bytes.Buffer) { put(b, "general.alignment", uint32(4), uint32(3)) }), "header"},
 		"an alignment of 0":                {add(func(b *bytes.Buffer) { put(b, "general.alignment", uint32(4), uint32(0)) }), "header"},
+		"an alignment in text":             {add(text("general.alignment", "32")), "header"},
+		"a template that is no text":       {add(func(b *bytes.Buffer) { put(b, "tokenizer.chat_template", uint32(9), uint32(8), uint64(0)) }), "header"},
+		"a template under another key":     {add(text("llama.chat_template", "{{ ''.__class__ }}")), "template-reach"},
 		"no dimensions":                    {with(func(m *model) { m.dims = 0 }), "header"},
 		"five dimensions":                  {with(func(m *model) { m.dims = 5 }), "header"},
 		"dimensions that overflow":         {with(func(m *model) { m.dims, m.tensors = 3, tensors{{"a", 1 << 30, 0}} }), "header"},

@@ -185,6 +185,8 @@ func (r *reader) facts(h *Header, n uint64) error {
 
 func (r *reader) fact(h *Header, key string, t uint32) error {
 	switch {
+	case key == "tokenizer.chat_template" && t != typeString, key == "general.alignment" && t != 4:
+		return errors.New("it is of the wrong type")
 	case t == typeString:
 		v, err := r.text(maxString)
 		switch {
@@ -192,7 +194,7 @@ func (r *reader) fact(h *Header, key string, t uint32) error {
 			return err
 		case key == "general.architecture":
 			h.Arch = v
-		case strings.HasPrefix(key, "tokenizer.chat_template"):
+		case strings.Contains(key, "chat_template"):
 			h.Templates[key] = v
 		}
 		return nil
@@ -209,9 +211,6 @@ func (r *reader) fact(h *Header, key string, t uint32) error {
 		return errors.New("a truth value is neither 0 nor 1")
 	}
 	if key == "general.alignment" {
-		if t != 4 {
-			return errors.New("it is not a uint32")
-		}
 		h.Align = uint64(binary.LittleEndian.Uint32(b))
 		if h.Align == 0 || h.Align%8 != 0 || bits.OnesCount64(h.Align) != 1 || h.Align > 1<<20 {
 			return fmt.Errorf("%d is no alignment", h.Align)
@@ -287,7 +286,7 @@ func typeOf(t uint32) (ggmlType, bool) {
 		0: {1, 4}, 1: {1, 2}, 2: {32, 18}, 3: {32, 20}, 6: {32, 22}, 7: {32, 24}, 8: {32, 34}, 9: {32, 36},
 		10: {256, 84}, 11: {256, 110}, 12: {256, 144}, 13: {256, 176}, 14: {256, 210}, 15: {256, 292},
 		16: {256, 66}, 17: {256, 74}, 18: {256, 98}, 19: {256, 50}, 20: {32, 18}, 21: {256, 110}, 22: {256, 82}, 23: {256, 136},
-		24: {1, 1}, 25: {1, 2}, 26: {1, 4}, 27: {1, 8}, 28: {1, 8}, 29: {256, 56}, 30: {1, 2}, 34: {256, 54}, 35: {256, 66}, 39: {32, 17},
+		24: {1, 1}, 25: {1, 2}, 26: {1, 4}, 27: {1, 8}, 28: {1, 8}, 29: {256, 56}, 30: {1, 2}, 31: {32, 18}, 32: {32, 18}, 33: {32, 18}, 34: {256, 54}, 35: {256, 66}, 36: {32, 18}, 37: {32, 18}, 38: {32, 18}, 39: {32, 17}, 40: {64, 36}, 41: {128, 18},
 	}
 	g, ok := known[t]
 	return g, ok

@@ -31,13 +31,14 @@ var (
 )
 
 // special are names by which Python objects lead to others.
-var special = regexp.MustCompile(`__[A-Za-z]+__|^_+$|\bmro\b|func_globals|gi_frame|gi_code|cr_frame|f_globals|f_builtins|tb_frame`)
+var special = regexp.MustCompile(`__[A-Za-z]+__|^_+$|\bmro\b|func_globals|gi_frame|gi_code|cr_frame|f_globals|f_builtins|tb_frame|\bf_back\b|\bf_locals\b|\bf_code\b|func_code|ag_frame|co_code`)
 
 var link = regexp.MustCompile(`(?i)\b(https?|ftp|wss?)://[^\s"'<>]+`)
 
 // part judges one part of a template.
 func (c *checker) part(p part) {
 	if p.tokens == nil {
+		c.told(p.text)
 		c.words(p.text)
 		return
 	}
@@ -48,12 +49,14 @@ func (c *checker) part(p part) {
 			return
 		}
 	}
+	c.branch(p)
 	c.lookups(t)
 	for i := range t {
 		switch t[i].kind {
 		case name:
 			c.name(t, i, p.statement)
 		case str:
+			c.told(t[i].text)
 			c.text(t, i)
 		}
 	}
@@ -62,7 +65,7 @@ func (c *checker) part(p part) {
 // lookups judges what is looked up in brackets: a name that the template puts
 // together itself may be any.
 func (c *checker) lookups(t []token) {
-	if len(t) > 3 && t[0].text == "set" && t[2].text == "=" && computes(t[3:]) {
+	if len(t) > 3 && t[0].text == "set" && t[2].text == "=" && (c.computes(t[3:]) || halfName(t[3:])) {
 		c.computed[t[1].text] = true
 	}
 	for i := 1; i < len(t); i++ {
@@ -82,14 +85,34 @@ func (c *checker) lookups(t []token) {
 			}
 		}
 		inside := t[i+1 : min(end, len(t))]
-		if computes(inside) || len(inside) == 1 && inside[0].kind == name && c.computed[inside[0].text] {
+		if c.computes(inside) || before.kind == str && anyName(inside) || c.joins(inside) {
 			c.refuse("template-reach", "it looks something up under a name that it puts together")
 		}
 	}
 }
 
+// anyName reports whether what is looked up in a text may be the name of anything: a
+// place in it, such as loop.index0, is none.
+func anyName(t []token) bool {
+	named := slices.ContainsFunc(t, func(k token) bool { return k.kind == name })
+	return named && !slices.ContainsFunc(t, func(k token) bool { return k.kind == name && k.text == "loop" || k.text == ":" })
+}
+
+// joins reports whether an expression is a text that the template put together, or
+// several.
+func (c *checker) joins(t []token) bool {
+	found := false
+	for _, k := range t {
+		found = found || k.kind == name && c.computed[k.text]
+		if k.kind == operator && k.text != "+" && k.text != "(" && k.text != ")" || k.kind == number {
+			return false
+		}
+	}
+	return found
+}
+
 // computes reports whether an expression makes a text of others.
-func computes(t []token) bool {
+func (c *checker) computes(t []token) bool {
 	for i, k := range t {
 		near := func(j int) bool { return j >= 0 && j < len(t) && t[j].kind == str }
 		switch {

@@ -42,6 +42,9 @@ type checker struct {
 	macros map[string]bool
 	// computed are variables that hold a text which the template put together.
 	computed map[string]bool
+	// triggers are the conditions that are open, innermost last: the word that a person
+	// may write, or the date, on which one depends; "" for all other conditions.
+	triggers []string
 }
 
 // Check reads a template and returns what is to be known about it, each once.

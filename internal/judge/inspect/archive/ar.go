@@ -30,7 +30,7 @@ func scanAr(ctx context.Context, s inspect.Subject, run inspect.Run) error {
 		run.Report("broken", inspect.Refuse, "not an archive of ar")
 		return nil
 	}
-	known := newNames(run)
+	known := newNames(s, run)
 	at := int64(len(arMagic))
 	for n := 0; at < s.Size; n++ {
 		head := make([]byte, arHead)

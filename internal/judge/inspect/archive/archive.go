@@ -38,13 +38,13 @@ func (Scanner) Version() string { return "3" }
 var closed = []struct{ name, magic string }{
 	{"7z", "7z\xbc\xaf\x27\x1c"},
 	{"rar", "Rar!\x1a\x07"},
-	{"lz4", "\x04\x22\x4d\x18"},
+	{"lz4", "\x02\x21\x4c\x18"}, // its older frame
 	{"cab", "MSCF"},
 }
 
 func isZip(s inspect.Subject) bool {
 	return bytes.HasPrefix(s.Head, []byte("PK\x03\x04")) || bytes.HasPrefix(s.Head, []byte("PK\x05\x06")) ||
-		slices.Contains([]string{".whl", ".zip", ".npz", ".keras", ".jar"}, path.Ext(s.Path))
+		slices.Contains([]string{".whl", ".zip", ".npz", ".keras", ".jar"}, path.Ext(s.Path)) || (s.Ref.Kind == "model" || s.Ref.Kind == "hf") && zipBehind(s)
 }
 
 // installs reports whether a subject becomes the root of a system.
@@ -77,7 +77,7 @@ func (Scanner) Scan(ctx context.Context, s inspect.Subject, run inspect.Run) err
 	case packedAs(s) != nil:
 		return scanPacked(ctx, s, packedAs(s), run)
 	case isTar(s):
-		return scanTar(ctx, io.NewSectionReader(s, 0, s.Size), run, installs(s))
+		return scanTar(ctx, s, io.NewSectionReader(s, 0, s.Size), run)
 	case isAr(s):
 		return scanAr(ctx, s, run)
 	}
@@ -90,21 +90,39 @@ type names struct {
 	run   inspect.Run
 	exact map[string]bool
 	fold  map[string]string
+	below int // directories that a reader takes off every name
+	sev   inspect.Severity
 }
 
-func newNames(run inspect.Run) *names { return &names{run, map[string]bool{}, map[string]string{}} }
+// below returns how many directories a reader takes off the names of an archive: npm
+// drops the first, whatever it is called.
+func below(s inspect.Subject) int {
+	if s.Ref.Kind == "npm" && s.Depth == 0 {
+		return 1
+	}
+	return 0
+}
+
+func newNames(s inspect.Subject, run inspect.Run) *names {
+	return &names{run: run, sev: s.Data(), exact: map[string]bool{}, fold: map[string]string{}}
+}
 
 func (n *names) check(name string) {
-	clean := strings.TrimSuffix(name, "/")
-	if err := artifact.CheckPath(strings.TrimPrefix(clean, "./")); err != nil && clean != "." {
-		n.run.Report("name", inspect.Refuse, err.Error())
+	clean := strings.TrimPrefix(strings.TrimSuffix(name, "/"), "./")
+	if err := artifact.CheckPath(clean); err != nil && clean != "." && clean != "" {
+		n.run.Report("name", n.sev, err.Error())
+	}
+	for range n.below {
+		if _, rest, ok := strings.Cut(clean, "/"); ok {
+			clean = rest
+		}
 	}
 	fold := strings.ToLower(clean)
 	switch other, ok := n.fold[fold]; {
 	case n.exact[clean] && !strings.HasSuffix(name, "/"):
-		n.run.Report("duplicate", inspect.Refuse, fmt.Sprintf("member %q stands twice", clean))
+		n.run.Report("duplicate", n.sev, fmt.Sprintf("member %q stands twice", clean))
 	case ok && other != clean:
-		n.run.Report("case", inspect.Refuse, fmt.Sprintf("members %q and %q differ only in case", other, clean))
+		n.run.Report("case", n.sev, fmt.Sprintf("members %q and %q differ only in case", other, clean))
 	}
 	n.exact[clean], n.fold[fold] = true, clean
 }

@@ -49,10 +49,32 @@ func packedAs(s inspect.Subject) *packed {
 		return &packed{"xz", ".xz", func(r io.Reader) (io.Reader, error) { return xz.ReaderConfig{DictCap: maxDictionary}.NewReader(r) }}
 	case len(s.Head) > 13 && has("\x5d\x00\x00") && s.Head[4] == 0:
 		return &packed{"lzma", ".lzma", func(r io.Reader) (io.Reader, error) { return lzma.ReaderConfig{DictCap: maxDictionary}.NewReader(r) }}
-	case len(s.Head) > 6 && s.Head[0] == 0x78 && (int(s.Head[0])<<8|int(s.Head[1]))%31 == 0 && s.Head[1]&0x20 == 0 && slices.Contains([]string{".joblib", ".pkl", ".pickle", ".z", ".zlib"}, path.Ext(s.Path)):
+	case has(lz4Magic):
+		return &packed{"lz4", ".lz4", newLZ4}
+	case isZlib(s):
 		return &packed{"zlib", ".z", func(r io.Reader) (io.Reader, error) { return zlib.NewReader(r) }}
 	}
 	return nil
+}
+
+// isZlib reports whether a subject is a stream of zlib: joblib reads one under any
+// name, so that in a model only the bytes count.
+func isZlib(s inspect.Subject) bool {
+	if len(s.Head) < 7 || s.Head[0] != 0x78 || (int(s.Head[0])<<8|int(s.Head[1]))%31 != 0 || s.Head[1]&0x20 != 0 {
+		return false
+	}
+	if slices.Contains([]string{".joblib", ".pkl", ".pickle", ".z", ".zlib"}, path.Ext(s.Path)) {
+		return true
+	}
+	if s.Ref.Kind != "model" && s.Ref.Kind != "hf" {
+		return false
+	}
+	z, err := zlib.NewReader(io.NewSectionReader(s, 0, s.Size))
+	if err != nil {
+		return false
+	}
+	_, err = io.ReadFull(z, make([]byte, 1))
+	return err == nil
 }
 
 // maxDictionary is the largest dictionary of LZMA that is kept in memory, in bytes;
@@ -72,7 +94,7 @@ func scanPacked(ctx context.Context, s inspect.Subject, how *packed, run inspect
 	in := bufio.NewReaderSize(bounded, 1024)
 	head, _ := in.Peek(512) // a shorter file is no tar
 	if len(head) > 262 && string(head[257:262]) == "ustar" || strings.HasSuffix(s.Path, ".tar"+how.suffix) || strings.HasSuffix(s.Path, ".tgz") {
-		if err := scanTar(ctx, in, run, installs(s)); err != nil {
+		if err := scanTar(ctx, s, in, run); err != nil {
 			return err
 		}
 		return drain(in, run)
@@ -127,11 +149,12 @@ func (b *bounded) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// scanTar reads a tar. installs says that it is what a package manager or an engine for
-// containers unpacks as the root of a system: there, links are ordinary.
-func scanTar(ctx context.Context, r io.Reader, run inspect.Run, installs bool) error {
+// scanTar reads a tar, which the subject is or holds. Where a package manager or an engine
+// for containers unpacks it as the root of a system, links are ordinary.
+func scanTar(ctx context.Context, s inspect.Subject, r io.Reader, run inspect.Run) error {
 	t := tar.NewReader(r)
-	known := newNames(run)
+	known := newNames(s, run)
+	known.below = below(s)
 	for n := 0; ; n++ {
 		h, err := t.Next()
 		if errors.Is(err, io.EOF) {
@@ -150,20 +173,20 @@ func scanTar(ctx context.Context, r io.Reader, run inspect.Run, installs bool) e
 			continue
 		case tar.TypeReg:
 		case tar.TypeSymlink, tar.TypeLink:
-			if installs {
+			if installs(s) {
 				continue // whoever unpacks it is a package manager, in a root of its own
 			}
-			run.Report("special", inspect.Refuse, fmt.Sprintf("member %q is a link to %q", h.Name, h.Linkname))
+			run.Report("special", s.Data(), fmt.Sprintf("member %q is a link to %q", h.Name, h.Linkname))
 			continue
 		case tar.TypeChar, tar.TypeBlock, tar.TypeFifo:
-			if installs {
+			if installs(s) {
 				run.Report("special", inspect.Warn, fmt.Sprintf("member %q is a device or a pipe", h.Name))
 				continue
 			}
-			run.Report("special", inspect.Refuse, fmt.Sprintf("member %q is a device or a pipe", h.Name))
+			run.Report("special", s.Data(), fmt.Sprintf("member %q is a device or a pipe", h.Name))
 			continue
 		default:
-			run.Report("special", inspect.Refuse, fmt.Sprintf("member %q is a device, a pipe or unknown (%q)", h.Name, h.Typeflag))
+			run.Report("special", s.Data(), fmt.Sprintf("member %q is a device, a pipe or unknown (%q)", h.Name, h.Typeflag))
 			continue
 		}
 		if err := tarMember(ctx, t, h, run); err != nil {

@@ -34,7 +34,8 @@ type entry struct {
 	packed, size uint64
 	offset       uint64 // of the local header
 	madeBy       byte   // upper byte of "version made by": 3 is Unix
-	mode         uint32 // Unix mode where madeBy is 3
+	mode         uint32 // Unix mode where madeBy is 3 or 19
+	alias        string // another name, in an extra field
 }
 
 // scanZip reads the central directory with a reader of its own: it must see
@@ -46,7 +47,7 @@ func scanZip(ctx context.Context, s inspect.Subject, run inspect.Run) error {
 		return nil
 	}
 	spans := make([][2]uint64, 0, len(entries))
-	known := newNames(run)
+	known := newNames(s, run)
 	for _, e := range entries {
 		known.check(e.name)
 		body, ok := e.local(s, run)
@@ -58,13 +59,13 @@ func scanZip(ctx context.Context, s inspect.Subject, run inspect.Run) error {
 			return err
 		}
 	}
-	layout(spans, dirStart, run)
+	layout(s, spans, dirStart, run)
 	return nil
 }
 
 // layout refuses members that share bytes, and bytes that belong to none before
 // the first: another reader may see another archive there.
-func layout(spans [][2]uint64, dirStart uint64, run inspect.Run) {
+func layout(s inspect.Subject, spans [][2]uint64, dirStart uint64, run inspect.Run) {
 	slices.SortFunc(spans, func(a, b [2]uint64) int {
 		if a[0] < b[0] {
 			return -1
@@ -80,11 +81,31 @@ func layout(spans [][2]uint64, dirStart uint64, run inspect.Run) {
 			run.Report("overlap", inspect.Refuse, "members share bytes: an archive bomb")
 			return
 		}
+		if hidden(s, at, sp[0]) {
+			run.Report("mismatch", inspect.Refuse, "a member stands between others that the directory does not name")
+		}
 		at = sp[1]
 	}
 	if at > dirStart {
 		run.Report("overlap", inspect.Refuse, "a member reaches into the directory")
+	} else if hidden(s, at, dirStart) {
+		run.Report("mismatch", inspect.Refuse, "a member stands before the directory, which does not name it")
 	}
+}
+
+// maxGap is how much of what belongs to no member is read, in bytes: descriptors have
+// 24, what is aligned a few thousand.
+const maxGap = 16 << 20
+
+// hidden reports whether the header of a member stands between two offsets: readers
+// that go from member to member find it.
+func hidden(s inspect.Subject, from, to uint64) bool {
+	if from+localSize > to {
+		return false
+	}
+	b := make([]byte, min(to-from, maxGap))
+	_, err := s.ReadAt(b, int64(from))
+	return err != nil && !errors.Is(err, io.EOF) || bytes.Contains(b, []byte("PK\x03\x04"))
 }
 
 // directory reads the end record and the central directory.
@@ -123,6 +144,27 @@ func directory(s inspect.Subject, run inspect.Run) ([]entry, uint64, error) {
 	}
 	entries, err := parseDirectory(dir, count)
 	return entries, start, err
+}
+
+// zipBehind reports whether a file that does not begin as a zip ends as one: readers
+// that look for the end record only, such as TorchScript's, open it.
+func zipBehind(s inspect.Subject) bool {
+	tail := make([]byte, min(s.Size, endSize+1<<16))
+	if _, err := s.ReadAt(tail, s.Size-int64(len(tail))); err != nil && !errors.Is(err, io.EOF) {
+		return false
+	}
+	i := bytes.LastIndex(tail, []byte("PK\x05\x06"))
+	if i < 0 || i+endSize > len(tail) {
+		return false
+	}
+	size := int64(binary.LittleEndian.Uint32(tail[i+12:]))
+	at := s.Size - int64(len(tail)) + int64(i) - size
+	sig := make([]byte, 4)
+	if size < centralSize || at < 0 {
+		return false
+	}
+	_, err := s.ReadAt(sig, at)
+	return err == nil && binary.LittleEndian.Uint32(sig) == centralSig
 }
 
 // hasLocator reports whether a zip64 locator stands before the end record; some
@@ -197,6 +239,10 @@ func (e *entry) wide(extra []byte) error {
 		}
 		body := extra[4 : 4+n]
 		extra = extra[4+n:]
+		// A second name, which some readers take for the first (APPNOTE, 4.6.9).
+		if id == 0x7075 && n > 5 && string(body[5:]) != e.name {
+			e.alias = string(body[5:])
+		}
 		if id != 1 {
 			continue
 		}
@@ -249,7 +295,9 @@ func (e entry) local(s inspect.Subject, run inspect.Run) (body int64, ok bool) {
 		return refuse("mismatch", "its own header states another checksum")
 	case e.flags&8 == 0 && differs(le.Uint32(head[18:]), e.packed) || e.flags&8 == 0 && differs(le.Uint32(head[22:]), e.size):
 		return refuse("mismatch", "its own header states another size")
-	case e.madeBy == 3 && e.mode&0xf000 != 0 && e.mode&0xf000 != 0x8000 && e.mode&0xf000 != 0x4000:
+	case e.alias != "":
+		return refuse("mismatch", fmt.Sprintf("is called %q in an extra field", e.alias))
+	case (e.madeBy == 3 || e.madeBy == 19) && e.mode&0xf000 != 0 && e.mode&0xf000 != 0x8000 && e.mode&0xf000 != 0x4000:
 		return refuse("special", "is a link, device or pipe")
 	}
 	return body, true

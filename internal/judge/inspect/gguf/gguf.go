@@ -26,7 +26,7 @@ func New() Scanner { return Scanner{} }
 func (Scanner) Name() string { return "gguf" }
 
 // Version changes when verdicts may.
-func (Scanner) Version() string { return "2" }
+func (Scanner) Version() string { return "3" }
 
 // Wants takes files that begin as GGUF, or are called so.
 func (Scanner) Wants(s inspect.Subject) bool {

@@ -1,6 +1,10 @@
 package pickle
 
-import "strings"
+import (
+	"regexp"
+	"slices"
+	"strings"
+)
 
 // use says what a pickle may do with an imported name.
 type use uint8
@@ -18,14 +22,16 @@ const (
 // Anything else is refused.
 func useOf(g global) use {
 	switch top, _, _ := strings.Cut(g.module, "."); top {
-	case "builtins", "collections", "_codecs", "copyreg", "datetime", "decimal", "fractions", "uuid", "pathlib", "argparse", "types", "array":
+	case "builtins", "collections", "_codecs", "copyreg", "datetime", "decimal", "fractions", "uuid", "pathlib", "argparse", "types", "array", "re", "random", "typing", "zoneinfo", "pytz", "dateutil":
 		return plainUse(g)
 	case "numpy":
 		return numpyUse(g)
 	case "torch":
 		return torchUse(g)
-	case "scipy", "pandas", "joblib", "sklearn", "_loss": // scikit-learn 1.6 and newer has losses in a module _loss
+	case "scipy", "pandas", "joblib", "sklearn", "_loss", "pyarrow": // scikit-learn 1.6 and newer has losses in a module _loss
 		return learnedUse(g)
+	case "xgboost", "lightgbm", "transformers", "accelerate", "pytorch_lightning", "lightning", "lightning_fabric", "omegaconf":
+		return trainedUse(g)
 	}
 	return refused
 }
@@ -45,13 +51,18 @@ func plainUse(g global) use {
 	case "builtins.set", "builtins.frozenset", "builtins.bytearray", "builtins.complex", "builtins.slice", "builtins.range", "builtins.list",
 		"builtins.dict", "builtins.tuple", "builtins.int", "builtins.float", "builtins.bool", "builtins.str", "builtins.bytes":
 		return function
-	case "builtins.object", "builtins.Ellipsis", "builtins.NotImplemented":
+	case "builtins.Exception", "builtins.ValueError", "builtins.TypeError", "builtins.KeyError", "builtins.IndexError", "builtins.RuntimeError", "builtins.AttributeError":
+		return class
+	case "builtins.object", "builtins.hash", "builtins.Ellipsis", "builtins.NotImplemented", "typing.Any":
 		return constant
-	case "_codecs.encode": // bytes of protocols below 3
+	case "_codecs.encode", // bytes of protocols below 3
+		"builtins.getattr", // of one name only, see special
+		"re._compile", "zoneinfo.ZoneInfo", "zoneinfo.ZoneInfo._unpickle", "pytz._UTC", "pytz._p", "dateutil.tz.tz.tzutc":
 		return function
 	case "copyreg._reconstructor", "copyreg.__newobj__", "copyreg.__newobj_ex__":
 		return function
-	case "collections.OrderedDict", "collections.defaultdict", "collections.deque", "collections.Counter", "argparse.Namespace", "types.SimpleNamespace":
+	case "collections.OrderedDict", "collections.defaultdict", "collections.deque", "collections.Counter", "collections.ChainMap", "collections.UserDict", "collections.UserList",
+		"argparse.Namespace", "types.SimpleNamespace", "random.Random":
 		return class
 	case "datetime.datetime", "datetime.date", "datetime.time", "datetime.timedelta", "datetime.timezone", "decimal.Decimal", "fractions.Fraction",
 		"pathlib.PosixPath", "pathlib.WindowsPath", "pathlib.PurePosixPath", "pathlib.PureWindowsPath", "pathlib.Path", "pathlib.PurePath", "array._array_reconstructor", "array.array",
@@ -75,6 +86,11 @@ func numpyUse(g global) use {
 			return class
 		case "mean", "median", "sum", "max", "min", "amax", "amin", "average", "std", "var":
 			return constant // what an estimator pools with
+		case "poly1d":
+			return class
+		}
+		if numpyFunction(g.name) {
+			return constant
 		}
 		if numpyScalar(g.name) {
 			return function
@@ -83,9 +99,17 @@ func numpyUse(g global) use {
 		if g.name == "_reconstruct" || g.name == "scalar" {
 			return function
 		}
+	case "numpy.core":
+		if g.name == "_ufunc_reconstruct" {
+			return function // of few names only, see found
+		}
 	case "numpy.core.numeric", "numpy._core.numeric":
 		if g.name == "_frombuffer" {
 			return function
+		}
+	case "numpy.core._multiarray_umath", "numpy._core._multiarray_umath":
+		if numpyFunction(g.name) {
+			return constant
 		}
 	case "numpy.matrixlib.defmatrix", "numpy.core.defmatrix":
 		if g.name == "matrix" {
@@ -99,6 +123,15 @@ func numpyUse(g global) use {
 		if strings.HasSuffix(g.name, "DType") && plain(g.name) {
 			return class
 		}
+	case "numpy.polynomial.polynomial", "numpy.polynomial.chebyshev", "numpy.polynomial.legendre":
+		switch g.name {
+		case "Polynomial", "Chebyshev", "Legendre":
+			return class
+		}
+	case "numpy.lib.polynomial", "numpy.lib._polynomial_impl":
+		if g.name == "poly1d" {
+			return class
+		}
 	case "numpy.ma.core", "numpy.ma":
 		switch g.name {
 		case "_mareconstruct":
@@ -108,6 +141,18 @@ func numpyUse(g global) use {
 		}
 	}
 	return numpyRandom(g)
+}
+
+// numpyFunction reports whether a name is a function of numpy that columns are
+// transformed with: of numbers, to numbers.
+func numpyFunction(name string) bool {
+	switch name {
+	case "log", "log1p", "log2", "log10", "exp", "expm1", "exp2", "sqrt", "cbrt", "square", "abs", "absolute", "fabs", "sign", "reciprocal", "negative",
+		"sin", "cos", "tan", "sinh", "cosh", "tanh", "arcsin", "arccos", "arctan", "arcsinh", "arctanh", "floor", "ceil", "rint", "trunc",
+		"add", "subtract", "multiply", "divide", "true_divide", "power", "maximum", "minimum", "isnan", "isfinite", "logical_not":
+		return true
+	}
+	return false
 }
 
 func numpyScalar(name string) bool {
@@ -142,7 +187,7 @@ func torchUse(g global) use {
 			return function
 		case "Tensor":
 			return class
-		case "strided", "sparse_coo", "sparse_csr", "sparse_csc", "sparse_bsr", "sparse_bsc", "per_tensor_affine", "per_channel_affine",
+		case "strided", "sparse_coo", "sparse_csr", "sparse_csc", "sparse_bsr", "sparse_bsc", "jagged", "per_tensor_affine", "per_channel_affine",
 			"per_channel_affine_float_qparams", "per_tensor_symmetric", "per_channel_symmetric", "contiguous_format", "channels_last", "preserve_format":
 			return constant
 		}
@@ -151,7 +196,7 @@ func torchUse(g global) use {
 		}
 	case "torch._utils":
 		switch g.name {
-		case "_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3", "_rebuild_parameter", "_rebuild_qtensor", "_rebuild_sparse_tensor",
+		case "_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3", "_rebuild_parameter", "_rebuild_parameter_with_state", "_rebuild_nested_tensor", "_rebuild_qtensor", "_rebuild_sparse_tensor",
 			"_rebuild_sparse_csr_tensor", "_rebuild_meta_tensor_no_storage", "_rebuild_device_tensor_from_numpy", "_rebuild_device_tensor_from_cpu_tensor":
 			return function
 		}
@@ -195,7 +240,7 @@ func torchType(name string) bool {
 	switch name {
 	case "float", "float16", "float32", "float64", "double", "half", "bfloat16", "int", "long", "short", "int8", "int16", "int32", "int64",
 		"uint8", "uint16", "uint32", "uint64", "bool", "complex32", "complex64", "complex128", "cfloat", "cdouble", "chalf",
-		"float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz", "float8_e8m0fnu", "float4_e2m1fn_x2", "qint8", "quint8", "qint32", "quint4x2", "quint2x4":
+		"float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz", "float8_e8m0fnu", "float4_e2m1fn_x2", "qint8", "quint8", "qint32", "quint4x2", "quint2x4", "bits8", "bits16", "uint1", "uint2", "uint3", "uint4", "uint5", "uint6", "uint7", "int1", "int2", "int3", "int4":
 		return true
 	}
 	return false
@@ -203,8 +248,91 @@ func torchType(name string) bool {
 
 // learnedUse are the names of scikit-learn and what it stands on.
 func learnedUse(g global) use {
-	if learned(g) {
+	switch {
+	case learned(g), pandasClass(g):
 		return class
+	case handed(g):
+		return constant
+	case g.module == "pyarrow.lib" && slices.Contains([]string{"_restore_array", "py_buffer", "type_for_alias", "chunked_array", "schema", "field"}, g.name):
+		return function // columns of text, as pandas 3 keeps them
+	}
+	return refused
+}
+
+var (
+	pandasTypes   = regexp.MustCompile(`^(?:[A-Z][A-Za-z0-9]*(?:Dtype|Array|Index)|Categorical|DataFrame|Series|NA|_new_[A-Z][A-Za-z]*Index)$`)
+	pandasModules = regexp.MustCompile(`^pandas(?:\.arrays|\.core\.(?:arrays(?:\.[a-z_]+){1,2}|dtypes\.dtypes|indexes\.[a-z_]+|frame|series|categorical))?$`)
+	pandasOffsets = regexp.MustCompile(`^(?:(?:Business|Custom|CustomBusiness|B)?(?:Day|Hour|Month(?:End|Begin)|Quarter(?:End|Begin)|Year(?:End|Begin))|Minute|Second|Milli|Micro|Nano|Week|Tick|SemiMonth(?:End|Begin)|DateOffset)$`)
+	pandasScalars = regexp.MustCompile(`^(?:Timestamp|Timedelta|Period|Interval|_unpickle_timestamp|_timedelta_unpickle|_nat_unpickle|__nat_unpickle|IntIndex|BlockIndex|NA|__pyx_unpickle_(?:PeriodMixin|NDArrayBacked|_Period|IntervalMixin))$`)
+)
+
+// pandasClass reports whether a name is a table of pandas or a part of one: columns,
+// their types, indexes and single values.
+func pandasClass(g global) bool {
+	switch {
+	case pandasModules.MatchString(g.module):
+		return pandasTypes.MatchString(g.name)
+	case g.module == "pandas._libs.tslibs.offsets":
+		return pandasOffsets.MatchString(g.name)
+	case strings.HasPrefix(g.module, "pandas._libs."):
+		return pandasScalars.MatchString(g.name)
+	}
+	return false
+}
+
+// trainedUse are the names of libraries that train: boosted trees, and what a run
+// keeps beside its weights. An object of theirs is made without arguments, see
+// special, since with some it would read a path.
+func trainedUse(g global) use {
+	switch g.module {
+	case "xgboost.core", "lightgbm.basic":
+		if g.name == "Booster" {
+			return class
+		}
+	case "xgboost.sklearn":
+		switch g.name {
+		case "XGBModel", "XGBClassifier", "XGBRegressor", "XGBRanker", "XGBRFClassifier", "XGBRFRegressor":
+			return class
+		}
+	case "lightgbm.sklearn":
+		switch g.name {
+		case "LGBMModel", "LGBMClassifier", "LGBMRegressor", "LGBMRanker":
+			return class
+		}
+	case "transformers.training_args", "transformers.training_args_seq2seq":
+		switch g.name {
+		case "TrainingArguments", "Seq2SeqTrainingArguments":
+			return class
+		case "OptimizerNames", "ParallelMode":
+			return function
+		}
+	case "transformers.trainer_utils":
+		switch g.name {
+		case "IntervalStrategy", "SchedulerType", "HubStrategy", "SaveStrategy", "EvaluationStrategy", "FSDPOption", "ShardedDDPOption":
+			return function
+		}
+	case "transformers.trainer_pt_utils", "accelerate.state":
+		switch g.name {
+		case "AcceleratorConfig", "PartialState", "AcceleratorState":
+			return class
+		}
+	case "accelerate.utils.dataclasses":
+		if g.name == "DistributedType" {
+			return function
+		}
+	case "pytorch_lightning.callbacks.model_checkpoint", "pytorch_lightning.callbacks.early_stopping", "lightning.pytorch.callbacks.model_checkpoint", "lightning.pytorch.callbacks.early_stopping":
+		if g.name == "ModelCheckpoint" || g.name == "EarlyStopping" {
+			return constant
+		}
+	case "pytorch_lightning.utilities.parsing", "lightning_fabric.utilities.data", "lightning.fabric.utilities.data":
+		if g.name == "AttributeDict" {
+			return class
+		}
+	case "omegaconf.dictconfig", "omegaconf.listconfig", "omegaconf.base", "omegaconf.nodes":
+		switch g.name {
+		case "DictConfig", "ListConfig", "ContainerMetadata", "Metadata", "AnyNode", "IntegerNode", "FloatNode", "BooleanNode", "StringNode", "BytesNode", "PathNode":
+			return class
+		}
 	}
 	return refused
 }

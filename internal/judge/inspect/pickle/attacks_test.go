@@ -115,6 +115,30 @@ func TestAttacks(t *testing.T) {
 		"a length that is negative":            {"a.pkl", p2 + "\x8b\xff\xff\xff\xff.", "negative"},
 		"a string of 2^63 bytes":               {"a.pkl", p4 + "\x8d\x00\x00\x00\x00\x00\x00\x00\x80.", "cut short"},
 		"a mark that is taken for a value":     {"a.pkl", "(\x85.", "more than there is"},
+		"a special attribute behind 70 others": {"a.pkl", p2 + "cargparse\nNamespace\n)\x81}(" + strings.Repeat("U\x01xK\x01", 70) + "U\x09__class__K\x01ub.", "special name"},
+		"bytes that begin like bzip2":          {"a.pkl", "BZh\x00\x00" + strings.Repeat("A", 0x685a) + "0" + run, "os.system"},
+		"a stream behind numbers, as text":     {"a.th", "L119547037146038801333356L\n.I1001\n.(d." + run, "os.system"},
+		"a stream behind many, any name":       {"a.params", strings.Repeat("I1\n.", 40) + run, "os.system"},
+		"a text with a strange space behind":   {"a.weights", "S'x'\v\n0" + run, "os.system"},
+		"a number that a zero byte ends":       {"a.weights", "I1\x00rest\n0" + run, "os.system"},
+		"a tuple in itself, sixty times":       {"a.pkl", p2 + ")" + strings.Repeat("2\x86", 60) + ".", "bomb"},
+		"a list in itself, sixty times":        {"a.pkl", p2 + "](K\x01K\x02e" + strings.Repeat("q\x00(h\x00h\x00h\x00l", 60) + ".", "bomb"},
+		"bytes without an end":                 {"a.pkl", p2 + "cbuiltins\nbytearray\nJ\xff\xff\xff\x7f\x85R.", "bomb"},
+		"a list of a range":                    {"a.pkl", p2 + "cbuiltins\nlist\ncbuiltins\nrange\n\x8a\x06\x00\x00\x00\x00\x00\x01\x85R\x85R.", "bomb"},
+		"getattr of anything":                  {"a.pkl", p2 + "cbuiltins\ngetattr\ncnumpy\ndtype\nU\x05xxxxx\x86R.", "getattr"},
+		"getattr of a zone's other name":       {"a.pkl", p2 + "cbuiltins\ngetattr\nczoneinfo\nZoneInfo\nU\x08no_cache\x86R.", "getattr"},
+		"a distribution that compiles itself":  {"a.pkl", p2 + "cscipy.stats._continuous_distns\nuniform_gen\n)\x81}U\x13_parse_arg_templateU\x02idsb.", "uniform_gen"},
+		"trees from a path":                    {"a.pkl", p2 + "clightgbm.basic\nBooster\n(NU\x01xtR.", "path"},
+		"trees from a path that it computes":   {"a.pkl", p2 + "cxgboost.core\nBooster\n}c_codecs\nencode\n(U\x02/xtR\x86R.", "arguments"},
+		"trees from a path by its name":        {"a.pkl", p4 + "clightgbm.basic\nBooster\n)}" + short("model_file") + short("/x") + "s\x92.", "arguments"},
+		"a zone's name by NEWOBJ":              {"a.pkl", p2 + "cbuiltins\ngetattr\ncnumpy\nndarray\nU\x06tofile\x86\x81.", "any name"},
+		"another function by its name":         {"a.pkl", p2 + "cnumpy.core\n_ufunc_reconstruct\n(U\x02osU\x03abstR.", "any name"},
+		"a function of numpy that is called":   {"a.pkl", call("numpy", "log1p"), "no function"},
+		"a score that is called":               {"a.pkl", call("sklearn.metrics._classification", "f1_score"), "no function"},
+		"a distance by a function":             {"a.pkl", call("sklearn.metrics._dist_metrics", "PyFuncDistance"), "PyFuncDistance"},
+		"a table of pandas that reads":         {"a.pkl", call("pandas", "HDFStore"), "HDFStore"},
+		"a method of a table of pandas":        {"a.pkl", call("pandas", "DataFrame.eval"), "DataFrame.eval"},
+		"trained arguments that start":         {"a.pkl", call("transformers.training_args", "TrainingArguments"), "path"},
 	}
 	if len(cases) < 60 {
 		t.Errorf("only %d cases", len(cases))
@@ -129,6 +153,60 @@ func TestAttacks(t *testing.T) {
 			}
 			t.Errorf("got %+v, want a refusal that says %q", found, c[2])
 		})
+	}
+}
+
+// Arrays of numpy, whose header decides whether anything is unpickled.
+func TestArrays(t *testing.T) {
+	const run = "cos\nsystem\n(S'id'\ntR."
+	npy := func(descr, shape, data string) string {
+		head := "{'descr': " + descr + ", 'fortran_order': False, 'shape': " + shape + ", }\n"
+		return "\x93NUMPY\x01\x00" + string([]byte{byte(len(head)), byte(len(head) >> 8)}) + head + data
+	}
+	for name, c := range map[string]struct {
+		content string
+		bad     bool
+	}{
+		"numbers":                       {npy("'<i4'", "(2,)", "12345678"), false},
+		"one number":                    {npy("'<f8'", "()", "12345678"), false},
+		"none":                          {npy("'<f8'", "(0, 3)", ""), false},
+		"texts":                         {npy("'<U2'", "(1,)", "12345678"), false},
+		"times":                         {npy("'<M8[ns]'", "(1,)", "12345678"), false},
+		"a record":                      {npy("[('a', '<i4'), ('b', '<f4', (1,))]", "(1,)", "12345678"), false},
+		"a record in a record":          {npy("[('a', [('x', '<f4'), ('y', '<i2', (2,))])]", "(1,)", "12345678"), false},
+		"a record with a title":         {npy("[(('Title', 'a'), '<i8')]", "(1,)", "12345678"), false},
+		"a name of other letters":       {npy("[('gr\u00f6\u00dfe', '<i8')]", "(1,)", "12345678"), false},
+		"two arrays":                    {npy("'<i4'", "(1,)", "1234") + npy("'<i4'", "(1,)", "1234"), false},
+		"objects":                       {npy("'|O'", "(1,)", run), true},
+		"objects behind numbers":        {npy("'<i4'", "(1,)", "1234") + npy("'|O'", "(1,)", run), true},
+		"a pickle behind numbers":       {npy("'<i4'", "(1,)", "1234") + run, true},
+		"objects in a record":           {npy("[('a', [('b', '|O')])]", "(1,)", run), true},
+		"objects in a record of arrays": {npy("[('a', '|O', (2,))]", "(1,)", run), true},
+		"numbers that are not there":    {npy("'<i4'", "(9,)", "1234"), true},
+		"a shape that overflows":        {npy("'<i8'", "(9223372036854775807, 9223372036854775807)", ""), true},
+		"a type by its whole name":      {npy("'object'", "(1,)", run), true},
+	} {
+		if found := judge(t, "a.npy", []byte(c.content)); len(found) > 0 != c.bad {
+			t.Errorf("%s: %+v", name, found)
+		}
+	}
+}
+
+// What people pickle beside weights, and what stands for numbers in it.
+func TestWhatPeoplePickle(t *testing.T) {
+	const p2, p4 = "\x80\x02", "\x80\x04"
+	for name, content := range map[string]string{
+		"a zone":                  p2 + "cbuiltins\ngetattr\nczoneinfo\nZoneInfo\nU\x07_unpickle\x86R(U\x03UTCK\x01tR.",
+		"arguments of a training": p2 + "ctransformers.training_args\nTrainingArguments\n)\x81}U\x0doutput_dir_x_U\x01xsb.",
+		"a scorer":                p2 + "csklearn.metrics._scorer\n_Scorer\n)\x81}U\x0b_score_funccsklearn.metrics._classification\nf1_score\nsb.",
+		"a table of pandas 3":     p2 + "cpandas\nDataFrame\n)\x81}U\x01xK\x01sb.",
+		"boosted trees":           p2 + "cxgboost.core\nBooster\n)\x81}U\x06handleNsb.",
+		"a callback as a key":     p2 + "}cpytorch_lightning.callbacks.model_checkpoint\nModelCheckpoint\n}s.",
+		"a list held many times":  p4 + "](](K\x01eq\x00" + strings.Repeat("h\x00", 1000) + "e.",
+	} {
+		if found := judge(t, "a.pkl", []byte(strings.Replace(content, "U\x07_unpickle", "U\x09_unpickle", 1))); len(found) > 0 {
+			t.Errorf("%s: %+v", name, found)
+		}
 	}
 }
 

@@ -128,6 +128,9 @@ func (m *machine) callArgs(n int) error {
 	at := len(m.stack) - n
 	args := m.stack[at]
 	f := m.stack[at-1]
+	if more := m.stack[len(m.stack)-1]; n == 2 && (more.kind != dict || len(more.items) > 0 || more.lost) && f.kind == callee && trainedUse(f.g) == class {
+		m.refuse("it calls %s.%s with arguments, which may be a path", f.g.module, f.g.name)
+	}
 	m.stack = m.stack[:at-1]
 	if args.kind != tuple {
 		m.refuse("it calls with arguments that it computes")
@@ -141,6 +144,9 @@ func (m *machine) callArgs(n int) error {
 
 func (m *machine) call(f value, args []value) error {
 	m.calls++
+	if f.kind == callee && (f.g == (global{"builtins", "getattr"}) || f.g == (global{"numpy.core", "_ufunc_reconstruct"})) {
+		return m.found(f.g, args)
+	}
 	if f.kind != callee {
 		m.refuse("it calls something that is not an imported name")
 		return m.push(value{kind: product, data: &data{}})
@@ -161,6 +167,25 @@ func (m *machine) call(f value, args []value) error {
 		m.add(p, args)
 	}
 	return m.push(p)
+}
+
+// found does the calls that find a name by another: of a zone, which zoneinfo pickles
+// as a call of ZoneInfo._unpickle, and of functions of numpy before version 1.20. Every
+// other use reaches any name.
+func (m *machine) found(by global, args []value) error {
+	var g global
+	switch {
+	case len(args) != 2 || args[1].kind != text:
+	case by.name == "getattr" && args[0].kind == callee && args[0].g == (global{"zoneinfo", "ZoneInfo"}) && args[1].text == "_unpickle":
+		g = global{"zoneinfo", "ZoneInfo._unpickle"}
+	case by.name == "_ufunc_reconstruct" && args[0].kind == text && (args[0].text == "numpy" || args[0].text == "numpy.core._multiarray_umath") && numpyFunction(args[1].text):
+		g = global{"numpy", args[1].text}
+	}
+	if g == (global{}) {
+		m.refuse("it calls %s.%s, which reaches any name", by.module, by.name)
+		return m.push(value{kind: product, data: &data{}})
+	}
+	return m.push(value{kind: callee, data: &data{g: g}})
 }
 
 // special checks the arguments of names that would call, make or decode what they
@@ -210,12 +235,31 @@ func (m *machine) special(g global, args []value) (made global, why string) {
 		if !isClass(arg(0)) || !isClass(arg(1)) {
 			return made, "for something that is no array"
 		}
-	case "pandas.core.indexes.base._new_Index", "pandas.core.indexes.datetimes._new_DatetimeIndex":
-		if !isClass(arg(0)) {
-			return made, "for something that is no index"
+	case "builtins.bytes", "builtins.bytearray", "builtins.list", "builtins.tuple", "builtins.set", "builtins.frozenset", "builtins.dict", "collections.deque", "collections.Counter":
+		if a := arg(0); len(args) > 0 && (a.kind == integer && a.num > 1<<20 || a.made(global{"builtins", "range"})) {
+			return made, "for more values than it holds: a bomb"
 		}
+	case "torch._utils._rebuild_parameter_with_state":
+		if state := arg(3); state.kind != dict && len(args) > 3 && parts(state) == nil {
+			return made, "with a state that it computes"
+		}
+	default:
+		return made, m.specialOf(g, args, isClass)
 	}
 	return made, ""
+}
+
+// specialOf checks the arguments of names that are many of a kind.
+func (m *machine) specialOf(g global, args []value, isClass func(value) bool) string {
+	switch {
+	case strings.HasPrefix(g.module, "pandas.core.indexes.") && strings.HasPrefix(g.name, "_new_"):
+		if len(args) == 0 || !isClass(args[0]) {
+			return "for something that is no index"
+		}
+	case trainedUse(g) == class && len(args) > 0:
+		return "with arguments, which may be a path"
+	}
+	return ""
 }
 
 // plainFactory reports whether a defaultdict may make its values by calling it.
@@ -237,7 +281,13 @@ func (m *machine) build() error {
 		m.refuse("it sets the state of something that it did not make")
 		return nil
 	}
+	if top.g != (global{}) && m.useOf(top.g) == refused {
+		return nil // the import was reported, and inside of a package may be its own
+	}
 	for _, part := range append([]value{state}, parts(state)...) {
+		if part.kind == dict && part.inner {
+			m.refuse("it sets an attribute with a special name")
+		}
 		for i := 0; part.kind == dict && i < len(part.items); i += 2 {
 			if k := part.items[i]; k.kind == text && strings.HasPrefix(k.text, "__") && strings.HasSuffix(k.text, "__") {
 				m.refuse("it sets the attribute %.40s", k.text)
@@ -323,11 +373,20 @@ func (m *machine) asOpcodes() error {
 	}
 	_ = fork.run()
 	for _, g := range fork.globals {
-		if fork.seen[g] == refused {
+		if fork.seen[g] == refused && !m.className(g.module) {
 			return fmt.Errorf("the numbers of an array are opcodes that import %.80s.%.80s: two readers would differ", g.module, g.name)
 		}
 	}
 	return nil
+}
+
+// className reports whether a text is the name of a class that was imported, and so
+// no module: where numbers pass as opcodes and end, a plain reader has another memo
+// and takes wrong texts for what it imports.
+func (m *machine) className(module string) bool {
+	return slices.ContainsFunc(m.globals, func(g global) bool {
+		return g.name == module && m.seen[g] != refused && strings.ToLower(module[:1]) != module[:1]
+	})
 }
 
 // itemSize returns how many bytes an item of a type has, by the name that numpy's

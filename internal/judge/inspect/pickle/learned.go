@@ -7,3 +7,9 @@ import "strings"
 func learned(g global) bool {
 	return strings.Contains(learnedNames, "\n"+g.module+" "+g.name+"\n")
 }
+
+// handed reports whether a name is one of the functions that estimators are given,
+// to be called when they are used.
+func handed(g global) bool {
+	return strings.Contains(handedNames, "\n"+g.module+" "+g.name+"\n")
+}

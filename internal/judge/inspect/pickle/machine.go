@@ -121,6 +121,7 @@ type machine struct {
 	refusals   []string
 	nested     []span // bytes that an allowed name unpickles
 	torchMagic bool
+	bomb       bool  // reported already
 	frameEnd   int64 // offset at which the current frame ends; 0 outside of one
 }
 

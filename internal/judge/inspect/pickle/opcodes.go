@@ -74,6 +74,8 @@ func (m *machine) textNumber() (value, error) {
 	if err != nil {
 		return value{}, err
 	}
+	// CPython takes a number for whole that a zero byte ends (_pickle.c, load_int).
+	line, _, _ = strings.Cut(line, "\x00")
 	if len(line) > 4300 { // digits; CPython, sys.int_info.default_max_str_digits
 		return value{}, errors.New("a number in text is too long")
 	}
@@ -156,7 +158,7 @@ func (m *machine) sized(width int64, k kind) error {
 
 // pythonString decodes what stands behind STRING: quoted, with Python's escapes.
 func pythonString(s string) (string, error) {
-	s = strings.TrimRight(s, " \t\r")
+	s = strings.TrimRight(s, " \t\r\v\f")
 	if len(s) < 2 || s[0] != s[len(s)-1] || s[0] != '"' && s[0] != '\'' {
 		return "", errors.New("a string is not quoted")
 	}
@@ -326,9 +328,13 @@ func (m *machine) fill(op byte, items []value) error {
 		fits = top.kind == list || top.made(global{"collections", "deque"}, global{"builtins", "list"}, global{"array", "array"})
 	case 's', 'u':
 		fits = top.kind == dict || top.made(global{"collections", "OrderedDict"}, global{"collections", "defaultdict"}, global{"collections", "Counter"},
-			global{"builtins", "dict"}, global{"sklearn.utils._bunch", "Bunch"}, global{"sklearn.utils", "Bunch"}, global{"sklearn.datasets.base", "Bunch"})
+			global{"builtins", "dict"}, global{"sklearn.utils._bunch", "Bunch"}, global{"collections", "UserDict"}, global{"pytorch_lightning.utilities.parsing", "AttributeDict"},
+			global{"lightning_fabric.utilities.data", "AttributeDict"}, global{"lightning.fabric.utilities.data", "AttributeDict"}, global{"sklearn.utils", "Bunch"}, global{"sklearn.datasets.base", "Bunch"})
 	case 0x90:
 		fits = top.kind == set || top.made(global{"builtins", "set"})
+	}
+	if top.kind == product && top.g != (global{}) && m.useOf(top.g) == refused {
+		return nil // the import was reported, and inside of a package may be its own
 	}
 	if !fits {
 		m.refuse("it adds items to something that is not a plain container")

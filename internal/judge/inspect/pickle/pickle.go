@@ -10,16 +10,14 @@ package pickle
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"path"
-	"regexp"
 	"slices"
 	"strings"
 
 	"enisle/internal/judge/inspect"
+	"enisle/internal/judge/inspect/asset"
 )
 
 // Scanner judges pickles and object arrays of numpy; the zero value works.
@@ -34,7 +32,7 @@ func New() Scanner { return Scanner{} }
 func (Scanner) Name() string { return "pickle" }
 
 // Version changes when verdicts may.
-func (Scanner) Version() string { return "3" }
+func (Scanner) Version() string { return "4" }
 
 const (
 	maxStreams  = 10_000 // pickles one after the other in one file
@@ -54,23 +52,25 @@ func named(s inspect.Subject) bool {
 	return s.Ref.Kind == "model" && slices.Contains([]string{".bin", ".dat", ".data", ".model"}, ext)
 }
 
-// sealed reports whether no reader of pickles gets past the first byte: gzip's
-// is no opcode, and zip's asks for a persistent id that plain readers do not have.
-// Another scanner reads both.
+// sealed reports whether no reader of pickles gets past the first byte: that of gzip
+// and of lz4 is no opcode, and zip's asks for a persistent id that plain readers do not have.
+// Another scanner reads them.
 func sealed(s inspect.Subject) bool {
-	for _, m := range []string{"PK\x03\x04", "PK\x05\x06", "\x1f\x8b"} {
+	for _, m := range []string{"PK\x03\x04", "PK\x05\x06", "\x1f\x8b", "\x04\x22\x4d\x18"} {
 		if bytes.HasPrefix(s.Head, []byte(m)) {
 			return true
 		}
 	}
 	// A joblib file that is compressed: no reader of pickles knows opcode x.
-	return len(s.Head) > 6 && s.Head[0] == 0x78 || bytes.HasPrefix(s.Head, []byte("\xfd7zXZ\x00")) || bytes.HasPrefix(s.Head, []byte("BZh")) || bytes.HasPrefix(s.Head, []byte("\x5d\x00\x00"))
+	// B is one, of bytes: the whole beginning of bzip2 must be there.
+	bzip2 := bytes.HasPrefix(s.Head, []byte("BZh")) && len(s.Head) > 9 && (string(s.Head[4:10]) == "1AY&SY" || string(s.Head[4:10]) == "\x17rE8P\x90")
+	return bzip2 || len(s.Head) > 6 && s.Head[0] == 0x78 || bytes.HasPrefix(s.Head, []byte("\xfd7zXZ\x00")) || bytes.HasPrefix(s.Head, []byte("\x5d\x00\x00"))
 }
 
 // other reports whether the bytes are those of another format that a pickle's
 // name is used for as well. They may be a pickle at the same time.
 func other(s inspect.Subject) bool {
-	return bytes.HasPrefix(s.Head, []byte("GGUF")) || len(s.Head) > 262 && string(s.Head[257:262]) == "ustar"
+	return bytes.HasPrefix(s.Head, []byte("GGUF")) || len(s.Head) > 262 && string(s.Head[257:262]) == "ustar" || asset.Is(s)
 }
 
 // plainFile reports whether it is text that only has a pickle's name: a path file
@@ -104,8 +104,15 @@ func (Scanner) Wants(s inspect.Subject) bool {
 		return true
 	}
 	// Walk it: what is no pickle ends within a few bytes.
+	// Streams that only hold values may stand before one that does something.
 	m := machine{src: newSource(s, 0), persistent: persistent(s), script: script(s), guess: true}
 	err := m.run()
+	for n := 1; err == nil && len(m.globals) == 0 && m.src.at < s.Size && n < maxStreams; n++ {
+		m = machine{src: newSource(s, m.src.at), persistent: m.persistent, script: m.script, guess: true}
+		if err = m.run(); err != nil && !named(s) && !binaryStart(s.Head) && len(m.globals) == 0 {
+			return false
+		}
+	}
 	switch {
 	case named(s) || binaryStart(s.Head):
 		return err == nil || len(m.globals) > 0
@@ -131,7 +138,7 @@ func script(s inspect.Subject) bool {
 func (Scanner) Scan(ctx context.Context, s inspect.Subject, run inspect.Run) error {
 	at := int64(0)
 	if bytes.HasPrefix(s.Head, []byte(numpyMagic)) {
-		start, objects, err := numpyHeader(s)
+		start, objects, err := numpyArrays(s)
 		if err != nil {
 			run.Report("numpy", inspect.Refuse, err.Error())
 			return nil
@@ -192,39 +199,4 @@ func (m *machine) report(s inspect.Subject, run inspect.Run) {
 	for _, r := range m.refusals {
 		run.Report("opcode", inspect.Refuse, r)
 	}
-}
-
-// The header of a .npy, exactly as numpy writes it: three keys in this order,
-// once each, without escapes (numpy, lib/format.py, format versions 1 to 3).
-var numpyHead = regexp.MustCompile(`^\{'descr': ([^\\]+), 'fortran_order': (?:True|False), 'shape': \((?:\d+,? ?)*\), \} *\n$`)
-
-// numpyPlain are the types whose data are numbers and text of fixed size, one or
-// as the fields of a record. Whatever is not certainly one is taken for objects.
-var numpyPlain = regexp.MustCompile(`^(?:'` + numpyType + `'|\[(?:\('[\w .+-]*', '` + numpyType + `'(?:, \((?:\d+,? ?)*\))?\)(?:, )?)+\])$`)
-
-const numpyType = `[<>|=]?[biufcSUVmM?]\d*(?:\[\d*[a-zA-Z]+\])?`
-
-// numpyHeader returns where the data of a .npy begin and whether they are
-// pickled objects.
-func numpyHeader(s inspect.Subject) (start int64, objects bool, err error) {
-	if len(s.Head) < 12 {
-		return 0, false, errors.New("the header is cut short")
-	}
-	size := int64(binary.LittleEndian.Uint16(s.Head[8:]))
-	start = 10
-	if s.Head[6] > 1 {
-		size, start = int64(binary.LittleEndian.Uint32(s.Head[8:])), 12
-	}
-	if s.Head[6] < 1 || s.Head[6] > 3 || size > 1<<20 || start+size > s.Size {
-		return 0, false, errors.New("the header is of an unknown version or too long")
-	}
-	head := make([]byte, size)
-	if _, err := s.ReadAt(head, start); err != nil && !errors.Is(err, io.EOF) {
-		return 0, false, err
-	}
-	m := numpyHead.FindSubmatch(head)
-	if m == nil || bytes.Contains(m[1], []byte("'fortran_order'")) {
-		return 0, false, errors.New("the header is not as numpy writes it")
-	}
-	return start + size, !numpyPlain.Match(m[1]), nil
 }

@@ -1,5 +1,7 @@
 package pickle
 
+import "strings"
+
 // What a value on the stack is, as far as it matters.
 type kind uint8
 
@@ -26,6 +28,8 @@ type data struct {
 	items []value // of containers: at most maxItems; of a product: its arguments
 	size  int64   // of raw, in bytes
 	lost  bool    // more items came than are followed
+	inner bool    // a key of a dict is a special name, such as __class__
+	whole float64 // of containers: values in it, those that are shared as often as they are reached
 }
 
 // value is what one place of the stack holds. Most hold no data.
@@ -40,18 +44,33 @@ type value struct {
 const (
 	maxItems    = 64
 	maxFollowed = 8_000_000 // items of all containers of a stream
+	maxWhole    = 1e12      // values of one container, when all that is shared is written out
 )
 
 func textOf(s string) value { return value{kind: text, data: &data{text: s}} }
 
 func (m *machine) container(k kind, items []value) value {
-	v := value{kind: k, data: &data{}}
+	v := value{kind: k, data: &data{whole: 1}}
 	m.add(v, items)
 	return v
 }
 
 // add puts items into a container, as far as they are followed.
 func (m *machine) add(v value, items []value) {
+	for _, i := range items {
+		if v.whole++; i.data != nil && i.data != v.data {
+			v.whole += i.whole
+		}
+	}
+	if v.whole > maxWhole && !m.bomb {
+		m.bomb = true
+		m.refuse("it holds the same values in themselves again and again: a bomb")
+	}
+	for i := 0; v.kind == dict && i < len(items); i += 2 {
+		if k := items[i]; k.kind == text && strings.HasPrefix(k.text, "__") && strings.HasSuffix(k.text, "__") {
+			v.inner = true
+		}
+	}
 	room := min(maxItems-len(v.items), maxFollowed-m.followed)
 	if len(items) > room {
 		items, v.lost = items[:max(0, room)], true

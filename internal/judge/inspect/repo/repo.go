@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -30,7 +31,7 @@ func New() Scanner { return Scanner{} }
 func (Scanner) Name() string { return "repo" }
 
 // Version changes when verdicts may.
-func (Scanner) Version() string { return "2" }
+func (Scanner) Version() string { return "3" }
 
 const (
 	maxConfig = 64 << 20 // bytes
@@ -59,7 +60,8 @@ func isYAML(s inspect.Subject) bool {
 	return slices.Contains([]string{".yaml", ".yml"}, strings.ToLower(path.Ext(s.Path)))
 }
 
-// targets reports whether another JSON file has Hydra's key, as text or escaped.
+// targets reports whether another JSON file has the key of Hydra or that of Lightning,
+// as text or escaped.
 func targets(s inspect.Subject) bool {
 	if !strings.EqualFold(path.Ext(s.Path), ".json") || s.Size > maxConfig {
 		return false
@@ -69,13 +71,13 @@ func targets(s inspect.Subject) bool {
 		return false
 	}
 	plain, escaped := tree.MayHold(b, "_target_")
-	if plain {
+	if other, _ := tree.MayHold(b, "class_path"); plain || other {
 		return true
 	}
 	var doc any
 	found := false
 	if escaped && json.Unmarshal(tree.Plain(b), &doc) == nil {
-		walk(doc, 0, func(key string, _ any) { found = found || key == "_target_" })
+		walk(doc, 0, func(key string, _ any) { found = found || key == "_target_" || key == "class_path" })
 	}
 	return found
 }
@@ -92,7 +94,7 @@ func program(s inspect.Subject) string {
 			return n.name
 		}
 	}
-	if slices.Contains([]string{".so", ".dll", ".dylib", ".pyd", ".exe", ".sh", ".bat", ".ps1", ".pyc", ".class", ".jar"}, path.Ext(s.Path)) {
+	if slices.Contains([]string{".so", ".dll", ".dylib", ".pyd", ".exe", ".sh", ".bat", ".ps1", ".pyc", ".class", ".jar", ".vbs", ".hta", ".scr", ".lnk", ".msi", ".cmd", ".reg", ".desktop"}, strings.ToLower(path.Ext(s.Path))) {
 		return "by its name a program or library"
 	}
 	return ""
@@ -100,7 +102,7 @@ func program(s inspect.Subject) string {
 
 // Wants takes configurations, code and programs of models.
 func (Scanner) Wants(s inspect.Subject) bool {
-	return slices.Contains([]string{"model", "hf"}, s.Ref.Kind) && (config(s) || isYAML(s) || isBytecode(s) || path.Ext(s.Path) == ".py" || program(s) != "" || targets(s))
+	return slices.Contains([]string{"model", "hf"}, s.Ref.Kind) && (config(s) || isYAML(s) || isBytecode(s) || path.Ext(s.Path) == ".py" || program(s) != "" || targets(s) || tagged(s))
 }
 
 // Scan reports what of it would run.
@@ -119,10 +121,24 @@ func (Scanner) Scan(_ context.Context, s inspect.Subject, run inspect.Run) error
 	case path.Ext(s.Path) == ".py":
 		run.Note(inspect.Code, "Python")
 		run.Report("custom-code", inspect.Warn, "Python, which runs where somebody trusts remote code: read it before you approve")
+	case tagged(s):
+		run.Report("yaml-tag", inspect.Refuse, "it has the tags of YAML that construct objects of Python")
 	default:
 		return scanConfig(s, run)
 	}
 	return nil
+}
+
+var pythonTag = regexp.MustCompile(`(?m)(?:^|[\s\[{,:-])!(?:!python/|<tag:yaml\.org,2002:python/)(?:object|name|module)`)
+
+// tagged reports whether a text that is not called YAML has tags by which YAML makes
+// objects of Python. Prose and code may speak of them.
+func tagged(s inspect.Subject) bool {
+	if isYAML(s) || s.Size > 1<<20 || bytes.IndexByte(s.Head, 0) >= 0 || slices.Contains([]string{".md", ".rst", ".py", ".ipynb", ".html", ".txt"}, strings.ToLower(path.Ext(s.Path))) {
+		return false
+	}
+	b, err := content(s)
+	return err == nil && pythonTag.Match(b)
 }
 
 // scanConfig looks for what makes a loader import code of the model.

@@ -23,6 +23,8 @@ func isBytecode(s inspect.Subject) bool { return s.Depth > 0 && base(s) == "byte
 var calls = []string{
 	"save", "from_file", "load_library", "load_tensor", "rpc_async", "rpc_sync", "rpc_remote", "PythonOp", "IgnoredPythonOp", "debugprims", "c10d", "_c10d_functional",
 	"_c10d_functional_autograd", "_dtensor", "_test", "inductor", "_save", "_load", "_load_from_file", "load_for_mobile", "system", "popen", "exec", "__import__", "AutogradAllNonZero",
+	"read_file", "write_file", "write_jpeg", "write_png", "tofile", "_load_library", "read_video_from_file", "probe_video_from_file",
+	"sox_io_load_audio_file", "sox_io_save_audio_file", "sox_io_get_info", "sox_effects_apply_effects_file",
 }
 
 // spaces are the namespaces of operators that torch has in itself, and those of its

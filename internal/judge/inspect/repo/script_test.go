@@ -58,6 +58,8 @@ func TestTorchScript(t *testing.T) {
 		"torch.save":                          {code, call(`torch.save(x, "f")`), inspect.Refuse},
 		"torch.save, spaced":                  {code, call("torch . \\\n save (x)"), inspect.Refuse},
 		"torch.save under another name":       {code, call("f = torch.save"), inspect.Refuse},
+		"a file that torchvision reads":       {code, call(`x = ops.image.read_file("f")`), inspect.Refuse},
+		"a file that torchaudio writes":       {code, call(`ops.torchaudio.sox_io_save_audio_file("f", x, 1)`), inspect.Refuse},
 		"aten::save":                          {code, call(`ops.aten.save(x, "f")`), inspect.Refuse},
 		"aten::save by its name":              {code, call(`getattr(torch, "save")(x, "f")`), inspect.Refuse},
 		"aten::save by a name that is joined": {code, call(`getattr(torch, "sa" "ve")(x, "f")`), inspect.Refuse},

@@ -27,7 +27,7 @@ func New() Scanner { return Scanner{} }
 func (Scanner) Name() string { return "safetensors" }
 
 // Version changes when verdicts may.
-func (Scanner) Version() string { return "1" }
+func (Scanner) Version() string { return "2" }
 
 // Wants takes files that begin like one, or are called so.
 func (Scanner) Wants(s inspect.Subject) bool {

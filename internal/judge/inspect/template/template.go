@@ -7,16 +7,18 @@
 package template
 
 import (
+	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"path"
 	"slices"
 	"strings"
 
 	"enisle/internal/judge/inspect"
 	"enisle/internal/model/jinja"
+	"enisle/internal/model/tree"
 )
 
 // Scanner inspects the files that hold chat templates; the zero value works.
@@ -31,7 +33,7 @@ func New() Scanner { return Scanner{} }
 func (Scanner) Name() string { return "template" }
 
 // Version changes when verdicts may.
-func (Scanner) Version() string { return "1" }
+func (Scanner) Version() string { return "2" }
 
 const maxFile = 64 << 20 // bytes; a tokenizer's configuration
 
@@ -39,7 +41,11 @@ func base(s inspect.Subject) string { return s.Path[strings.LastIndexAny(s.Path,
 
 // Wants takes files by the names that tokenizers read.
 func (Scanner) Wants(s inspect.Subject) bool {
-	return slices.Contains([]string{"tokenizer_config.json", "chat_template.json", "chat_template.jinja"}, base(s)) || path.Ext(s.Path) == ".jinja" && s.Ref.Kind != "pypi" && s.Ref.Kind != "npm"
+	return slices.Contains([]string{"tokenizer_config.json", "chat_template.json", "chat_template.jinja", "processor_config.json"}, strings.ToLower(base(s))) || isJinja(s) && s.Ref.Kind != "pypi" && s.Ref.Kind != "npm"
+}
+
+func isJinja(s inspect.Subject) bool {
+	return slices.Contains([]string{".jinja", ".jinja2", ".j2"}, strings.ToLower(path.Ext(s.Path)))
 }
 
 // Scan judges every template in the file.
@@ -52,45 +58,52 @@ func (Scanner) Scan(_ context.Context, s inspect.Subject, run inspect.Run) error
 	if _, err := io.ReadFull(io.NewSectionReader(s, 0, s.Size), b); err != nil {
 		return err
 	}
-	if path.Ext(s.Path) == ".jinja" {
+	if isJinja(s) {
 		Judge(run, "chat_template", string(b))
 		return nil
 	}
-	var f struct {
-		Template json.RawMessage `json:"chat_template"`
-	}
-	if err := json.Unmarshal(b, &f); err != nil {
-		run.Report("template-syntax", inspect.Refuse, "it is no JSON: "+err.Error())
+	doc, err := tree.JSON(bytes.TrimPrefix(b, []byte("\xef\xbb\xbf")))
+	if err != nil {
+		run.Report("template-syntax", inspect.Refuse, "it is no JSON that all readers read alike: "+err.Error())
 		return nil
 	}
-	judgeJSON(run, f.Template)
+	if m, ok := doc.(tree.Map); ok {
+		judgeJSON(run, m["chat_template"])
+	}
 	return nil
 }
 
 // judgeJSON judges one template, or several with their names.
-func judgeJSON(run inspect.Run, raw json.RawMessage) {
-	if len(raw) == 0 || string(raw) == "null" {
-		return
-	}
-	var one string
-	if json.Unmarshal(raw, &one) == nil {
-		Judge(run, "chat_template", one)
-		return
-	}
-	var named []struct{ Name, Template string }
-	if err := json.Unmarshal(raw, &named); err == nil {
-		for _, n := range named {
-			Judge(run, "chat_template."+n.Name, n.Template)
-		}
-		return
-	}
-	var byName map[string]string
-	if err := json.Unmarshal(raw, &byName); err != nil {
+func judgeJSON(run inspect.Run, v any) {
+	bad := func() {
 		run.Report("template-syntax", inspect.Refuse, "its chat_template is neither a text nor several with names")
-		return
 	}
-	for n, t := range byName {
-		Judge(run, "chat_template."+n, t)
+	switch v := v.(type) {
+	case nil:
+	case string:
+		Judge(run, "chat_template", v)
+	case []any:
+		for _, e := range v {
+			m, _ := e.(tree.Map)
+			name, _ := m["name"].(string)
+			text, ok := m["template"].(string)
+			if !ok {
+				bad()
+				return
+			}
+			Judge(run, "chat_template."+name, text)
+		}
+	case tree.Map:
+		for _, name := range slices.Sorted(maps.Keys(v)) {
+			text, ok := v[name].(string)
+			if !ok {
+				bad()
+				return
+			}
+			Judge(run, "chat_template."+name, text)
+		}
+	default:
+		bad()
 	}
 }
 

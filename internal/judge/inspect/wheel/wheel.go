@@ -36,7 +36,7 @@ func New() Scanner { return Scanner{} }
 func (Scanner) Name() string { return "wheel" }
 
 // Version changes when verdicts may.
-func (Scanner) Version() string { return "1" }
+func (Scanner) Version() string { return "2" }
 
 // Limits of what is read into memory, in bytes.
 const (
@@ -288,6 +288,10 @@ func startsWithPython(member string) bool {
 func (w *wheel) startup() {
 	native := 0
 	for name := range w.members {
+		if why := w.takesOver(name); why != "" {
+			w.run.Report("startup-code", inspect.Refuse, fmt.Sprintf("%q %s", name, why))
+			continue
+		}
 		switch {
 		case startsWithPython(name):
 			w.run.Report("startup-code", inspect.Warn, fmt.Sprintf("%q runs whenever Python starts", name))
