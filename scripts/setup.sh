@@ -40,6 +40,9 @@ if [ "$want" = test ]; then
   apt_need skopeo skopeo
   apt_need podman podman
   apt_need clamd clamav-daemon clamav
+  apt_need cargo cargo
+  apt_need mvn maven
+  apt_need javac default-jdk-headless
 fi
 if [ ${#missing[@]} -gt 0 ]; then
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then

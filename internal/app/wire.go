@@ -5,15 +5,19 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"time"
 
 	"enisle/internal/crossing"
 	"enisle/internal/ecosystem"
+	"enisle/internal/ecosystem/cargo"
 	"enisle/internal/ecosystem/debian"
 	"enisle/internal/ecosystem/fetch"
 	"enisle/internal/ecosystem/files"
+	"enisle/internal/ecosystem/gomod"
 	"enisle/internal/ecosystem/helm"
 	"enisle/internal/ecosystem/huggingface"
+	"enisle/internal/ecosystem/maven"
 	"enisle/internal/ecosystem/members"
 	"enisle/internal/ecosystem/npm"
 	"enisle/internal/ecosystem/oci"
@@ -65,6 +69,9 @@ func (a *App) ecosystems(run ecosystem.Runner, out outside) []ecosystem.Ecosyste
 		pypi.New(pypi.Options{Runner: run, Index: out, Log: a.Log}),
 		&npm.Ecosystem{Runner: run, Index: out, Audit: audit},
 		&debian.Ecosystem{Runner: run},
+		&gomod.Ecosystem{Runner: run, Keep: keep("go")},
+		&maven.Ecosystem{Runner: run},
+		&cargo.Ecosystem{Runner: run, Home: settingsOf("CARGO_HOME", ".cargo")},
 		&oci.Ecosystem{Get: out, Beside: []func(ecosystem.Release) []*ocidist.Repository{ollama.Repositories}},
 		&ollama.Ecosystem{Get: out, Registry: os.Getenv("OLLAMA_REGISTRY")},
 		&helm.Ecosystem{Get: out},
@@ -81,6 +88,29 @@ func (a *App) indexes() (out []crossing.Index) {
 		}
 	}
 	return out
+}
+
+// keep is where clients remember something from one collect to the next, in the
+// user's cache; empty where there is none.
+func keep(name string) string {
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		return ""
+	}
+	return filepath.Join(dir, "enisle", name)
+}
+
+// settingsOf is the directory in which a client has its settings: what a variable
+// says, or one in the user's home.
+func settingsOf(variable, standard string) string {
+	if dir := os.Getenv(variable); filepath.IsAbs(dir) {
+		return dir
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return ""
+	}
+	return filepath.Join(home, standard)
 }
 
 // collector builds what collecting needs: clients that run confined, and the

@@ -174,10 +174,3 @@ func (e *env) say(format string, args ...any) {
 func (e *env) print(format string, args ...any) {
 	fmt.Fprintf(e.stdout, format+"\n", plain.Args(args)...)
 }
-
-// lines prints a text of several lines, each safe for a terminal.
-func (e *env) lines(text string) {
-	for line := range strings.Lines(text) {
-		e.print("%s", strings.TrimSuffix(line, "\n"))
-	}
-}

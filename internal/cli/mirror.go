@@ -1,11 +1,13 @@
 package cli
 
 import (
+	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"enisle/internal/app"
+	"enisle/internal/plain"
 )
 
 func (e *env) mirror() *cobra.Command {
@@ -20,7 +22,7 @@ func (e *env) mirror() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return e.result(map[string]string{"client": args[0], "settings": text}, func() { e.lines(text) })
+			return e.result(map[string]string{"client": args[0], "settings": text}, func() { fmt.Fprint(e.stdout, plain.Text(text)) })
 		},
 	}
 	config.Flags().StringVar(&base, "url", "http://127.0.0.1:8440", "address of the mirror")

@@ -1,11 +1,13 @@
 package cli
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"enisle/internal/app"
+	"enisle/internal/plain"
 )
 
 func (e *env) misses() *cobra.Command {
@@ -28,7 +30,7 @@ func (e *env) misses() *cobra.Command {
 					e.say("nothing was missed")
 					return
 				}
-				e.lines(string(b))
+				fmt.Fprint(e.stdout, plain.Text(string(b)))
 			})
 		},
 	}

@@ -81,7 +81,7 @@ func (c *Collector) Collect(ctx context.Context, by site.Actor, req Request, opt
 		}
 		lock = Lock{}
 	}
-	run := &collecting{Collector: c, req: req, dryRun: opt.DryRun, out: Collected{FromLock: lock.Request == d && lock.Name == req.Name && !opt.Update}}
+	run := &collecting{Collector: c, req: req, dryRun: opt.DryRun, made: map[artifact.Digest]bool{}, out: Collected{FromLock: lock.Request == d && lock.Name == req.Name && !opt.Update}}
 	if !opt.Update {
 		run.old = slices.Clone(lock.Artifacts)
 	}
@@ -120,6 +120,8 @@ type collecting struct {
 	// sources are fetched like artifacts and not shipped.
 	sources []artifact.Artifact
 	old     []artifact.Artifact // of the lock; attestations are kept from there
+	// made are the files that clients brought while resolving.
+	made map[artifact.Digest]bool
 }
 
 func (c *collecting) dry(ctx context.Context, lock Lock) (Collected, error) {
@@ -295,6 +297,9 @@ func (c *collecting) resolveIn(ctx context.Context, eco ecosystem.Ecosystem, wan
 				return nil, fmt.Errorf("%s: %s: %w", found[i].Ref, f.Path, err)
 			}
 			f.Origin = from
+			if !c.dryRun {
+				c.made[f.Digest] = true
+			}
 		}
 	}
 	return found, c.Site.Held.Flush()
@@ -390,6 +395,9 @@ func (c *collecting) fetchAll(ctx context.Context, lists ...[]artifact.Artifact)
 		for j := range artifacts[i].Files {
 			a, f := artifacts[i], &artifacts[i].Files[j]
 			switch {
+			case c.made[f.Digest] && c.held(*f):
+				c.out.Fetched++
+				done(f.Size)
 			case c.held(*f):
 				c.out.Held++
 			case a.From != "" || f.Origin == "" || strings.HasPrefix(f.Origin, localOrigin):

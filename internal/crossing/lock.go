@@ -136,7 +136,7 @@ func (r Request) digest() (artifact.Digest, error) {
 		if !ok {
 			return nil
 		}
-		for _, key := range []string{"requirements", "path", "lockfile", "modfile"} {
+		for _, key := range []string{"requirements", "path", "lockfile", "modfile", "pom"} {
 			name, ok := m[key].(string)
 			if !ok {
 				continue
@@ -149,6 +149,15 @@ func (r Request) digest() (artifact.Digest, error) {
 				return err
 			}
 			named[name] = d
+			if key != "modfile" {
+				continue
+			}
+			sums := strings.TrimSuffix(name, filepath.Ext(name)) + ".sum"
+			if d, err := hashLocal(filepath.Join(r.dir(), sums)); err == nil {
+				named[sums] = d
+			} else if !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
 		}
 		return nil
 	}

@@ -13,7 +13,6 @@ import (
 	"io"
 	"maps"
 	"net/http"
-	"net/url"
 	"path"
 	"regexp"
 	"slices"
@@ -133,10 +132,10 @@ func (reg *registry) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	name = strings.TrimSuffix(name, "/")
-	doc := reg.document(name, base(r))
+	doc := reg.document(name, ecosystem.Base(r))
 	if i := strings.LastIndex(name, "/"); doc == nil && i > 0 {
 		// One version, by its number or its tag.
-		if whole := reg.document(name[:i], base(r)); whole != nil {
+		if whole := reg.document(name[:i], ecosystem.Base(r)); whole != nil {
 			version := name[i+1:]
 			if version == "latest" {
 				version, _ = whole["dist-tags"].(map[string]string)["latest"]
@@ -169,7 +168,7 @@ func writeJSON(w http.ResponseWriter, v any) {
 }
 
 func (reg *registry) tags(w http.ResponseWriter, r *http.Request, name string) {
-	doc := reg.document(name, base(r))
+	doc := reg.document(name, ecosystem.Base(r))
 	if doc == nil {
 		absent(w, "not found: it is not in this release")
 		return
@@ -238,20 +237,6 @@ func (reg *registry) document(name, at string) map[string]any {
 		doc["time"], doc["modified"] = published, published["modified"]
 	}
 	return doc
-}
-
-// base is the address the client used for this registry: its host, and what
-// was taken off the path before it came here.
-func base(r *http.Request) string {
-	scheme := "http"
-	if r.TLS != nil {
-		scheme = "https"
-	}
-	prefix := ""
-	if asked, err := url.ParseRequestURI(r.RequestURI); err == nil {
-		prefix = strings.TrimSuffix(asked.EscapedPath(), r.URL.EscapedPath())
-	}
-	return scheme + "://" + r.Host + prefix + "/"
 }
 
 func (reg *registry) tarball(w http.ResponseWriter, r *http.Request, name, file string) {

@@ -10,6 +10,9 @@ package inspect
 import (
 	"context"
 	"io"
+	"regexp"
+	"slices"
+	"strings"
 
 	"enisle/internal/artifact"
 )
@@ -80,14 +83,53 @@ type Subject struct {
 	Depth int
 }
 
+// Packaged reports whether it is of a package of program code, by the kind of its
+// artifact.
+func (s Subject) Packaged() bool {
+	return slices.Contains([]string{"pypi", "npm", "gomod", "cargo", "maven"}, s.Ref.Kind)
+}
+
 // Data is the severity of content that could not be read and does harm only if
 // code opens it: Warn inside a package, whose own code runs anyway and is what an
 // approver trusts, Refuse everywhere else.
 func (s Subject) Data() Severity {
-	if s.Depth > 0 && (s.Ref.Kind == "pypi" || s.Ref.Kind == "npm") {
+	if s.Depth > 0 && s.Packaged() {
 		return Warn
 	}
 	return Refuse
+}
+
+// Milder returns a Run whose refusals are warnings for what lies inside a package
+// that is not for Python or npm: neither a build nor a program in Go, Rust or Java
+// opens an archive or a pickle in it unless its own code does, and their test data
+// is full of broken ones. Rules in but stay what they are.
+func (s Subject) Milder(run Run, but ...string) Run {
+	if s.Depth == 0 || !slices.Contains([]string{"gomod", "cargo", "maven"}, s.Ref.Kind) {
+		return run
+	}
+	return milder{run, but}
+}
+
+type milder struct {
+	Run
+	but []string
+}
+
+func (m milder) Report(rule string, sev Severity, detail string) {
+	if sev == Refuse && !slices.Contains(m.but, rule) {
+		sev = Warn
+	}
+	m.Run.Report(rule, sev, detail)
+}
+
+// tileForm is where tiles of a checksum database lie in the artifact of one; constant.
+var tileForm = regexp.MustCompile(`^[^/]+/tile/8/[0-9]{1,2}/(x[0-9]{3}/)*[0-9]{3}(\.p/[0-9]{1,3})?$`)
+
+// HashTile reports whether it is a tile of Go's checksum database: at most 256
+// hashes one after the other, that go itself verifies. Some begin, by chance, like
+// an archive does.
+func (s Subject) HashTile() bool {
+	return s.Depth == 0 && s.Ref.Kind == "gomod" && strings.HasPrefix(s.Ref.Name, "sumdb/") && s.Size%32 == 0 && s.Size <= 256*32 && tileForm.MatchString(s.Path)
 }
 
 // Run is what a scanner is given to answer with.

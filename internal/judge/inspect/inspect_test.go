@@ -136,6 +136,8 @@ func TestArchives(t *testing.T) {
 		"names that differ in case":          {zipped(t, member{name: "a", body: "1"}, member{name: "A", body: "2"}), "case"},
 		"a link":                             {zipped(t, member{name: "a", body: "/etc/passwd", mode: 0o120777}), "special"},
 		"a device":                           {zipped(t, member{name: "a", mode: 0o020666}), "special"},
+		"a directory with a mode of ones":    {zipped(t, member{name: "META-INF/maven/", mode: 0xffff}, member{name: "META-INF/maven/x", body: "x", mode: 0o100644}), ""},
+		"a file with a mode of ones":         {zipped(t, member{name: "a", body: "x", mode: 0xffff}), "special"},
 		"a bomb":                             {bomb, "bomb"},
 		"containers nested too deep":         {nested, "limit"},
 		"another name in the local header":   {edit(one, local, 30, 'b'), "mismatch"},
@@ -161,6 +163,61 @@ func TestArchives(t *testing.T) {
 			}
 			want(t, judge(t, artifact.Ref{Kind: "files", Name: "f"}, file, tc.content), tc.rule)
 		})
+	}
+}
+
+func TestTilesOfAChecksumDatabaseAreHashesAndNothingElse(t *testing.T) {
+	tile := []byte(strings.Repeat("\xff\x00\x01 hash", 7)[:32] + strings.Repeat("\x00", 32))
+	for name, tc := range map[string]struct {
+		kind, artifact, path string
+		content              []byte
+		rule                 string
+	}{
+		"a tile":                 {"gomod", "sumdb/0123456789ab", "db.example/tile/8/0/x001/234.p/2", tile, ""},
+		"one like a gzip":        {"gomod", "sumdb/0123456789ab", "db.example/tile/8/0/001", append([]byte("\x1f\x8b\x46"), tile[3:]...), ""},
+		"half a hash":            {"gomod", "sumdb/0123456789ab", "db.example/tile/8/0/001", tile[:40], "unknown-package"},
+		"more than a tile":       {"gomod", "sumdb/0123456789ab", "db.example/tile/8/0/001", bytes.Repeat(tile, 129), "unknown-package"},
+		"another place":          {"gomod", "sumdb/0123456789ab", "db.example/lookup/x", tile, "unknown-package"},
+		"a module":               {"gomod", "host.example/m", "db.example/tile/8/0/001", tile, "unknown-package"},
+		"another kind":           {"cargo", "sumdb/0123456789ab", "db.example/tile/8/0/001", tile, "unknown-package"},
+		"a pickle as a tile":     {"gomod", "sumdb/0123456789ab", "db.example/tile/8/0/001", []byte("cos\nsystem\n(S'id'\ntR." + strings.Repeat(" ", 9)), "global"},
+		"a program of that size": {"gomod", "sumdb/0123456789ab", "db.example/tile/8/0/../../001", tile, "unknown-package"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			want(t, judge(t, artifact.Ref{Kind: tc.kind, Name: tc.artifact}, tc.path, tc.content), tc.rule)
+		})
+	}
+}
+
+func TestTestDataOfSourceIsShownAndDoesNotRefuseIt(t *testing.T) {
+	for name, tc := range map[string]struct {
+		member member
+		rule   string // where it is for Python
+		always bool
+	}{
+		"a pickle":           {member{name: "m@v1/testdata/code.p", body: "cos\nsystem\n(S'id'\ntR."}, "global", false},
+		"a broken gzip":      {member{name: "m@v1/testdata/corrupt.gz", body: "\x1f\x8b\x08" + strings.Repeat("x", 40)}, "broken", false},
+		"an archive of junk": {member{name: "m@v1/testdata/junk.zip", body: string(zipped(t, member{name: "a", body: "x"})) + "junk"}, "junk", false},
+		"a bomb":             {member{name: "m@v1/testdata/bomb.zip", body: string(zipped(t, member{name: "a", body: strings.Repeat("\x00", 80<<20), method: zip.Deflate}))}, "bomb", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			content := zipped(t, tc.member)
+			for kind, file := range map[string]string{"gomod": "v1.0.0.zip", "maven": "m-1.0.jar", "files": "m.zip"} {
+				rep, rule := judge(t, artifact.Ref{Kind: kind, Name: "host.example/m", Version: "v1.0.0"}, file, content), tc.rule
+				if kind != "files" && !tc.always {
+					rule = ""
+				}
+				want(t, rep, rule)
+				if !slices.ContainsFunc(rep.Findings, func(f inspect.Finding) bool { return f.Rule == tc.rule }) {
+					t.Errorf("%s: %q is not shown: %+v", kind, tc.rule, rep.Findings)
+				}
+			}
+		})
+	}
+	// The archive that is the package is judged as everywhere.
+	broken := zipped(t, member{name: "../a", body: "x"})
+	for kind, file := range map[string]string{"gomod": "v1.0.0.zip", "cargo": "m-1.0.0.crate", "maven": "m-1.0.jar"} {
+		want(t, judge(t, artifact.Ref{Kind: kind, Name: "m", Version: "v1.0.0"}, file, broken), "name")
 	}
 }
 

@@ -240,7 +240,7 @@ func (w *walk) expected(s Subject, wanted int) {
 		w.add("kind", "unknown-package", Refuse, s.Path, "no scanner knows this kind of package")
 	case "gomod", "cargo", "maven", "debian", "oci", "helm", "ollama":
 		// What registries say of a package stands beside it as text.
-		if !plainText(s) {
+		if !plainText(s) && !s.HashTile() {
 			w.add("kind", "unknown-package", Refuse, s.Path, "no scanner knows this kind of package")
 		}
 	case "model", "hf":

@@ -32,7 +32,7 @@ func New() Scanner { return Scanner{} }
 func (Scanner) Name() string { return "archive" }
 
 // Version changes when verdicts may.
-func (Scanner) Version() string { return "3" }
+func (Scanner) Version() string { return "4" }
 
 // closed are containers that are recognised and not read; constant.
 var closed = []struct{ name, magic string }{
@@ -66,11 +66,15 @@ func closedKind(s inspect.Subject) string {
 // Wants takes containers by their bytes, and files whose name says that they
 // should be one.
 func (Scanner) Wants(s inspect.Subject) bool {
+	if s.HashTile() {
+		return false
+	}
 	return isZip(s) || packedAs(s) != nil || isTar(s) || isAr(s) || closedKind(s) != ""
 }
 
 // Scan reads the container.
 func (Scanner) Scan(ctx context.Context, s inspect.Subject, run inspect.Run) error {
+	run = s.Milder(run, "bomb", "overlap")
 	switch {
 	case isZip(s):
 		return scanZip(ctx, s, run)

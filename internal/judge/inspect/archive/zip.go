@@ -10,6 +10,7 @@ import (
 	"hash/crc32"
 	"io"
 	"slices"
+	"strings"
 
 	"enisle/internal/judge/inspect"
 )
@@ -297,10 +298,16 @@ func (e entry) local(s inspect.Subject, run inspect.Run) (body int64, ok bool) {
 		return refuse("mismatch", "its own header states another size")
 	case e.alias != "":
 		return refuse("mismatch", fmt.Sprintf("is called %q in an extra field", e.alias))
-	case (e.madeBy == 3 || e.madeBy == 19) && e.mode&0xf000 != 0 && e.mode&0xf000 != 0x8000 && e.mode&0xf000 != 0x4000:
+	case (e.madeBy == 3 || e.madeBy == 19) && e.mode&0xf000 != 0 && e.mode&0xf000 != 0x8000 && e.mode&0xf000 != 0x4000 && !e.unset():
 		return refuse("special", "is a link, device or pipe")
 	}
 	return body, true
+}
+
+// unset reports whether an entry is a directory by its name and has a mode of ones:
+// old archivers of Java wrote -1 for one that was not set.
+func (e entry) unset() bool {
+	return e.mode == 0xffff && e.size == 0 && e.packed <= 2 && strings.HasSuffix(e.name, "/")
 }
 
 // differs compares a 32-bit size with the directory's; 0xffffffff stands for

@@ -32,7 +32,7 @@ func New() Scanner { return Scanner{} }
 func (Scanner) Name() string { return "keras" }
 
 // Version changes when verdicts may.
-func (Scanner) Version() string { return "1" }
+func (Scanner) Version() string { return "2" }
 
 const maxConfig = 64 << 20 // bytes
 
@@ -68,7 +68,7 @@ func (Scanner) Wants(s inspect.Subject) bool {
 // isConfig reports whether a JSON file has the form of a model's architecture, or
 // means to have it and cannot be read.
 func isConfig(s inspect.Subject) bool {
-	if !strings.EqualFold(path.Ext(s.Path), ".json") || s.Size > maxConfig || s.Ref.Kind == "pypi" || s.Ref.Kind == "npm" {
+	if !strings.EqualFold(path.Ext(s.Path), ".json") || s.Size > maxConfig || s.Packaged() {
 		return false
 	}
 	b, err := content(s)

@@ -31,7 +31,7 @@ func New() Scanner { return Scanner{} }
 func (Scanner) Name() string { return "onnx" }
 
 // Version changes when verdicts may.
-func (Scanner) Version() string { return "1" }
+func (Scanner) Version() string { return "2" }
 
 // named reports whether the name says that it is a model.
 func named(s inspect.Subject) bool { return strings.EqualFold(path.Ext(s.Path), ".onnx") }

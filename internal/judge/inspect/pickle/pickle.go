@@ -136,6 +136,7 @@ func script(s inspect.Subject) bool {
 
 // Scan judges every stream of the subject.
 func (Scanner) Scan(ctx context.Context, s inspect.Subject, run inspect.Run) error {
+	run = s.Milder(run)
 	at := int64(0)
 	if bytes.HasPrefix(s.Head, []byte(numpyMagic)) {
 		start, objects, err := numpyArrays(s)

@@ -31,7 +31,7 @@ func New() Scanner { return Scanner{} }
 func (Scanner) Name() string { return "skops" }
 
 // Version changes when verdicts may.
-func (Scanner) Version() string { return "1" }
+func (Scanner) Version() string { return "2" }
 
 const (
 	maxSchema   = 64 << 20 // bytes
@@ -46,7 +46,7 @@ func schema(s inspect.Subject) bool {
 	if strings.HasSuffix(strings.ToLower(s.Path), ".skops!schema.json") {
 		return true
 	}
-	if !strings.EqualFold(path.Ext(s.Path), ".json") || s.Size > maxSchema || s.Ref.Kind == "pypi" || s.Ref.Kind == "npm" {
+	if !strings.EqualFold(path.Ext(s.Path), ".json") || s.Size > maxSchema || s.Packaged() {
 		return false
 	}
 	b, err := content(s)

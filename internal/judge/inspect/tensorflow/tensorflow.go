@@ -36,7 +36,7 @@ func New() Scanner { return Scanner{} }
 func (Scanner) Name() string { return "tensorflow" }
 
 // Version changes when verdicts may.
-func (Scanner) Version() string { return "1" }
+func (Scanner) Version() string { return "2" }
 
 func base(s inspect.Subject) string { return s.Path[strings.LastIndexAny(s.Path, "/!")+1:] }
 
@@ -54,7 +54,7 @@ func isLite(s inspect.Subject) bool {
 // variables of models.
 func (Scanner) Wants(s inspect.Subject) bool {
 	ext := strings.ToLower(path.Ext(s.Path))
-	if s.Ref.Kind == "pypi" || s.Ref.Kind == "npm" {
+	if s.Packaged() {
 		return ext == ".tflite" || base(s) == "saved_model.pb"
 	}
 	return isLite(s) || slices.Contains([]string{".pb", ".pbtxt", ".meta"}, ext) || shard.MatchString(s.Path) || ext == ".index" && isTable(s)
