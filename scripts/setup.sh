@@ -37,6 +37,8 @@ if [ "$want" = test ]; then
   apt_need age age
   apt_need softhsm2-util softhsm2
   apt_need gcc gcc libc6-dev
+  apt_need skopeo skopeo
+  apt_need podman podman
   apt_need clamd clamav-daemon clamav
   apt_need cargo cargo
   apt_need mvn maven

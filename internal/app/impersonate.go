@@ -69,11 +69,9 @@ type origin struct {
 // impersonate wraps what a release is served by. handlers are by ecosystem.
 func impersonate(own http.Handler, v *crossing.Served, ecosystems []ecosystem.Ecosystem, handlers map[string]http.Handler) http.Handler {
 	i := impersonation{own: own, served: v, files: map[string]given{}, hosts: map[string]bool{}}
-	byName := map[string]ecosystem.Impersonator{}
+	byKind := map[string]ecosystem.Ecosystem{}
 	for _, e := range ecosystems {
-		if imp, ok := e.(ecosystem.Impersonator); ok {
-			byName[e.Name()] = imp
-		}
+		byKind[ecosystem.KindOf(e)] = e
 	}
 	seen := map[string]bool{}
 	for _, a := range v.Artifacts("") {
@@ -83,15 +81,17 @@ func impersonate(own http.Handler, v *crossing.Served, ecosystems []ecosystem.Ec
 				i.files[host+path], i.hosts[host] = given{f, types[f.Path]}, true
 			}
 		}
-		imp, ok := byName[a.Ref.Kind]
+		eco := byKind[a.Ref.Kind]
+		imp, ok := eco.(ecosystem.Impersonator)
 		if !ok {
 			continue
 		}
 		for at, path := range imp.Origins(a) {
 			host, below, ok := hostPath(at)
-			if key := host + below; ok && !seen[key] {
-				seen[key], i.hosts[host] = true, true
-				i.prefixes = append(i.prefixes, origin{strings.TrimSuffix(key, "/"), path, handlers[a.Ref.Kind]})
+			key := strings.TrimSuffix(host+below, "/")
+			if one := eco.Name() + " " + key + " " + path; ok && !seen[one] {
+				seen[one], i.hosts[host] = true, true
+				i.prefixes = append(i.prefixes, origin{key, path, handlers[eco.Name()]})
 			}
 		}
 	}
@@ -105,6 +105,10 @@ func hostPath(address string) (host, path string, ok bool) {
 	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "" {
 		return "", "", false
 	}
+	host = strings.ToLower(u.Hostname())
+	if ip := net.ParseIP(host); ip != nil && ip.IsLoopback() || host == "localhost" {
+		return "", "", false // a registry on the collector's own machine; here it is the mirror itself
+	}
 	path = u.EscapedPath()
 	if path == "" {
 		path = "/"
@@ -112,7 +116,7 @@ func hostPath(address string) (host, path string, ok bool) {
 	if u.RawQuery != "" {
 		path += "?" + u.RawQuery
 	}
-	return strings.ToLower(u.Hostname()), path, true
+	return host, path, true
 }
 
 // ServeHTTP answers for a host that was impersonated, and is otherwise the mirror.
@@ -125,29 +129,40 @@ func (i impersonation) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		i.own.ServeHTTP(w, r)
 		return
 	}
+	// The registry's own answer says more than the bytes; where it has none, there may
+	// still be a file at the path.
 	key := host + r.URL.EscapedPath()
-	f, ok := i.files[key+"?"+r.URL.RawQuery]
-	if !ok {
-		f, ok = i.files[key]
+	f, isFile := i.files[key+"?"+r.URL.RawQuery]
+	if !isFile {
+		f, isFile = i.files[key]
 	}
-	if ok {
-		i.file(w, r, f)
-		return
-	}
+	var matching []origin
 	for _, o := range i.prefixes {
-		rest, ok := strings.CutPrefix(key, o.at)
-		if !ok || rest != "" && rest[0] != '/' {
-			continue
+		if rest, ok := strings.CutPrefix(key, o.at); ok && (rest == "" || rest[0] == '/') {
+			matching = append(matching, o)
 		}
+	}
+	for n, o := range matching {
 		next := r.Clone(r.Context())
-		if next.URL.RawPath = o.path + rest; next.URL.RawPath == "" {
+		if next.URL.RawPath = o.path + strings.TrimPrefix(key, o.at); next.URL.RawPath == "" {
 			next.URL.RawPath = "/"
 		}
 		var err error
-		if next.URL.Path, err = url.PathUnescape(next.URL.RawPath); err == nil {
+		if next.URL.Path, err = url.PathUnescape(next.URL.RawPath); err != nil {
+			break
+		}
+		if n == len(matching)-1 && !isFile {
 			o.handler.ServeHTTP(w, next)
 			return
 		}
+		first := &held{ResponseWriter: w, header: http.Header{}, keep: func(status int, _ http.Header) bool { return status != http.StatusNotFound }}
+		if o.handler.ServeHTTP(first, next); first.sent {
+			return
+		}
+	}
+	if isFile {
+		i.file(w, r, f)
+		return
 	}
 	http.Error(w, "not found: nothing of "+host+" at this path is in the release", http.StatusNotFound)
 }
