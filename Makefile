@@ -4,7 +4,7 @@ SHELL := /bin/bash
 export CGO_ENABLED ?= 0
 GO_FLAGS := -trimpath
 
-.PHONY: build demo test lint interop conformance bench corpus fuzz soak clean
+.PHONY: build demo test lint interop conformance bench bench-mirror corpus fuzz soak clean
 
 build: bin/enisle
 
@@ -31,6 +31,9 @@ lint: setup-lint
 
 bench: build
 	./scripts/bench.sh
+
+bench-mirror: setup-bench build
+	go run ./test/bench/mirror -enisle bin/enisle $(BENCH_FLAGS)
 
 corpus: setup-test
 	./test/corpus/corpus.sh

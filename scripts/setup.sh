@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# setup.sh demo|test|lint: installs what a target needs, by package name, or,
+# setup.sh demo|test|lint|bench: installs what a target needs, by package name, or,
 # without the right to, names exactly what to install.
 set -euo pipefail
-want=${1:?demo, test or lint}
+want=${1:?demo, test, lint or bench}
 
 need_go() {
   command -v go >/dev/null || { echo "please install Go 1.26 or newer (package golang-go, or newer by hand)" >&2; exit 1; }
@@ -43,6 +43,10 @@ if [ "$want" = test ]; then
   apt_need cargo cargo
   apt_need mvn maven
   apt_need javac default-jdk-headless
+fi
+if [ "$want" = bench ]; then
+  apt_need nginx nginx-light
+  apt_need wrk wrk
 fi
 if [ ${#missing[@]} -gt 0 ]; then
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
