@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -276,19 +275,21 @@ func (h *held) ReadFrom(r io.Reader) (int64, error) {
 // Unwrap lets http.ResponseController reach the real writer.
 func (h *held) Unwrap() http.ResponseWriter { return h.ResponseWriter }
 
-// etagForm is how a mirror names the content of a file; constant.
-var etagForm = regexp.MustCompile(`^"([0-9a-f]{64})"$`)
-
 // etagged returns the digest that an answer names as its content; empty: none. Where
 // a protocol wants another entity tag, the digest stands in a header of its own.
 func etagged(h http.Header) artifact.Digest {
-	if d, err := artifact.ParseDigest(h.Get(ecosystem.DigestHeader)); err == nil {
-		return d
+	name := h.Get(ecosystem.DigestHeader)
+	if tag := h.Get("ETag"); name == "" && len(tag) == 66 && tag[0] == '"' && tag[65] == '"' {
+		name = "sha256:" + tag[1:65]
 	}
-	if m := etagForm.FindStringSubmatch(h.Get("ETag")); m != nil {
-		return artifact.Digest("sha256:" + m[1])
+	if name == "" {
+		return ""
 	}
-	return ""
+	d, err := artifact.ParseDigest(name)
+	if err != nil {
+		return ""
+	}
+	return d
 }
 
 // missing is an error that clients see as 404.
