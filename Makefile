@@ -34,6 +34,8 @@ bench: build
 
 bench-mirror: setup-bench build
 	go run ./test/bench/mirror -enisle bin/enisle $(BENCH_FLAGS)
+	@echo; echo "an index of 200,000 Python files: a page that nobody asked for, again, and the list"
+	@go test -run '^$$' -bench 200000 -benchtime 50x ./internal/ecosystem/pypi | grep ^Benchmark
 
 corpus: setup-test
 	./test/corpus/corpus.sh

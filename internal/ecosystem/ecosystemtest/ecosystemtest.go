@@ -37,7 +37,6 @@ func (r *Release) Add(ref artifact.Ref, f artifact.File, content []byte) artifac
 	}
 	r.blobs[f.Digest] = content
 	r.artifacts = append(r.artifacts, artifact.Artifact{Ref: ref, Name: ref.String(), Files: []artifact.File{f}})
-	slices.SortFunc(r.artifacts, func(a, b artifact.Artifact) int { return strings.Compare(a.Name, b.Name) })
 	return f.Digest
 }
 
@@ -54,7 +53,6 @@ func (r *Release) AddAll(ref artifact.Ref, files map[string][]byte) {
 		a.Files = append(a.Files, artifact.File{Path: path, Size: int64(len(b)), Digest: d})
 	}
 	r.artifacts = append(r.artifacts, a)
-	slices.SortFunc(r.artifacts, func(a, b artifact.Artifact) int { return strings.Compare(a.Name, b.Name) })
 }
 
 // Artifacts returns those of one kind, ordered by reference.
@@ -64,6 +62,7 @@ func (r *Release) Artifacts(kind string) (out []artifact.Artifact) {
 			out = append(out, a)
 		}
 	}
+	slices.SortStableFunc(out, func(a, b artifact.Artifact) int { return strings.Compare(a.Name, b.Name) })
 	return out
 }
 
