@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -135,5 +136,38 @@ func TestSoak(t *testing.T) {
 	out, err := w.release(id)
 	if err != nil || out.Number == 0 {
 		t.Errorf("%+v, %v", out, err)
+	}
+}
+
+// A shipment that was rejected may hold files whose content is that of a manifest or a
+// list that a kept release needs: they are not taken with it.
+func TestGCKeepsManifestsThatWereSentAsFiles(t *testing.T) {
+	w := newWorld(t)
+	w.cross("m1")
+	names, err := filepath.Glob(w.path("high/blobs/sha256/*"))
+	w.must(err)
+	bring := []string{}
+	for i, name := range names {
+		if b := w.read(name); len(b) < 100_000 {
+			file := "copy" + strconv.Itoa(i) + ".txt"
+			w.must(os.WriteFile(w.path(file), b, 0o600))
+			bring = append(bring, file)
+		}
+	}
+	w.must(os.WriteFile(w.path("enisle.yaml"), []byte("name: copies\nbring:\n  files: [ "+strings.Join(bring, ", ")+" ]\n"), 0o600))
+	bad := w.pack("m2", 0)
+	_, err = w.importFrom("m2")
+	w.must(err)
+	_, err = w.app("high").Inspect(t.Context(), bad)
+	w.must(err)
+	_, err = w.as("high", "alice").Decide(t.Context(), bad, crossing.Reject, crossing.ApproveOptions{Channel: "stable", Reason: "not wanted"})
+	w.must(err)
+	_, err = w.app("high").GC(t.Context(), crossing.GCOptions{})
+	w.must(err)
+	if all, err := w.app("high").Served(t.Context(), "stable"); err != nil || len(all) != 2 {
+		t.Errorf("%d artifacts are served: %v", len(all), err)
+	}
+	if _, err := w.app("high").Check(t.Context(), true, func(string) {}); err != nil {
+		t.Error(err)
 	}
 }
