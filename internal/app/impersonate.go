@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -20,37 +21,39 @@ import (
 // says: files at the very paths they were fetched from, and the registries' own pages
 // out of the release. Nothing is configured, and no host is known beforehand.
 
+//
+// Where files came from is what the low site says. So a file is never given where a
+// registry of another kind answers: it would be taken for one of its pages. And what
+// the mirror has under its own paths it has under every name.
+
 // impersonation answers for the origins of one release.
 type impersonation struct {
 	own      http.Handler
-	served   *crossing.Served
+	served   ecosystem.Release
 	files    map[string]artifact.File // by host and path
 	prefixes []origin                 // longest first
+	mounts   map[string]string        // first element of the mirror's own paths → kind
 	hosts    map[string]bool
 }
 
 // origin is a registry: what lies below at is answered by a handler below path.
 type origin struct {
-	at, path string
-	handler  http.Handler
+	at, path, kind string
+	handler        http.Handler
 }
 
 // impersonate wraps what a release is served by. handlers are by ecosystem.
-func impersonate(own http.Handler, v *crossing.Served, ecosystems []ecosystem.Ecosystem, handlers map[string]http.Handler) http.Handler {
-	i := impersonation{own: own, served: v, files: map[string]artifact.File{}, hosts: map[string]bool{}}
+func impersonate(own http.Handler, v ecosystem.Release, ecosystems []ecosystem.Ecosystem, handlers map[string]http.Handler) http.Handler {
+	i := impersonation{own: own, served: v, files: map[string]artifact.File{}, mounts: map[string]string{}, hosts: map[string]bool{}}
 	byName := map[string]ecosystem.Impersonator{}
 	for _, e := range ecosystems {
+		i.mounts[ecosystem.PrefixOf(e)] = e.Name()
 		if imp, ok := e.(ecosystem.Impersonator); ok {
 			byName[e.Name()] = imp
 		}
 	}
 	seen := map[string]bool{}
 	for _, a := range v.Artifacts("") {
-		for _, f := range a.Files {
-			if host, path, ok := hostPath(f.Origin); ok && a.From == "" {
-				i.files[host+path], i.hosts[host] = f, true
-			}
-		}
 		imp, ok := byName[a.Ref.Kind]
 		if !ok {
 			continue
@@ -59,22 +62,61 @@ func impersonate(own http.Handler, v *crossing.Served, ecosystems []ecosystem.Ec
 			host, below, ok := hostPath(at)
 			if key := host + below; ok && !seen[key] {
 				seen[key], i.hosts[host] = true, true
-				i.prefixes = append(i.prefixes, origin{strings.TrimSuffix(key, "/"), path, handlers[a.Ref.Kind]})
+				i.prefixes = append(i.prefixes, origin{strings.TrimSuffix(key, "/"), path, a.Ref.Kind, handlers[a.Ref.Kind]})
 			}
 		}
 	}
 	slices.SortFunc(i.prefixes, func(a, b origin) int { return cmp.Or(len(b.at)-len(a.at), strings.Compare(a.at, b.at)) })
+	for _, a := range v.Artifacts("") {
+		for _, f := range a.Files {
+			host, path, ok := hostPath(f.Origin)
+			if !ok || a.From != "" || i.ofAnother(a.Ref.Kind, host, path) {
+				continue
+			}
+			i.files[host+path], i.hosts[host] = f, true
+		}
+	}
 	return i
+}
+
+// ofAnother reports whether a path is that of a registry of another kind, at a host or
+// on the mirror itself.
+func (i impersonation) ofAnother(kind, host, path string) bool {
+	if of, ok := i.mounts[firstElement(path)]; ok && of != kind {
+		return true
+	}
+	for _, o := range i.prefixes {
+		if o.holds(host + path) {
+			return o.kind != kind
+		}
+	}
+	return false
+}
+
+// holds reports whether a host and path lie below the registry.
+func (o origin) holds(key string) bool {
+	rest, ok := strings.CutPrefix(key, o.at)
+	return ok && (rest == "" || rest[0] == '/')
+}
+
+// firstElement is that of a path.
+func firstElement(path string) string {
+	first, _, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/")
+	return first
 }
 
 // hostPath splits an address of the web into its host and its escaped path.
 func hostPath(address string) (host, path string, ok bool) {
 	u, err := url.Parse(address)
-	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "" {
+	if err != nil || u.Scheme != "https" && u.Scheme != "http" || !hostForm.MatchString(u.Hostname()) {
 		return "", "", false
 	}
 	return strings.ToLower(u.Hostname()), u.EscapedPath(), true
 }
+
+// hostForm is a name or an address; no pattern, which a certificate would be for;
+// constant.
+var hostForm = regexp.MustCompile(`^[A-Za-z0-9_.:-]{1,253}$`)
 
 // ServeHTTP answers for a host that was impersonated, and is otherwise the mirror.
 func (i impersonation) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -91,20 +133,31 @@ func (i impersonation) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		i.file(w, r, f)
 		return
 	}
+	_, mine := i.mounts[firstElement(r.URL.Path)]
 	for _, o := range i.prefixes {
-		rest, ok := strings.CutPrefix(key, o.at)
-		if !ok || rest != "" && rest[0] != '/' {
+		if !o.holds(key) {
 			continue
 		}
 		next := r.Clone(r.Context())
-		if next.URL.RawPath = o.path + rest; next.URL.RawPath == "" {
+		if next.URL.RawPath = o.path + strings.TrimPrefix(key, o.at); next.URL.RawPath == "" {
 			next.URL.RawPath = "/"
 		}
 		var err error
-		if next.URL.Path, err = url.PathUnescape(next.URL.RawPath); err == nil {
+		if next.URL.Path, err = url.PathUnescape(next.URL.RawPath); err != nil {
+			continue
+		}
+		if !mine {
 			o.handler.ServeHTTP(w, next)
 			return
 		}
+		first := &held{ResponseWriter: w, header: http.Header{}, keep: func(status int, _ http.Header) bool { return status != http.StatusNotFound }}
+		if o.handler.ServeHTTP(first, next); first.sent {
+			return
+		}
+	}
+	if mine {
+		i.own.ServeHTTP(w, r)
+		return
 	}
 	http.Error(w, "not found: nothing of "+host+" at this path is in the release", http.StatusNotFound)
 }

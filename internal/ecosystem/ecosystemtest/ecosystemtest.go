@@ -40,10 +40,10 @@ func (r *Release) Add(ref artifact.Ref, f artifact.File, content []byte) artifac
 	return f.Digest
 }
 
-// Artifacts returns those of one kind, ordered by reference.
+// Artifacts returns those of one kind, ordered by reference; an empty kind means all.
 func (r *Release) Artifacts(kind string) (out []artifact.Artifact) {
 	for _, a := range r.artifacts {
-		if a.Ref.Kind == kind {
+		if kind == "" || a.Ref.Kind == kind {
 			out = append(out, a)
 		}
 	}
