@@ -184,6 +184,9 @@ func currentReport(ctx context.Context, s *site.Site, row arrived) (r inspect.Re
 	if r.Content != row.Content || r.Shipment != row.ID {
 		return r, d, fail.Refuse("run 'enisle inspect "+row.ID+"' again", errors.New("report: is about another shipment"))
 	}
+	if d != row.report {
+		return r, d, fail.Refuse("run 'enisle inspect "+row.ID+"' again", errors.New("report: it is not the newest on record: the site's state was changed or taken back"))
+	}
 	return r, d, nil
 }
 

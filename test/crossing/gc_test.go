@@ -139,6 +139,48 @@ func TestSoak(t *testing.T) {
 	}
 }
 
+// For how long the candidate channel had something is what the record says, not the
+// state: what was taken from it meanwhile begins again.
+func TestSoakIsReadInTheRecord(t *testing.T) {
+	w := newWorld(t)
+	w.now = time.Now()
+	b, err := os.ReadFile("../../internal/judge/policy/standard.yaml")
+	w.must(err)
+	w.must(os.WriteFile(w.path("soak.yaml"), []byte(strings.Replace(string(b), "hours: 0 ", "hours: 24 ", 1)), 0o600))
+	_, err = w.as("high", "adam").SetPolicy(t.Context(), w.path("soak.yaml"))
+	w.must(err)
+	tried := func(media string) string {
+		t.Helper()
+		id := w.pack(media, 0)
+		_, err := w.importFrom(media)
+		w.must(err)
+		w.inspect(id)
+		for _, name := range []string{"alice", "bob"} {
+			for _, channel := range []string{"candidate", "stable"} {
+				_, err := w.as("high", name).Decide(t.Context(), id, crossing.Approve, crossing.ApproveOptions{Channel: channel})
+				w.must(err)
+			}
+		}
+		_, err = w.app("high").Release(t.Context(), id, "candidate")
+		w.must(err)
+		return id
+	}
+	first := tried("m1")
+	w.request("another", 400_000)
+	w.now = w.now.Add(time.Minute)
+	second := tried("m2") // takes the place of the first
+	w.now = w.now.Add(30 * time.Hour)
+	w.sql("DELETE FROM moves WHERE release > 1")
+	w.sql("UPDATE channels SET release = 1")
+	_, err = w.release(first)
+	refused(t, err, "was not on the candidate channel")
+	_, err = w.release(second)
+	refused(t, err, "was not on the candidate channel") // the state says that it is not
+	w.sql("UPDATE channels SET release = 2")
+	_, err = w.release(second)
+	w.must(err)
+}
+
 // A shipment that was rejected may hold files whose content is that of a manifest or a
 // list that a kept release needs: they are not taken with it.
 func TestGCKeepsManifestsThatWereSentAsFiles(t *testing.T) {
