@@ -14,7 +14,9 @@ import (
 
 	"enisle/internal/crossing"
 	"enisle/internal/judge/inspect"
+	"enisle/internal/judge/policy"
 	"enisle/internal/judge/vuln/vulntest"
+	"enisle/internal/site/trust"
 )
 
 // layer writes a tar that is a layer of Debian 12 with openssl of a version.
@@ -228,5 +230,39 @@ func TestRealisticData(t *testing.T) {
 	names, _ := filepath.Glob(w.path("osv", "*"))
 	if len(names) != len(all) {
 		t.Errorf("%v", names)
+	}
+}
+
+// A waiver lets pass what was known when two people signed it. What becomes known of
+// the same artifact later is refused again.
+func TestAWaiverHidesNothingThatIsFoundLater(t *testing.T) {
+	w := newWorld(t)
+	w.keygen("olga")
+	w.must(w.enrol("high", "olga", trust.Officer))
+	now := time.Now().UTC().Truncate(time.Second)
+	w.layer("3.0.11-1~deb12u1")
+	first := advisory("DSA-1-1", "Debian:12", "openssl", "3.0.11-1~deb12u2", 9)
+	w.osv(50, now.Add(-24*time.Hour), first)
+	w.asks("data", bringData)
+	w.released(w.arrives("m1"))
+	w.asks("layers", bringLayer)
+	j := w.arrives("m2")
+	if j.Decision.Allow {
+		t.Fatal("it passes without a waiver")
+	}
+	waived, err := w.as("high", "alice").Waive(t.Context(), j.Report.Shipment, crossing.WaiveOptions{Rule: "critical-vulnerability", Artifact: "files/layer.tar", Reason: "nothing here listens"})
+	w.must(err)
+	_, err = w.as("high", "olga").SignWaiver(t.Context(), waived.Digest)
+	w.must(err)
+	w.released(j)
+
+	w.osv(60, now.Add(-time.Hour), first, advisory("DSA-3-1", "Debian:12", "openssl", "3.0.12-1", 9))
+	w.asks("data", bringData)
+	w.released(w.arrives("m3"))
+	again, err := w.app("high").Rematch(t.Context(), j.Report.Shipment)
+	w.must(err)
+	open := slices.DeleteFunc(again.Decision.Violations, func(v policy.Violation) bool { return v.Waiver != "" })
+	if again.Decision.Allow || len(open) != 1 || !strings.Contains(open[0].Found, "DSA-3-1") {
+		t.Errorf("%+v", again.Decision)
 	}
 }

@@ -163,9 +163,10 @@ type Shipment struct {
 // Waiver lets one rule pass for one artifact, or one file of it, for a time.
 type Waiver struct {
 	Rule     string
-	Artifact string // reference
-	Manifest string // digest of its manifest: other content is not waived
-	File     string // empty: all of its files
+	Artifact string   // reference
+	Manifest string   // digest of its manifest: other content is not waived
+	File     string   // empty: all of its files
+	Found    []string // what was found when it was made; what is found later is not waived
 	Expires  time.Time
 	ID       string // digest of what was signed
 }
@@ -176,6 +177,7 @@ type Violation struct {
 	Artifact string `json:"artifact,omitempty"`
 	File     string `json:"file,omitempty"`
 	Why      string `json:"why"`
+	Found    string `json:"found,omitempty"`  // scanner, rule and advisory of the finding
 	Waiver   string `json:"waiver,omitempty"` // id of the waiver that lets it pass
 }
 

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -129,10 +130,11 @@ func (p *Policy) violations(c Case) []Violation {
 	for i := range c.Report.Contents {
 		contents[c.Report.Contents[i].Ref] = &c.Report.Contents[i]
 	}
-	add := func(r *Rule, ref, file, detail string) {
+	add := func(r *Rule, ref, file string, f *inspect.Finding) {
 		v := Violation{Rule: r.Name, Artifact: ref, File: file, Why: r.Say}
-		if detail != "" {
-			v.Why = detail
+		if f != nil {
+			v.Why = cmp.Or(f.Detail, r.Say)
+			v.Found = strings.TrimSuffix(f.Scanner+" "+f.Rule+" "+f.Advisory, " ")
 		}
 		if !r.Final {
 			v.Waiver = p.waived(c, v, contents[ref])
@@ -149,7 +151,7 @@ func (p *Policy) violations(c Case) []Violation {
 	}
 	each(eachShipment, func(r *Rule) {
 		if r.broken(whole) {
-			add(r, "", "", "")
+			add(r, "", "", nil)
 		}
 	})
 	for i := range c.Report.Contents {
@@ -158,7 +160,7 @@ func (p *Policy) violations(c Case) []Violation {
 		vars := f.with(whole)
 		each(eachArtifact, func(r *Rule) {
 			if r.broken(vars) {
-				add(r, f.content.Ref, "", "")
+				add(r, f.content.Ref, "", nil)
 			}
 		})
 	}
@@ -169,7 +171,7 @@ func (p *Policy) violations(c Case) []Violation {
 		vars := f.with(whole)
 		each(eachFinding, func(r *Rule) {
 			if r.broken(vars) {
-				add(r, f.finding.Artifact, f.finding.File, f.finding.Detail)
+				add(r, f.finding.Artifact, f.finding.File, f.finding)
 			}
 		})
 	}
@@ -182,7 +184,8 @@ func (p *Policy) waived(c Case, v Violation, content *inspect.Content) string {
 		return ""
 	}
 	for _, w := range c.Waivers {
-		if w.Rule == v.Rule && w.Artifact == v.Artifact && w.Manifest == string(content.Manifest) && (w.File == "" || w.File == v.File) && c.Now.Before(w.Expires) {
+		if w.Rule == v.Rule && w.Artifact == v.Artifact && w.Manifest == string(content.Manifest) && (w.File == "" || w.File == v.File) &&
+			(v.Found == "" || slices.Contains(w.Found, v.Found)) && c.Now.Before(w.Expires) {
 			return w.ID
 		}
 	}
