@@ -37,7 +37,7 @@ func TestMissesEnd(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := misses{to: f, seen: map[seenMiss]bool{}, room: 10_000}
+	m := misses{to: f, seen: map[seenMiss]bool{}, used: maxPullsFile - 10_000}
 	for i := range 1000 {
 		m.add("npm", fmt.Sprintf("name-%d@latest", i))
 	}

@@ -46,8 +46,8 @@ type misses struct {
 	mu   sync.Mutex
 	to   *os.File
 	seen map[seenMiss]bool // guarded by mu
-	// room is how many bytes may be added: clients can ask for names without end.
-	room int64 // guarded by mu
+	// used is how many bytes the file has, which end: clients can ask for names without end.
+	used int64 // guarded by mu
 }
 
 // watch records what an ecosystem is asked for and has not.
@@ -101,9 +101,10 @@ func (m *misses) add(kind, item string) {
 	if err != nil {
 		return // strings and numbers only; cannot fail
 	}
-	if m.room -= int64(len(b)) + 1; m.room < 0 {
+	if m.used+int64(len(b)) >= maxPullsFile {
 		return
 	}
+	m.used += int64(len(b)) + 1
 	if _, err := m.to.Write(append(b, '\n')); err == nil {
 		m.seen[key] = true
 	}

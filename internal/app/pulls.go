@@ -74,9 +74,9 @@ func inheritedAccess(useTLS bool) (*pulls, *misses) {
 	if useTLS {
 		fd = 6
 	}
-	ms := &misses{to: os.NewFile(fd+1, "misses"), seen: map[seenMiss]bool{}, room: maxPullsFile}
+	ms := &misses{to: os.NewFile(fd+1, "misses"), seen: map[seenMiss]bool{}}
 	if st, err := ms.to.Stat(); err == nil {
-		ms.room -= st.Size()
+		ms.used = st.Size()
 	}
 	return &pulls{to: os.NewFile(fd, "pulls"), seen: map[seenPull]bool{}}, ms
 }
