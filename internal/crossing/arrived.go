@@ -66,12 +66,16 @@ func (row *arrived) remember(s *site.Site) error {
 			if r.Act == "import" && r.Subject["header"] == string(row.Header) {
 				row.importers = append(row.importers, r.Actor)
 			}
-			if slices.Contains([]string{Reject, "inspect", "release", "rollback", "recall"}, r.Act) {
+			mine := (r.Act == Reject || r.Act == "inspect") && r.Subject["shipment"] == row.ID
+			if mine || r.Act == "recall" || (r.Act == "release" || r.Act == "rollback") && r.Subject["channel"] == candidate {
 				intents[r.Index] = r
 			}
 			return nil
 		}
-		if intent, ok := intents[*r.Intent]; ok && r.Result == site.Done {
+		if r.Intent == nil || r.Result != site.Done {
+			return nil
+		}
+		if intent, ok := intents[*r.Intent]; ok {
 			row.done(intent.Subject, r)
 		}
 		return nil
@@ -87,20 +91,19 @@ func (row *arrived) remember(s *site.Site) error {
 
 // done takes what an act came to, that was about subject.
 func (row *arrived) done(subject map[string]string, r ledger.Record) {
-	mine := subject["shipment"] == row.ID
 	// After a crash the outcome has only what was marked in the state.
 	kind, effect, _ := strings.Cut(r.Subject["effect"], " ")
 	switch {
-	case r.Act == Reject && mine:
+	case r.Act == Reject:
 		row.rejected = true
-	case r.Act == "inspect" && mine:
+	case r.Act == "inspect":
 		row.report = artifact.Digest(r.Subject["report"])
 		if kind == "report" {
 			row.report = artifact.Digest(effect)
 		}
 	case r.Act == "recall":
 		row.recalls[subject["artifact"]] = true
-	case (r.Act == "release" || r.Act == "rollback") && subject["channel"] == candidate:
+	default: // release and rollback
 		n, err := strconv.ParseInt(cmp.Or(r.Subject["release"], subject["release"], effect), 10, 64)
 		if err == nil {
 			row.moves = append(row.moves, move{r.Time, n, artifact.Digest(r.Subject["digest"])})

@@ -71,6 +71,7 @@ func Rematch(ctx context.Context, s *site.Site, by site.Actor, id string, in Ins
 		r.Findings = slices.DeleteFunc(r.Findings, func(f inspect.Finding) bool {
 			return f.Scanner == vulnScanner || f.Scanner == vulndbKind && f.File == ""
 		})
+		r.Scanned = r.Read() // looking things up makes nothing of it younger
 		r.Databases = slices.DeleteFunc(r.Databases, func(d inspect.Database) bool { return d.Name == osvName })
 		return r, lookUp(ctx, s, in, row, got, &r)
 	})

@@ -385,7 +385,7 @@ func mayServeAgain(ctx context.Context, s *site.Site, by site.Actor, row arrived
 	if err != nil {
 		return err
 	}
-	c.Approvers, c.Now = have, r.Made // how old the report is does not count here
+	c.Approvers, c.Now, c.Report.Scanned = have, r.Made, r.Made // how old the report is does not count here
 	if pol.Release(c).Allow {
 		return nil
 	}

@@ -222,7 +222,7 @@ func lookUp(ctx context.Context, s *site.Site, in Inspector, row arrived, got se
 	seen := map[string]bool{}
 	missing := map[string]int{}
 	var last map[string]inspect.Finding
-	var had *Looked // what is released
+	var had []Looked // what is released, by channel
 	for _, d := range all {
 		looked, err := in.Lookup(ctx, *r, d.artifact, openBlob(s))
 		if err != nil {
@@ -244,9 +244,15 @@ func lookUp(ctx context.Context, s *site.Site, in Inspector, row arrived, got se
 			missing[eco]++
 		}
 		if d.released {
-			had = &looked
-		} else if had != nil {
-			r.Findings = append(r.Findings, worse(*had, looked, d.artifact)...)
+			had = append(had, looked)
+			continue
+		}
+		for _, old := range had {
+			for _, f := range worse(old, looked, d.artifact) {
+				if !slices.Contains(r.Findings, f) {
+					r.Findings = append(r.Findings, f)
+				}
+			}
 		}
 	}
 	for eco, n := range missing {

@@ -266,3 +266,45 @@ func TestAWaiverHidesNothingThatIsFoundLater(t *testing.T) {
 		t.Errorf("%+v", again.Decision)
 	}
 }
+
+// Data is held against what every channel serves: what is newer on candidate is not
+// forgotten because stable has older.
+func TestDataIsHeldAgainstEveryChannel(t *testing.T) {
+	w := newWorld(t)
+	now := time.Now().UTC().Truncate(time.Second)
+	w.osv(50, now.Add(-72*time.Hour))
+	w.asks("data", bringData)
+	w.released(w.arrives("m1"))
+	w.osv(50, now.Add(-24*time.Hour))
+	w.asks("data", bringData)
+	j := w.arrives("m2")
+	for _, name := range []string{"alice", "bob"} {
+		_, err := w.as("high", name).Decide(t.Context(), j.Report.Shipment, crossing.Approve, crossing.ApproveOptions{Channel: "candidate"})
+		w.must(err)
+	}
+	_, err := w.app("high").Release(t.Context(), j.Report.Shipment, "candidate")
+	w.must(err)
+	w.osv(50, now.Add(-48*time.Hour))
+	w.asks("data", bringData)
+	if got := rules(w.arrives("m3").Report); !slices.Equal(got, []string{"refuse older", "info data"}) {
+		t.Errorf("%v", got)
+	}
+}
+
+// A report that was matched against new data says when its files were read.
+func TestMatchingAgainReadsNothing(t *testing.T) {
+	w := newWorld(t)
+	w.now = time.Now().UTC().Truncate(time.Second)
+	w.layer("3.0.11-1")
+	w.asks("layers", bringLayer)
+	j := w.arrives("m1")
+	read := w.now
+	for range 2 {
+		w.now = w.now.Add(20 * time.Hour)
+		again, err := w.app("high").Rematch(t.Context(), j.Report.Shipment)
+		w.must(err)
+		if !again.Report.Scanned.Equal(read) || !again.Report.Made.Equal(w.now) {
+			t.Errorf("read %s, made %s", again.Report.Scanned, again.Report.Made)
+		}
+	}
+}

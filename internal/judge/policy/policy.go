@@ -197,8 +197,8 @@ func (p *Policy) Content(c Case) Decision {
 	if len(open) > 0 {
 		d.Reasons = append(d.Reasons, fmt.Sprintf("%d findings refuse it, the first by rule %s: %s", len(open), open[0].Rule, open[0]))
 	}
-	if age := c.Now.Sub(c.Report.Made); age > days(p.Days.Report) || age < -days(1) {
-		d.Reasons = append(d.Reasons, fmt.Sprintf("the report is of %s; it may be %d days old", c.Report.Made.Format(time.DateOnly), p.Days.Report))
+	if age := c.Now.Sub(c.Report.Read()); age > days(p.Days.Report) || age < -days(1) {
+		d.Reasons = append(d.Reasons, fmt.Sprintf("the files were inspected on %s; the report may be %d days old", c.Report.Read().Format(time.DateOnly), p.Days.Report))
 	}
 	d.Allow = len(d.Reasons) == 0
 	return d

@@ -178,3 +178,24 @@ func BenchmarkTenThousandFindings(b *testing.B) {
 		p.Content(Case{Report: r})
 	}
 }
+
+// Looking things up in new data does not make what was read long ago young.
+func TestAReportAgesFromWhenTheFilesWereRead(t *testing.T) {
+	now := time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)
+	r := inspect.Report{Made: now, Scanned: now.AddDate(0, 0, -40), Contents: []inspect.Content{{Ref: "pypi/x@1"}}}
+	if d := named(t, "standard").Content(Case{Report: r, Now: now}); d.Allow || !strings.Contains(d.Reasons[0], "inspected on 2026-10-16") {
+		t.Errorf("%+v", d)
+	}
+}
+
+// A policy whose rule refuses only what one scanner refuses is none.
+func TestARuleForSomeRefusalsIsNotEnough(t *testing.T) {
+	b, err := Named("standard")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := strings.Replace(string(b), `finding.severity == "refuse"`, `finding.severity == "refuse" && finding.scanner == "any"`, 1)
+	if _, err := Parse([]byte(text)); err == nil || !strings.Contains(err.Error(), "no rule refuses") {
+		t.Errorf("%v", err)
+	}
+}

@@ -103,13 +103,18 @@ func (r *Rule) compile(env *cel.Env) error {
 
 // refusesRefused reports whether what scanners refuse is refused, wherever it is.
 func (p *Policy) refusesRefused() bool {
-	f := inspect.Finding{Scanner: "any", Rule: "any", Severity: inspect.Refuse, Artifact: "any/any", File: "any"}
-	for i := range p.Rules {
-		if r := &p.Rules[i]; r.Each == eachFinding && r.broken(facts{finding: &f}.with(facts{}.whole())) {
-			return true
+	for _, f := range []inspect.Finding{
+		{Scanner: "any", Rule: "any", Artifact: "any/any", File: "any"}, {Scanner: "pickle", Rule: "global", Artifact: "model/m", File: "m.pkl"},
+		{Scanner: "clamav", Rule: "malware", Artifact: "files/f", File: "f"}, {Scanner: "vuln", Rule: "unread", Artifact: "vulndb/osv"},
+	} {
+		f.Severity = inspect.Refuse
+		if !slices.ContainsFunc(p.Rules, func(r Rule) bool {
+			return r.Each == eachFinding && r.broken(facts{finding: &f}.with(facts{}.whole()))
+		}) {
+			return false
 		}
 	}
-	return false
+	return true
 }
 
 // broken reports whether the condition is true, or cannot be evaluated.
@@ -255,7 +260,7 @@ func (f facts) whole() map[string]any {
 		"shipment.from": f.c.Shipment.From, "shipment.request": f.c.Shipment.Request, "shipment.sequence": f.c.Shipment.Sequence,
 		"shipment.gap": f.c.Shipment.Gap, "shipment.unproven": f.c.Shipment.Unproven, "shipment.kinds": f.kinds,
 		"shipment.artifacts": int64(len(r.Contents)), "shipment.size": size,
-		"report.age": ageIn(f.c.Now, r.Made), "report.scanners": scanners, "report.data": data,
+		"report.age": ageIn(f.c.Now, r.Read()), "report.scanners": scanners, "report.data": data,
 	}
 }
 
