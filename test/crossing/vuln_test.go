@@ -308,3 +308,23 @@ func TestMatchingAgainReadsNothing(t *testing.T) {
 		}
 	}
 }
+
+// Taking the data away makes nothing look clean.
+func TestDataThatIsTakenAwayHidesNothing(t *testing.T) {
+	w := newWorld(t)
+	now := time.Now().UTC().Truncate(time.Second)
+	w.layer("3.0.11-1~deb12u1")
+	w.asks("layers", bringLayer)
+	j := w.arrives("m1")
+	w.released(j)
+	w.osv(50, now.Add(-24*time.Hour), advisory("DSA-1-1", "Debian:12", "openssl", "3.0.11-1~deb12u2", 9))
+	w.asks("data", bringData)
+	w.released(w.arrives("m2"))
+	_, err := w.app("high").Rollback(t.Context(), "stable", 1)
+	w.must(err)
+	again, err := w.app("high").Rematch(t.Context(), j.Report.Shipment)
+	w.must(err)
+	if got := rules(again.Report); again.Decision.Allow || !slices.Equal(got, []string{"refuse no-data"}) {
+		t.Errorf("%v %+v", got, again.Decision)
+	}
+}
