@@ -104,8 +104,10 @@ func (r *Rule) compile(env *cel.Env) error {
 // refusesRefused reports whether what scanners refuse is refused, wherever it is.
 func (p *Policy) refusesRefused() bool {
 	for _, f := range []inspect.Finding{
-		{Scanner: "any", Rule: "any", Artifact: "any/any", File: "any"}, {Scanner: "pickle", Rule: "global", Artifact: "model/m", File: "m.pkl"},
-		{Scanner: "clamav", Rule: "malware", Artifact: "files/f", File: "f"}, {Scanner: "vuln", Rule: "unread", Artifact: "vulndb/osv"},
+		{Scanner: "any", Rule: "any", Artifact: "any/any", File: "any"},
+		{Scanner: "pickle", Rule: "global", Artifact: "model/m", File: "m.pkl"},
+		{Scanner: "clamav", Rule: "malware", Artifact: "files/f", File: "f"},
+		{Scanner: "vuln", Rule: "unread", Artifact: "vulndb/osv"},
 	} {
 		f.Severity = inspect.Refuse
 		if !slices.ContainsFunc(p.Rules, func(r Rule) bool {

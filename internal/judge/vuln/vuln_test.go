@@ -310,8 +310,13 @@ func TestAnUnknownReleaseHidesNothing(t *testing.T) {
 		base, of string
 		want     int
 	}{
-		{"Debian", "Debian:12", 1}, {"Debian", "Debian:13", 1}, {"Debian", "Debian:99", 2}, {"Debian", "Debian", 2},
-		{"Ubuntu", "Ubuntu:22.04", 1}, {"Ubuntu", "Ubuntu:22", 2}, {"Ubuntu", "Ubuntu:", 2},
+		{"Debian", "Debian:12", 1},
+		{"Debian", "Debian:13", 1},
+		{"Debian", "Debian:99", 2},
+		{"Debian", "Debian", 2},
+		{"Ubuntu", "Ubuntu:22.04", 1},
+		{"Ubuntu", "Ubuntu:22", 2},
+		{"Ubuntu", "Ubuntu:", 2},
 	} {
 		releases := []string{"Debian:12", "Debian:13"}
 		if tc.base == "Ubuntu" {
