@@ -4,7 +4,7 @@ SHELL := /bin/bash
 export CGO_ENABLED ?= 0
 GO_FLAGS := -trimpath
 
-.PHONY: build demo test lint interop bench corpus fuzz soak clean
+.PHONY: build demo test lint interop conformance bench bench-mirror corpus fuzz soak clean
 
 build: bin/enisle
 
@@ -22,11 +22,18 @@ interop: setup-test
 	@./scripts/test.sh interop -count=1 ./test/interop/... ./internal/infer/engine/llamacpp/...
 	@./scripts/test.sh sigstore -count=1 -tags sigstore -run 'Bundle|Identity' ./internal/judge/sigstore ./test/crossing
 
+conformance:
+	@./scripts/test.sh conformance -count=1 -run Conformance ./test/interop/...
+	@sed -n '/Pass\.\.\|FAIL\.\.\|: *Pass$$/s/^ *//p' .cache/conformance.log
+
 lint: setup-lint
 	./scripts/lint.sh
 
 bench: build
 	./scripts/bench.sh
+
+bench-mirror: setup-bench build
+	go run ./test/bench/mirror -enisle bin/enisle $(BENCH_FLAGS)
 
 corpus: setup-test
 	./test/corpus/corpus.sh

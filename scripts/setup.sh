@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# setup.sh demo|test|lint: installs what a target needs, by package name, or,
+# setup.sh demo|test|lint|bench: installs what a target needs, by package name, or,
 # without the right to, names exactly what to install.
 set -euo pipefail
-want=${1:?demo, test or lint}
+want=${1:?demo, test, lint or bench}
 
 need_go() {
   command -v go >/dev/null || { echo "please install Go 1.26 or newer (package golang-go, or newer by hand)" >&2; exit 1; }
@@ -37,10 +37,16 @@ if [ "$want" = test ]; then
   apt_need age age
   apt_need softhsm2-util softhsm2
   apt_need gcc gcc libc6-dev
+  apt_need skopeo skopeo
+  apt_need podman podman
   apt_need clamd clamav-daemon clamav
   apt_need cargo cargo
   apt_need mvn maven
   apt_need javac default-jdk-headless
+fi
+if [ "$want" = bench ]; then
+  apt_need nginx nginx-light
+  apt_need wrk wrk
 fi
 if [ ${#missing[@]} -gt 0 ]; then
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then

@@ -2,6 +2,8 @@ package app
 
 import (
 	"cmp"
+	"encoding/json"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -23,17 +25,47 @@ import (
 
 //
 // Where files came from is what the low site says. So a file is never given where a
-// registry of another kind answers: it would be taken for one of its pages. And what
-// the mirror has under its own paths it has under every name.
+// registry of another kind answers: it would be taken for one of its pages. What was
+// recorded of a build is such pages, and says so by its kind. And what the mirror has
+// under its own paths it has under every name.
 
 // impersonation answers for the origins of one release.
 type impersonation struct {
 	own      http.Handler
 	served   ecosystem.Release
-	files    map[string]artifact.File // by host and path
-	prefixes []origin                 // longest first
-	mounts   map[string]string        // first element of the mirror's own paths → kind
+	files    map[string]given           // by host, path and query
+	prefixes []origin                   // longest first
+	mounts   map[string]map[string]bool // kinds by first element of the mirror's own paths
 	hosts    map[string]bool
+}
+
+// given is a file, and of what type it was where it came from, if that was recorded.
+type given struct {
+	artifact.File
+	kind string
+}
+
+// maxTypes is the largest list of types that is read, in bytes.
+const maxTypes = 64 << 20
+
+// recordedTypes reads of what type recorded files are, by path.
+func recordedTypes(v ecosystem.Release, a artifact.Artifact) map[string]string {
+	out := map[string]string{}
+	if a.Ref.Kind != crossing.RecordedKind {
+		return out
+	}
+	for _, f := range a.Files {
+		if f.Path != crossing.RecordedTypes || f.Size > maxTypes {
+			continue
+		}
+		b, err := v.Open(f.Digest)
+		if err != nil {
+			return out
+		}
+		_ = json.NewDecoder(io.LimitReader(b, maxTypes)).Decode(&out) // without it, files are of no type
+		_ = b.Close()                                                 // only read from
+	}
+	return out
 }
 
 // origin is a registry: what lies below at is answered by a handler below path.
@@ -44,36 +76,39 @@ type origin struct {
 
 // impersonate wraps what a release is served by. handlers are by ecosystem.
 func impersonate(own http.Handler, v ecosystem.Release, ecosystems []ecosystem.Ecosystem, handlers map[string]http.Handler) http.Handler {
-	i := impersonation{own: own, served: v, files: map[string]artifact.File{}, mounts: map[string]string{}, hosts: map[string]bool{}}
-	byName := map[string]ecosystem.Impersonator{}
+	i := impersonation{own: own, served: v, files: map[string]given{}, mounts: map[string]map[string]bool{}, hosts: map[string]bool{}}
+	byKind := map[string]ecosystem.Ecosystem{}
 	for _, e := range ecosystems {
-		i.mounts[ecosystem.PrefixOf(e)] = e.Name()
-		if imp, ok := e.(ecosystem.Impersonator); ok {
-			byName[e.Name()] = imp
+		byKind[ecosystem.KindOf(e)] = e
+		at := ecosystem.PrefixOf(e)
+		if i.mounts[at] == nil {
+			i.mounts[at] = map[string]bool{}
 		}
+		i.mounts[at][ecosystem.KindOf(e)] = true
 	}
 	seen := map[string]bool{}
 	for _, a := range v.Artifacts("") {
-		imp, ok := byName[a.Ref.Kind]
+		eco := byKind[a.Ref.Kind]
+		imp, ok := eco.(ecosystem.Impersonator)
 		if !ok {
 			continue
 		}
 		for at, path := range imp.Origins(a) {
 			host, below, ok := hostPath(at)
-			if key := host + below; ok && !seen[key] {
-				seen[key], i.hosts[host] = true, true
-				i.prefixes = append(i.prefixes, origin{strings.TrimSuffix(key, "/"), path, a.Ref.Kind, handlers[a.Ref.Kind]})
+			key := strings.TrimSuffix(host+below, "/")
+			if one := eco.Name() + " " + key + " " + path; ok && !seen[one] {
+				seen[one], i.hosts[host] = true, true
+				i.prefixes = append(i.prefixes, origin{key, path, a.Ref.Kind, handlers[eco.Name()]})
 			}
 		}
 	}
 	slices.SortFunc(i.prefixes, func(a, b origin) int { return cmp.Or(len(b.at)-len(a.at), strings.Compare(a.at, b.at)) })
 	for _, a := range v.Artifacts("") {
+		types := recordedTypes(v, a)
 		for _, f := range a.Files {
-			host, path, ok := hostPath(f.Origin)
-			if !ok || a.From != "" || i.ofAnother(a.Ref.Kind, host, path) {
-				continue
+			if host, path, ok := hostPath(f.Origin); ok && a.From == "" && !i.ofAnother(a.Ref.Kind, host, path) {
+				i.files[host+path], i.hosts[host] = given{f, types[f.Path]}, true
 			}
-			i.files[host+path], i.hosts[host] = f, true
 		}
 	}
 	return i
@@ -82,15 +117,23 @@ func impersonate(own http.Handler, v ecosystem.Release, ecosystems []ecosystem.E
 // ofAnother reports whether a path is that of a registry of another kind, at a host or
 // on the mirror itself.
 func (i impersonation) ofAnother(kind, host, path string) bool {
-	if of, ok := i.mounts[firstElement(path)]; ok && of != kind {
+	if kind == crossing.RecordedKind {
+		return false
+	}
+	path, _, _ = strings.Cut(path, "?")
+	if of, ok := i.mounts[firstElement(path)]; ok && !of[kind] {
 		return true
 	}
+	another := false
 	for _, o := range i.prefixes {
 		if o.holds(host + path) {
-			return o.kind != kind
+			if o.kind == kind {
+				return false
+			}
+			another = true
 		}
 	}
-	return false
+	return another
 }
 
 // holds reports whether a host and path lie below the registry.
@@ -111,7 +154,18 @@ func hostPath(address string) (host, path string, ok bool) {
 	if err != nil || u.Scheme != "https" && u.Scheme != "http" || !hostForm.MatchString(u.Hostname()) {
 		return "", "", false
 	}
-	return strings.ToLower(u.Hostname()), u.EscapedPath(), true
+	host = strings.ToLower(u.Hostname())
+	if ip := net.ParseIP(host); ip != nil && ip.IsLoopback() || host == "localhost" {
+		return "", "", false // a registry on the collector's own machine; here it is the mirror itself
+	}
+	path = u.EscapedPath()
+	if path == "" {
+		path = "/"
+	}
+	if u.RawQuery != "" {
+		path += "?" + u.RawQuery
+	}
+	return host, path, true
 }
 
 // hostForm is a name or an address; no pattern, which a certificate would be for;
@@ -128,25 +182,30 @@ func (i impersonation) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		i.own.ServeHTTP(w, r)
 		return
 	}
+	// The registry's own answer says more than the bytes; where it has none, there may
+	// still be a file at the path.
 	key := host + r.URL.EscapedPath()
-	if f, ok := i.files[key]; ok {
-		i.file(w, r, f)
-		return
+	f, isFile := i.files[key+"?"+r.URL.RawQuery]
+	if !isFile {
+		f, isFile = i.files[key]
+	}
+	var matching []origin
+	for _, o := range i.prefixes {
+		if o.holds(key) {
+			matching = append(matching, o)
+		}
 	}
 	_, mine := i.mounts[firstElement(r.URL.Path)]
-	for _, o := range i.prefixes {
-		if !o.holds(key) {
-			continue
-		}
+	for n, o := range matching {
 		next := r.Clone(r.Context())
 		if next.URL.RawPath = o.path + strings.TrimPrefix(key, o.at); next.URL.RawPath == "" {
 			next.URL.RawPath = "/"
 		}
 		var err error
 		if next.URL.Path, err = url.PathUnescape(next.URL.RawPath); err != nil {
-			continue
+			break
 		}
-		if !mine {
+		if n == len(matching)-1 && !isFile && !mine {
 			o.handler.ServeHTTP(w, next)
 			return
 		}
@@ -155,6 +214,10 @@ func (i impersonation) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+	if isFile {
+		i.file(w, r, f)
+		return
+	}
 	if mine {
 		i.own.ServeHTTP(w, r)
 		return
@@ -162,7 +225,7 @@ func (i impersonation) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	http.Error(w, "not found: nothing of "+host+" at this path is in the release", http.StatusNotFound)
 }
 
-func (i impersonation) file(w http.ResponseWriter, r *http.Request, f artifact.File) {
+func (i impersonation) file(w http.ResponseWriter, r *http.Request, f given) {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		w.Header().Set("Allow", "GET, HEAD")
 		http.Error(w, "this mirror is read only", http.StatusMethodNotAllowed)
@@ -173,7 +236,8 @@ func (i impersonation) file(w http.ResponseWriter, r *http.Request, f artifact.F
 		http.Error(w, "not held", http.StatusInternalServerError)
 		return
 	}
-	w.Header().Set("Content-Type", "application/octet-stream")
+	w.Header().Set("Content-Type", cmp.Or(f.kind, "application/octet-stream"))
+	w.Header().Set("Content-Security-Policy", "default-src 'none'; sandbox") // a stranger's page is for clients, not for people
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.Header().Set("ETag", `"`+f.Digest.Hex()+`"`)
 	http.ServeContent(w, r, "", time.Time{}, b)

@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -277,15 +276,21 @@ func (h *held) ReadFrom(r io.Reader) (int64, error) {
 // Unwrap lets http.ResponseController reach the real writer.
 func (h *held) Unwrap() http.ResponseWriter { return h.ResponseWriter }
 
-// etagForm is how a mirror names the content of a file; constant.
-var etagForm = regexp.MustCompile(`^"([0-9a-f]{64})"$`)
-
-// etagged returns the digest that an answer names as its content; empty: none.
+// etagged returns the digest that an answer names as its content; empty: none. Where
+// a protocol wants another entity tag, the digest stands in a header of its own.
 func etagged(h http.Header) artifact.Digest {
-	if m := etagForm.FindStringSubmatch(h.Get("ETag")); m != nil {
-		return artifact.Digest("sha256:" + m[1])
+	name := h.Get(ecosystem.DigestHeader)
+	if tag := h.Get("ETag"); name == "" && len(tag) == 66 && tag[0] == '"' && tag[65] == '"' {
+		name = "sha256:" + tag[1:65]
 	}
-	return ""
+	if name == "" {
+		return ""
+	}
+	d, err := artifact.ParseDigest(name)
+	if err != nil {
+		return ""
+	}
+	return d
 }
 
 // missing is an error that clients see as 404.
@@ -302,12 +307,29 @@ func (m *mirrors) build(v *crossing.Served, channel string) (http.Handler, error
 		if err != nil {
 			return nil, fmt.Errorf("mirror %s: %w", eco.Name(), err)
 		}
+		if h == nil {
+			continue // another one shows it
+		}
 		prefix := "/" + ecosystem.PrefixOf(eco)
-		handlers[eco.Name()] = m.misses.watch(h, eco)
-		mux.Handle(prefix+"/", http.StripPrefix(prefix, handlers[eco.Name()]))
+		h = m.misses.watch(h, m.sharing(eco))
+		for _, e := range m.sharing(eco) {
+			handlers[e.Name()] = h
+		}
+		mux.Handle(prefix+"/", http.StripPrefix(prefix, h))
 	}
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) { welcome(w, m.site.Identity.Name, v) })
 	return m.pulls.watch(impersonate(mux, v, m.ecosystems, handlers), v, channel), nil
+}
+
+// sharing lists an ecosystem and those that it shows besides its own.
+func (m *mirrors) sharing(eco ecosystem.Ecosystem) []ecosystem.Ecosystem {
+	all := []ecosystem.Ecosystem{eco}
+	for _, e := range m.ecosystems {
+		if e.Name() != eco.Name() && ecosystem.PrefixOf(e) == ecosystem.PrefixOf(eco) {
+			all = append(all, e)
+		}
+	}
+	return all
 }
 
 // welcome lists what a release holds, for people.

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -50,20 +51,25 @@ type misses struct {
 	used int64 // guarded by mu
 }
 
-// watch records what an ecosystem is asked for and has not.
-func (m *misses) watch(next http.Handler, eco ecosystem.Ecosystem) http.Handler {
-	wanter, ok := eco.(ecosystem.Wanter)
-	if !ok {
-		return next
-	}
+// watch records what a mirror is asked for and has not. The first of the ecosystems
+// that it shows says what is wanted, or the one that the client is called like.
+func (m *misses) watch(next http.Handler, ecosystems []ecosystem.Ecosystem) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		rec := &statusOf{ResponseWriter: w}
 		next.ServeHTTP(rec, r)
 		if rec.status != http.StatusNotFound || len(r.URL.Path) > maxMissPath {
 			return
 		}
-		if item, ok := wanter.Wanted(r.URL.Path); ok {
-			m.add(eco.Name(), item)
+		eco := ecosystems[0]
+		if client, _, _ := strings.Cut(r.UserAgent(), "/"); client != "" {
+			if i := slices.IndexFunc(ecosystems, func(e ecosystem.Ecosystem) bool { return e.Name() == client }); i > 0 {
+				eco = ecosystems[i]
+			}
+		}
+		if wanter, ok := eco.(ecosystem.Wanter); ok {
+			if item, ok := wanter.Wanted(r.URL.Path); ok {
+				m.add(eco.Name(), item)
+			}
 		}
 	})
 }

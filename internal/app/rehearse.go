@@ -110,7 +110,7 @@ func (a *App) RehearseInside(ctx context.Context, request, work string, hide []s
 
 // rehearseOne runs one ecosystem's client; false if nothing of it was collected.
 func (a *App) rehearseOne(ctx context.Context, eco ecosystem.Ecosystem, v *crossing.Served, base, work string, hidden []string) (t crossing.Tried, ok bool) {
-	artifacts := v.Artifacts(eco.Name())
+	artifacts := v.Artifacts(ecosystem.KindOf(eco))
 	t = crossing.Tried{Ecosystem: eco.Name(), Artifacts: len(artifacts)}
 	if len(artifacts) == 0 {
 		return t, false

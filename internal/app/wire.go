@@ -15,9 +15,14 @@ import (
 	"enisle/internal/ecosystem/fetch"
 	"enisle/internal/ecosystem/files"
 	"enisle/internal/ecosystem/gomod"
+	"enisle/internal/ecosystem/helm"
+	"enisle/internal/ecosystem/huggingface"
 	"enisle/internal/ecosystem/maven"
 	"enisle/internal/ecosystem/members"
 	"enisle/internal/ecosystem/npm"
+	"enisle/internal/ecosystem/oci"
+	"enisle/internal/ecosystem/ocidist"
+	"enisle/internal/ecosystem/ollama"
 	"enisle/internal/ecosystem/pypi"
 	"enisle/internal/infer/engine/llamacpp"
 	"enisle/internal/infer/engine/llamacpp/worker"
@@ -52,20 +57,25 @@ func Hidden(ctx context.Context, args []string) (done bool, err error) {
 	return false, nil
 }
 
-// getter fetches small documents of registries; nil where nothing is collected.
-type getter interface {
-	GetJSON(ctx context.Context, address, accept string, limit int64) ([]byte, error)
+// outside asks for small documents; fetch does.
+type outside interface {
+	pypi.Getter
+	ocidist.Getter // also what huggingface needs
 }
 
-// ecosystems lists every package world. Serving needs no runner and no index.
-func (a *App) ecosystems(run ecosystem.Runner, index getter) []ecosystem.Ecosystem {
+// ecosystems lists every package world. Serving needs no runner and no way out.
+func (a *App) ecosystems(run ecosystem.Runner, out outside) []ecosystem.Ecosystem {
 	return []ecosystem.Ecosystem{
-		pypi.New(pypi.Options{Runner: run, Index: index, Log: a.Log}),
-		&npm.Ecosystem{Runner: run, Index: index, Audit: audit},
+		pypi.New(pypi.Options{Runner: run, Index: out, Log: a.Log}),
+		&npm.Ecosystem{Runner: run, Index: out, Audit: audit},
 		&debian.Ecosystem{Runner: run},
 		&gomod.Ecosystem{Runner: run, Keep: keep("go")},
 		&maven.Ecosystem{Runner: run},
 		&cargo.Ecosystem{Runner: run, Home: settingsOf("CARGO_HOME", ".cargo")},
+		&oci.Ecosystem{Get: out, Beside: []func(ecosystem.Release) []*ocidist.Repository{ollama.Repositories}},
+		&ollama.Ecosystem{Get: out, Registry: os.Getenv("OLLAMA_REGISTRY")},
+		&helm.Ecosystem{Get: out},
+		&huggingface.Ecosystem{Get: out, Endpoint: os.Getenv("HF_ENDPOINT")},
 		files.Ecosystem{},
 	}
 }
@@ -120,6 +130,8 @@ func (a *App) collector(ctx context.Context, s *site.Site, req crossing.Request)
 	if req.Outside() {
 		settings = pypi.New(pypi.Options{Runner: run, Log: a.Log}).Settings(ctx, ecosystem.Want{Work: work, Hidden: hidden})
 	}
+	settings.Credentials = append(settings.Credentials, oci.Credentials()...)
+	settings.Credentials = append(settings.Credentials, huggingface.Credentials(os.Getenv("HF_ENDPOINT"))...)
 	settings.Log = a.Log
 	client, err := fetch.New(settings)
 	if err != nil {
@@ -127,5 +139,5 @@ func (a *App) collector(ctx context.Context, s *site.Site, req crossing.Request)
 	}
 	child := &confined{limits: inspect.Limits{Time: 10 * time.Minute}}
 	done = func() error { return errors.Join(child.end(), os.RemoveAll(work)) }
-	return &crossing.Collector{Site: s, Advisories: advisories{child}, Ecosystems: a.ecosystems(run, client), Fetch: client, Members: members.Reader{}, Upstream: &makers{beside: map[string]proven{}}, Progress: a.Progress, Hidden: hidden}, done, nil
+	return &crossing.Collector{Site: s, Advisories: advisories{child}, Recording: recording{}, Ecosystems: a.ecosystems(run, client), Fetch: client, Members: members.Reader{}, Upstream: &makers{beside: map[string]proven{}}, Progress: a.Progress, Hidden: hidden}, done, nil
 }

@@ -1,9 +1,12 @@
 package cli
 
 import (
+	"errors"
+
 	"github.com/spf13/cobra"
 
 	"enisle/internal/crossing"
+	"enisle/internal/fail"
 )
 
 const requestExample = `  enisle -C low collect -f enisle.yaml
@@ -24,9 +27,23 @@ const requestExample = `  enisle -C low collect -f enisle.yaml
 func (e *env) collect() *cobra.Command {
 	var file string
 	var opt crossing.CollectOptions
+	var record bool
 	c := &cobra.Command{
-		Use: "collect [-f enisle.yaml]", Short: "Resolve and fetch what a request asks for; write its lock", Args: cobra.NoArgs, Example: requestExample,
-		RunE: func(c *cobra.Command, _ []string) error {
+		Use: "collect [-f enisle.yaml] [--record -- COMMAND]", Short: "Resolve and fetch what a request asks for; write its lock", Example: requestExample,
+		Long: "Resolve what a request asks for with each world's own client, fetch it, check every hash, and write the lock.\n\n" +
+			"With --record, run a command beside the request through a proxy that keeps what it fetches, and bring that as well: the\n" +
+			"mirror then answers for the hosts it came from (see 'mirror ca'). Give it empty caches; 'bring: {}' brings nothing else.",
+		Args: func(_ *cobra.Command, args []string) error {
+			if record == (len(args) == 0) {
+				return fail.As(fail.Usage, "write 'enisle collect --record -- COMMAND', or no arguments", errors.New("--record and a command belong together"))
+			}
+			return nil
+		},
+		RunE: func(c *cobra.Command, args []string) error {
+			opt.Record = args
+			if !record {
+				opt.Record = nil
+			}
 			out, err := e.app().Collect(c.Context(), file, opt)
 			if err != nil {
 				return err
@@ -36,6 +53,7 @@ func (e *env) collect() *cobra.Command {
 	}
 	c.Flags().StringVarP(&file, "file", "f", "enisle.yaml", "the request")
 	c.Flags().BoolVar(&opt.Update, "update", false, "resolve anew although the request did not change")
+	c.Flags().BoolVar(&record, "record", false, "run the command behind -- and bring what it fetches")
 	c.Flags().BoolVar(&opt.DryRun, "dry-run", false, "print what it comes to and fetch nothing")
 	return c
 }
@@ -49,6 +67,9 @@ func (e *env) showCollected(out crossing.Collected, dry bool) {
 	}
 	for _, s := range out.Unknown {
 		e.say("signed by nobody known: %s; name its signer under 'trust:' in the request", s)
+	}
+	for _, u := range out.Unrecorded {
+		e.say("went through and is not brought: %s", u)
 	}
 	switch {
 	case dry:

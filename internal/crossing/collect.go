@@ -33,6 +33,7 @@ type Collector struct {
 	Ecosystems []ecosystem.Ecosystem
 	Fetch      Fetcher
 	Advisories Advisories
+	Recording  Recording
 	Members    Members
 	Upstream   Upstream // nil: signatures of makers are not looked at
 	Progress   Progress
@@ -44,6 +45,8 @@ type Collector struct {
 type CollectOptions struct {
 	Update bool // resolve anew although the request did not change
 	DryRun bool // say what it would come to and change nothing
+	// Record is a command whose fetches are recorded and brought as well.
+	Record []string
 }
 
 // Collected says what a request came to.
@@ -58,6 +61,8 @@ type Collected struct {
 	// Unknown those with one by nobody whom the request names.
 	Signed  []string `json:"signed,omitempty"`
 	Unknown []string `json:"unknown,omitempty"`
+	// Unrecorded is what a recorded command sent, or got in parts, and is not brought.
+	Unrecorded []string `json:"unrecorded,omitempty"`
 }
 
 // Collect resolves a request, unless its lock still says what it comes to,
@@ -81,9 +86,14 @@ func (c *Collector) Collect(ctx context.Context, by site.Actor, req Request, opt
 		}
 		lock = Lock{}
 	}
-	run := &collecting{Collector: c, req: req, dryRun: opt.DryRun, made: map[artifact.Digest]bool{}, out: Collected{FromLock: lock.Request == d && lock.Name == req.Name && !opt.Update}}
+	run := &collecting{Collector: c, req: req, dryRun: opt.DryRun, made: map[artifact.Digest]bool{}, out: Collected{FromLock: lock.Request == d && lock.Name == req.Name && !opt.Update && opt.Record == nil}, recordArgv: opt.Record}
 	if !opt.Update {
 		run.old = slices.Clone(lock.Artifacts)
+	}
+	for _, a := range lock.Artifacts {
+		if a.Ref.Kind == RecordedKind {
+			run.recordedBefore = append(run.recordedBefore, a)
+		}
 	}
 	if opt.DryRun {
 		return run.dry(ctx, lock)
@@ -121,7 +131,10 @@ type collecting struct {
 	sources []artifact.Artifact
 	old     []artifact.Artifact // of the lock; attestations are kept from there
 	// made are the files that clients brought while resolving.
-	made map[artifact.Digest]bool
+	made       map[artifact.Digest]bool
+	recordArgv []string
+	// recordedBefore stays until it is recorded again.
+	recordedBefore []artifact.Artifact
 }
 
 func (c *collecting) dry(ctx context.Context, lock Lock) (Collected, error) {
@@ -170,7 +183,11 @@ func (c *collecting) all(ctx context.Context, lock Lock, d artifact.Digest) erro
 		if err := c.fetchAll(ctx, artifacts, c.sourcesFor(artifacts)); err != nil {
 			return err
 		}
-		artifacts, err := c.vulndb(ctx, artifacts)
+		artifacts, err := c.withRecorded(ctx, artifacts)
+		if err != nil {
+			return err
+		}
+		artifacts, err = c.vulndb(ctx, artifacts)
 		if err == nil {
 			artifacts, err = c.files(ctx, artifacts)
 		}
@@ -195,6 +212,24 @@ func (c *collecting) all(ctx context.Context, lock Lock, d artifact.Digest) erro
 		c.out.Lock = Lock{LockFormat, c.req.Name, d, c.req.Target, content, c.Site.Now(), artifacts, c.sources}
 		return nil
 	})
+}
+
+// withRecorded adds what a command fetches, or keeps what one fetched before.
+func (c *collecting) withRecorded(ctx context.Context, artifacts []artifact.Artifact) ([]artifact.Artifact, error) {
+	if c.recordArgv == nil {
+		for _, a := range c.recordedBefore {
+			if find(artifacts, a.Ref) < 0 {
+				artifacts = append(artifacts, a)
+			}
+		}
+		return artifacts, nil
+	}
+	found, err := c.record(ctx, c.recordArgv)
+	if err != nil {
+		return nil, err
+	}
+	artifacts = slices.DeleteFunc(slices.Clone(artifacts), func(a artifact.Artifact) bool { return a.Ref.Kind == RecordedKind })
+	return append(artifacts, found...), c.Site.Held.Flush()
 }
 
 // resolve asks each ecosystem's own client.

@@ -27,6 +27,10 @@ type Members interface {
 	Each(ctx context.Context, archive string, r io.ReaderAt, size int64, pattern string, take func(name string, size int64, r io.Reader) error) error
 }
 
+// hubKind is the kind of artifacts whose files are taken as they are: repositories
+// of hubs, which are no archives.
+const hubKind = "hf"
+
 // localOrigin begins the origin of a file that lay beside the request.
 const localOrigin = "local:"
 
@@ -228,6 +232,13 @@ func (c *collecting) members(ctx context.Context, a *artifact.Artifact, from str
 	}
 	src := all[i]
 	for _, f := range src.Files {
+		if src.Ref.Kind == hubKind {
+			if ok, _ := path.Match(pattern, f.Path); ok { // source has checked the pattern
+				f.Path, f.Origin = path.Base(f.Path), f.Origin+"#sha256="+f.Digest.Hex()
+				a.Files = append(a.Files, f)
+			}
+			continue
+		}
 		if err := c.membersOf(ctx, a, f, pattern); err != nil {
 			return err
 		}

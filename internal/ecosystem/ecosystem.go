@@ -60,7 +60,8 @@ type Ecosystem interface {
 	// Hashes. It downloads no file for keeping.
 	Resolve(ctx context.Context, want Want) ([]artifact.Artifact, error)
 	// Handler returns the mirror of one immutable release. Paths arrive with
-	// the prefix (/pypi) removed.
+	// the prefix (/pypi) removed. nil means that the mirror of another
+	// ecosystem with the same prefix shows what is its own.
 	Handler(rel Release) (http.Handler, error)
 }
 
@@ -85,6 +86,19 @@ func PrefixOf(e Ecosystem) string {
 	return e.Name()
 }
 
+// Kinded is an Ecosystem whose artifacts have another kind than its name.
+type Kinded interface {
+	Kind() string
+}
+
+// KindOf returns the kind of an ecosystem's artifacts.
+func KindOf(e Ecosystem) string {
+	if k, ok := e.(Kinded); ok {
+		return k.Kind()
+	}
+	return e.Name()
+}
+
 // Wanter is an Ecosystem that can say what a client wanted that asked for something
 // which is not here.
 type Wanter interface {
@@ -102,6 +116,10 @@ type Configured interface {
 	// a slash at its end, and nothing else.
 	Config(client, base string) string
 }
+
+// DigestHeader names the released file that an answer gives, as "sha256:" and hex
+// digits, where the protocol wants an ETag that is not its SHA-256 in quotes.
+const DigestHeader = "X-Enisle-Digest"
 
 // Indexed is an Ecosystem whose clients trust an index by the signature on it.
 type Indexed interface {

@@ -31,6 +31,12 @@ func crossed(t *testing.T, files map[string]string) (dir string, enisle func(arg
 func crossAgain(t *testing.T, dir string, enisle func(args ...string) string) {
 	t.Helper()
 	enisle("-C", "low", "collect")
+	bringThrough(t, dir, enisle)
+}
+
+// bringThrough packs what was collected last and brings it to the stable channel.
+func bringThrough(t *testing.T, dir string, enisle func(args ...string) string) {
+	t.Helper()
 	media, err := os.MkdirTemp(dir, "media")
 	if err != nil {
 		t.Fatal(err)

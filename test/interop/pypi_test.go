@@ -49,6 +49,9 @@ func alone(t *testing.T) {
 	}
 	t.Setenv("PIP_CONFIG_FILE", os.DevNull)
 	t.Setenv("PIP_DISABLE_PIP_VERSION_CHECK", "1")
+	if dir, err := os.UserCacheDir(); err == nil && os.Getenv("GOCACHE") == "" {
+		t.Setenv("GOCACHE", filepath.Join(dir, "go-build")) // what is built need not be built anew
+	}
 	t.Setenv("XDG_CACHE_HOME", t.TempDir())
 	t.Setenv("NO_PROXY", "127.0.0.1")
 	t.Setenv("no_proxy", "127.0.0.1")

@@ -42,7 +42,7 @@ func Read(file string) (crossing.Request, error) {
 	if err := d.Decode(&doc); err != nil {
 		return r, fail.As(fail.Usage, "'enisle help collect' shows a request", fmt.Errorf("request %s: %w", filepath.Base(file), readable(err)))
 	}
-	if doc.Name == "" || len(doc.Bring) == 0 {
+	if doc.Name == "" || doc.Bring == nil {
 		return r, fail.As(fail.Usage, "'enisle help collect' shows a request", fmt.Errorf("request %s: %w", filepath.Base(file), errors.New("'name' and 'bring' are needed")))
 	}
 	return crossing.Request{Name: doc.Name, Target: doc.Target, Bring: doc.Bring, Trust: doc.Trust, File: file}, nil

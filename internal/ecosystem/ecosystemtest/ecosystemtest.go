@@ -12,6 +12,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -38,6 +39,22 @@ func (r *Release) Add(ref artifact.Ref, f artifact.File, content []byte) artifac
 	r.artifacts = append(r.artifacts, artifact.Artifact{Ref: ref, Name: ref.String(), Files: []artifact.File{f}})
 	slices.SortFunc(r.artifacts, func(a, b artifact.Artifact) int { return strings.Compare(a.Name, b.Name) })
 	return f.Digest
+}
+
+// AddAll releases an artifact with several files, given by path.
+func (r *Release) AddAll(ref artifact.Ref, files map[string][]byte) {
+	if r.blobs == nil {
+		r.blobs = map[artifact.Digest][]byte{}
+	}
+	a := artifact.Artifact{Ref: ref, Name: ref.String()}
+	for _, path := range slices.Sorted(maps.Keys(files)) {
+		b := files[path]
+		d := artifact.Sum(b)
+		r.blobs[d] = b
+		a.Files = append(a.Files, artifact.File{Path: path, Size: int64(len(b)), Digest: d})
+	}
+	r.artifacts = append(r.artifacts, a)
+	slices.SortFunc(r.artifacts, func(a, b artifact.Artifact) int { return strings.Compare(a.Name, b.Name) })
 }
 
 // Artifacts returns those of one kind, ordered by reference; an empty kind means all.

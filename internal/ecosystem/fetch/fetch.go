@@ -21,6 +21,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"enisle/internal/fail"
@@ -50,7 +51,8 @@ type Credential struct {
 	Host     string // name with port ("a.example:443"), or without: any port
 	User     string
 	Password string
-	Plain    bool // may be sent unencrypted; to loopback addresses always
+	Token    string // sent in place of user and password, as a bearer's
+	Plain    bool   // may be sent unencrypted; to loopback addresses always
 }
 
 // String keeps the password out of logs.
@@ -63,6 +65,9 @@ func (c Credential) GoString() string { return c.String() }
 type Client struct {
 	opt  Options
 	http *http.Client
+
+	mu   sync.Mutex
+	lent map[space]lent // guarded by mu
 }
 
 // StatusError says that the origin answered with a status other than success.
@@ -111,7 +116,7 @@ func New(opt Options) (*Client, error) {
 		ForceAttemptHTTP2:      true,
 	}
 	stay := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	return &Client{opt, &http.Client{Transport: transport, CheckRedirect: stay}}, nil
+	return &Client{opt: opt, http: &http.Client{Transport: transport, CheckRedirect: stay}, lent: map[space]lent{}}, nil
 }
 
 // proxy is http.ProxyFromEnvironment without the proxy's password in errors.
@@ -200,25 +205,32 @@ func contentRange(s string) (start, total int64, ok bool) {
 // decompression; more is an error, and so is a body that stays away or breaks
 // off as often as Options.Retries allows. accept is the Accept header.
 func (c *Client) GetJSON(ctx context.Context, address, accept string, limit int64) ([]byte, error) {
+	b, _, err := c.Document(ctx, address, http.Header{"Accept": {accept}}, limit)
+	return b, err
+}
+
+// Document is GetJSON with any headers for the request; it returns those of the
+// answer.
+func (c *Client) Document(ctx context.Context, address string, header http.Header, limit int64) ([]byte, http.Header, error) {
 	for try := 0; ; try++ {
-		res, err := c.request(ctx, address, http.Header{"Accept": {accept}})
+		res, err := c.request(ctx, address, header)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		b, err := io.ReadAll(io.LimitReader(res.Body, limit+1))
 		err = errors.Join(err, res.Body.Close())
 		switch {
 		case err == nil && int64(len(b)) > limit:
-			return nil, fmt.Errorf("%s: is longer than %d bytes", Clean(address), limit)
+			return nil, nil, fmt.Errorf("%s: is longer than %d bytes", Clean(address), limit)
 		case err == nil && res.StatusCode == http.StatusPartialContent:
-			return nil, fmt.Errorf("%s: answers with a part that was not asked for", Clean(address))
+			return nil, nil, fmt.Errorf("%s: answers with a part that was not asked for", Clean(address))
 		case err == nil:
-			return b, nil
+			return b, res.Header, nil
 		case try >= c.opt.Retries || !transient(ctx, err):
-			return nil, fmt.Errorf("%s: %w", Clean(address), err)
+			return nil, nil, fmt.Errorf("%s: %w", Clean(address), err)
 		}
 		if err := c.pause(ctx, try, 0); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
 }

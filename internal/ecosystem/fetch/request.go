@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -57,6 +58,7 @@ func (c *Client) request(ctx context.Context, address string, header http.Header
 // follow makes one request and follows its redirects. wait is how long the
 // origin asked to be left alone.
 func (c *Client) follow(ctx context.Context, u *url.URL, header http.Header) (_ *http.Response, wait time.Duration, err error) {
+	asked := false // for a token
 	for range maxRedirects + 1 {
 		res, err := c.once(ctx, u, header)
 		if err != nil {
@@ -74,6 +76,16 @@ func (c *Client) follow(ctx context.Context, u *url.URL, header http.Header) (_ 
 		default:
 			_, _ = io.CopyN(io.Discard, res.Body, 4<<10) // so that the connection is kept
 			_ = res.Body.Close()
+			if res.StatusCode == http.StatusUnauthorized && !asked {
+				asked = true
+				err := c.borrow(ctx, u, res.Header)
+				if err == nil {
+					continue
+				}
+				if !errors.Is(err, errNoChallenge) {
+					return nil, 0, err
+				}
+			}
 			return nil, retryAfter(res.Header), &StatusError{Clean(u.String()), res.StatusCode}
 		}
 	}
@@ -106,11 +118,9 @@ func (c *Client) once(ctx context.Context, u *url.URL, header http.Header) (*htt
 		cancel(nil)
 		return nil, permanent{fmt.Errorf("%s: is not an address that can be fetched", Clean(u.String()))}
 	}
-	req.Header = header.Clone()
+	maps.Copy(req.Header, header)
 	req.Header.Set("User-Agent", c.opt.UserAgent)
-	if cred, ok := c.credential(u); ok {
-		req.SetBasicAuth(cred.User, cred.Password)
-	}
+	c.authorise(req, u)
 	res, err := c.http.Do(req)
 	if err != nil {
 		cancel(nil)

@@ -67,13 +67,6 @@ func (e *Ecosystem) Resolve(ctx context.Context, want ecosystem.Want) ([]artifac
 	client := "npm " + strings.TrimSpace(string(by))
 	var exact, open []string
 	var out []artifact.Artifact
-	for _, ref := range want.Alone {
-		version := ref.Version
-		if version == "" {
-			version = "latest"
-		}
-		exact = append(exact, ref.Name+"@"+version)
-	}
 	for _, it := range want.Items {
 		if m, ok := it.(map[string]any); ok {
 			file, isFile := m["lockfile"].(string)
@@ -96,6 +89,13 @@ func (e *Ecosystem) Resolve(ctx context.Context, want ecosystem.Want) ([]artifac
 		} else {
 			open = append(open, spec)
 		}
+	}
+	for _, ref := range want.Alone {
+		version := ref.Version
+		if version == "" {
+			version = "latest"
+		}
+		exact = append(exact, ref.Name+"@"+version)
 	}
 	for _, spec := range exact {
 		a, err := e.view(ctx, want, spec)

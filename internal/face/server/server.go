@@ -151,8 +151,17 @@ func (r *recorder) WriteHeader(status int) {
 // Unwrap lets http.ResponseController reach the real writer, to flush.
 func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
 
-// ReadFrom keeps the way by which files are sent without being copied.
-func (r *recorder) ReadFrom(src io.Reader) (int64, error) { return io.Copy(r.ResponseWriter, src) }
+// small is what is copied, in bytes: it goes out together with the header, in one write.
+const small = 32 << 10
+
+// ReadFrom keeps the way by which files are sent without being copied, but for small
+// ones, which it costs more than it saves.
+func (r *recorder) ReadFrom(src io.Reader) (int64, error) {
+	if l, ok := src.(*io.LimitedReader); ok && l.N <= small {
+		return io.Copy(struct{ io.Writer }{r.ResponseWriter}, src)
+	}
+	return io.Copy(r.ResponseWriter, src)
+}
 
 // Flush sends what was written so far.
 func (r *recorder) Flush() { _ = http.NewResponseController(r.ResponseWriter).Flush() }

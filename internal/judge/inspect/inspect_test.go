@@ -407,6 +407,8 @@ func TestPicklesInsidePackages(t *testing.T) {
 		"names that leave":             {ref, "soso/data.zip", string(zipped(t, member{name: "../a", body: "x"})), "", true},
 		"closed":                       {ref, "soso/data.7z", "7z\xbc\xaf\x27\x1c and so on", "", true},
 		"a path file":                  {ref, "soso-startup.pth", "import os; os.x = 1\n", "", false},
+		"a path file of a system":      {artifact.Ref{Kind: "oci", Name: "app"}, "dist-packages/x.pth", "import os; os.x = 1\n", "", false},
+		"a pickle in a system":         {artifact.Ref{Kind: "oci", Name: "app"}, "dist-packages/x.pth", importing("os", "system"), "global", false},
 		"a checkpoint named like it":   {ref, "soso-model.pth", "\x80\x02" + importing("os", "system"), "global", false},
 		"its own class, but a model":   {artifact.Ref{Kind: "model", Name: "m"}, "soso/data.pkl", importing("soso.thing", "Thing"), "global", false},
 		"closed, as a model":           {artifact.Ref{Kind: "files", Name: "m"}, "soso/data.7z", "7z\xbc\xaf\x27\x1c and so on", "closed-container", false},

@@ -73,11 +73,13 @@ func other(s inspect.Subject) bool {
 	return bytes.HasPrefix(s.Head, []byte("GGUF")) || len(s.Head) > 262 && string(s.Head[257:262]) == "ustar" || asset.Is(s)
 }
 
-// startupFile reports whether it is a path file of Python (site module), text
-// that the scanner of wheels reports on, and no checkpoint of torch.
-func startupFile(s inspect.Subject) bool {
+// plainFile reports whether it is text that only has a pickle's name: a path file
+// of Python (site module) in a wheel, whose scanner reports on it, or one of the many
+// files of a system, such as a text in Portuguese.
+func plainFile(s inspect.Subject) bool {
+	system := s.Depth > 0 && (s.Ref.Kind == "oci" || s.Ref.Kind == "debian")
 	_, inside, ok := strings.Cut(s.Path, ".whl!")
-	if !ok || s.Ref.Kind != "pypi" || strings.Contains(inside, "/") && !strings.Contains(inside, ".data/") || path.Ext(inside) != ".pth" {
+	if !system && (!ok || s.Ref.Kind != "pypi" || strings.Contains(inside, "/") && !strings.Contains(inside, ".data/") || path.Ext(inside) != ".pth") {
 		return false
 	}
 	for _, c := range s.Head {
@@ -98,7 +100,7 @@ func (Scanner) Wants(s inspect.Subject) bool {
 		return true
 	case sealed(s), len(s.Head) == 0 && !named(s):
 		return false
-	case named(s) && !other(s) && !startupFile(s):
+	case named(s) && !other(s) && !plainFile(s):
 		return true
 	}
 	// Walk it: what is no pickle ends within a few bytes.
