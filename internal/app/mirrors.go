@@ -126,9 +126,10 @@ func (m *mirrors) view(ctx context.Context, name string) (crossing.View, error) 
 func (m *mirrors) follow(ctx context.Context, name string, view crossing.View) error {
 	all, now := m.current[name], time.Now()
 	if len(all) > 0 && all[0].served.View() == view {
-		if len(all) > 1 && now.Sub(all[len(all)-1].left) > graced {
-			m.current[name] = all[:len(all)-1]
+		for len(all) > 1 && now.Sub(all[len(all)-1].left) > graced {
+			all = all[:len(all)-1]
 		}
+		m.current[name] = all
 		return nil
 	}
 	var next mirror

@@ -1,7 +1,6 @@
 package app
 
 import (
-	"bufio"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -48,6 +47,8 @@ type misses struct {
 	mu   sync.Mutex
 	to   *os.File
 	seen map[seenMiss]bool // guarded by mu
+	// used is how many bytes the file has, which end: clients can ask for names without end.
+	used int64 // guarded by mu
 }
 
 // watch records what a mirror is asked for and has not. The first of the ecosystems
@@ -106,6 +107,10 @@ func (m *misses) add(kind, item string) {
 	if err != nil {
 		return // strings and numbers only; cannot fail
 	}
+	if m.used+int64(len(b)) >= maxPullsFile {
+		return
+	}
+	m.used += int64(len(b)) + 1
 	if _, err := m.to.Write(append(b, '\n')); err == nil {
 		m.seen[key] = true
 	}
@@ -132,12 +137,10 @@ func (a *App) Misses(ctx context.Context, since time.Time) (out []Missed, err er
 			if err != nil {
 				return err
 			}
-			lines := bufio.NewScanner(f)
-			lines.Buffer(nil, 1<<20)
-			for lines.Scan() {
+			err = eachLine(f, func(line []byte) {
 				var m miss
-				if json.Unmarshal(lines.Bytes(), &m) != nil || m.At.Before(since) {
-					continue // the last line of a machine that stopped, or too old
+				if json.Unmarshal(line, &m) != nil || m.At.Before(since) {
+					return // of a machine that stopped, or too old
 				}
 				key := [2]string{m.Kind, m.Item}
 				i, ok := index[key]
@@ -148,8 +151,8 @@ func (a *App) Misses(ctx context.Context, since time.Time) (out []Missed, err er
 				}
 				out[i].Hours++
 				out[i].Last = m.At
-			}
-			if err := errors.Join(lines.Err(), f.Close()); err != nil {
+			})
+			if err := errors.Join(err, f.Close()); err != nil {
 				return fmt.Errorf("%s: %w", name, err)
 			}
 		}

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"net/http"
@@ -73,7 +74,11 @@ func inheritedAccess(useTLS bool) (*pulls, *misses) {
 	if useTLS {
 		fd = 6
 	}
-	return &pulls{to: os.NewFile(fd, "pulls"), seen: map[seenPull]bool{}}, &misses{to: os.NewFile(fd+1, "misses"), seen: map[seenMiss]bool{}}
+	ms := &misses{to: os.NewFile(fd+1, "misses"), seen: map[seenMiss]bool{}}
+	if st, err := ms.to.Stat(); err == nil {
+		ms.used = st.Size()
+	}
+	return &pulls{to: os.NewFile(fd, "pulls"), seen: map[seenPull]bool{}}, ms
 }
 
 type seenPull struct {
@@ -146,19 +151,41 @@ func readPulls(dir string, do func(pull)) error {
 		if err != nil {
 			return err
 		}
-		lines := bufio.NewScanner(f)
-		lines.Buffer(nil, 1<<20)
-		for lines.Scan() {
+		err = eachLine(f, func(line []byte) {
 			var p pull
-			if json.Unmarshal(lines.Bytes(), &p) == nil && p.Digest != "" {
+			if json.Unmarshal(line, &p) == nil && p.Digest != "" {
 				do(p)
 			}
-		}
-		if err := errors.Join(lines.Err(), f.Close()); err != nil {
+		})
+		if err := errors.Join(err, f.Close()); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 	}
 	return nil
+}
+
+// maxAccessLine is the longest line of a record that is read, in bytes; we write none
+// that is longer.
+const maxAccessLine = 64 << 10
+
+// eachLine calls do for every line; what is too long to be one of ours is passed over,
+// so that it does not hide those behind it.
+func eachLine(r io.Reader, do func(line []byte)) error {
+	b := bufio.NewReaderSize(r, maxAccessLine)
+	whole := true
+	for {
+		line, err := b.ReadSlice('\n')
+		if whole && err == nil {
+			do(line)
+		}
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil && !errors.Is(err, bufio.ErrBufferFull):
+			return err
+		}
+		whole = err == nil
+	}
 }
 
 // Pulled is one client that has a file of an artifact.

@@ -84,8 +84,14 @@ func (c Client) ask(ctx context.Context, command string, content io.Reader) (ans
 	if !whole {
 		return "", fmt.Errorf("clamd did not answer to the end: %w", errors.Join(ctx.Err(), sent, err, io.ErrUnexpectedEOF))
 	}
+	if sent != nil && text == pass {
+		return "", fmt.Errorf("clamd passes what it did not read to the end: %w", sent)
+	}
 	return text, nil
 }
+
+// pass is the only answer that is one.
+const pass = "stream: OK"
 
 // readError is an error of what is scanned, not of clamd.
 type readError struct{ error }
@@ -126,7 +132,7 @@ func (c Client) Scan(ctx context.Context, content io.Reader) error {
 		return Found(m[1])
 	}
 	switch {
-	case answer == "stream: OK":
+	case answer == pass:
 		return nil
 	case strings.Contains(answer, "size limit exceeded"):
 		return ErrTooLarge

@@ -52,6 +52,31 @@ func TestAnswersThatAreNoPass(t *testing.T) {
 	}
 }
 
+// A daemon that says OK and hangs up before it has read everything passes nothing.
+func TestAPassBeforeTheEndIsNone(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	go func() {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		_, _ = io.CopyN(io.Discard, c, 10+4+chunk)
+		_, _ = io.WriteString(c, "stream: OK\x00")
+		_ = c.(*net.UnixConn).CloseRead()
+		_, _ = io.Copy(io.Discard, c)
+		_ = c.Close()
+	}()
+	err = Client{socket}.Scan(t.Context(), bytes.NewReader(make([]byte, 8<<20)))
+	if err == nil || !strings.Contains(err.Error(), "did not read to the end") {
+		t.Errorf("%v", err)
+	}
+}
+
 func TestReadHead(t *testing.T) {
 	head := func(s string) io.Reader { return strings.NewReader(fmt.Sprintf("%-512s", s)) }
 	h, err := ReadHead(head("ClamAV-VDB:24 Nov 2026 08-25 +0000:27800:2078000:90:0123:sig:builder:1795508700"))

@@ -89,6 +89,9 @@ func (e *env) showWaiver(w crossing.Waived) {
 		what += " " + w.File
 	}
 	e.print("%s  rule %s, %s, by %s: %s", w.Digest, w.Rule, what, strings.Join(w.By, " and "), state)
+	if len(w.Found) > 0 {
+		e.print("  for what was found: %s", strings.Join(w.Found, ", "))
+	}
 	e.print("  %s", w.Reason)
 }
 

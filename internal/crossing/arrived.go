@@ -1,11 +1,14 @@
 package crossing
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"enisle/internal/artifact"
 	"enisle/internal/fail"
@@ -22,6 +25,16 @@ type arrived struct {
 	state.Shipment
 	importers []ledger.Actor // everybody who began or finished the import
 	rejected  bool
+	report    artifact.Digest // the newest that was made
+	moves     []move          // of the candidate channel
+	recalls   map[string]bool // references
+}
+
+// move is one flip of a channel, as the ledger has it.
+type move struct {
+	at      time.Time
+	release int64
+	digest  artifact.Digest // of the release; empty where the process died meanwhile
 }
 
 // findShipment returns a shipment that was imported whole.
@@ -46,15 +59,24 @@ func (row *arrived) remember(s *site.Site) error {
 	if err != nil || artifact.Sum(e.Payload) != row.Header {
 		return tampered(row.ID, errors.Join(errors.New("its header is another"), err))
 	}
-	rejections := map[int64]bool{}
+	row.recalls = map[string]bool{}
+	intents := map[int64]ledger.Record{}
 	err = s.Ledger.Each(func(r ledger.Record) error {
-		switch {
-		case r.Act == "import" && r.Phase == ledger.Intent && r.Subject["header"] == string(row.Header):
-			row.importers = append(row.importers, r.Actor)
-		case r.Act == Reject && r.Phase == ledger.Intent && r.Subject["shipment"] == row.ID:
-			rejections[r.Index] = true
-		case r.Act == Reject && r.Intent != nil && rejections[*r.Intent] && r.Result == site.Done:
-			row.rejected = true
+		if r.Phase == ledger.Intent {
+			if r.Act == "import" && r.Subject["header"] == string(row.Header) {
+				row.importers = append(row.importers, r.Actor)
+			}
+			mine := (r.Act == Reject || r.Act == "inspect") && r.Subject["shipment"] == row.ID
+			if mine || r.Act == "recall" || (r.Act == "release" || r.Act == "rollback") && r.Subject["channel"] == candidate {
+				intents[r.Index] = r
+			}
+			return nil
+		}
+		if r.Intent == nil || r.Result != site.Done {
+			return nil
+		}
+		if intent, ok := intents[*r.Intent]; ok {
+			row.done(intent.Subject, r)
 		}
 		return nil
 	})
@@ -65,6 +87,28 @@ func (row *arrived) remember(s *site.Site) error {
 		return tampered(row.ID, errors.New("the ledger knows no import of it"))
 	}
 	return nil
+}
+
+// done takes what an act came to, that was about subject.
+func (row *arrived) done(subject map[string]string, r ledger.Record) {
+	// After a crash the outcome has only what was marked in the state.
+	kind, effect, _ := strings.Cut(r.Subject["effect"], " ")
+	switch {
+	case r.Act == Reject:
+		row.rejected = true
+	case r.Act == "inspect":
+		row.report = artifact.Digest(r.Subject["report"])
+		if kind == "report" {
+			row.report = artifact.Digest(effect)
+		}
+	case r.Act == "recall":
+		row.recalls[subject["artifact"]] = true
+	default: // release and rollback
+		n, err := strconv.ParseInt(cmp.Or(r.Subject["release"], subject["release"], effect), 10, 64)
+		if err == nil {
+			row.moves = append(row.moves, move{r.Time, n, artifact.Digest(r.Subject["digest"])})
+		}
+	}
 }
 
 func tampered(id string, err error) error {

@@ -85,8 +85,11 @@ func (c *Collection) sort(ctx context.Context, s *site.Site, opt GCOptions) (nee
 		return nil, nil, err
 	}
 	needed, known := map[artifact.Digest]bool{}, map[artifact.Digest]bool{}
+	// A file may have the content of something small that stays: a manifest, a list, a report.
+	stays := map[artifact.Digest]bool{artifact.Sum(store.EmptyConfig()): true}
 	add := func(all []artifact.Artifact, need bool) {
 		for _, a := range all {
+			stays[a.Manifest] = true
 			for _, f := range a.Files {
 				if needed[f.Digest] = needed[f.Digest] || need; !known[f.Digest] {
 					known[f.Digest] = true
@@ -100,6 +103,10 @@ func (c *Collection) sort(ctx context.Context, s *site.Site, opt GCOptions) (nee
 		if err != nil {
 			return nil, nil, err
 		}
+		stays[v.digest] = true
+		for _, q := range v.release.Requests {
+			stays[q.Content] = true
+		}
 		add(v.artifacts, kept[n])
 		if kept[n] {
 			c.Kept = append(c.Kept, n)
@@ -108,8 +115,18 @@ func (c *Collection) sort(ctx context.Context, s *site.Site, opt GCOptions) (nee
 		}
 	}
 	var rows []state.Shipment
-	if err := s.State.View(ctx, func(tx *state.Tx) (err error) { rows, err = tx.Shipments(); return err }); err != nil {
+	var reports []artifact.Digest
+	err = s.State.View(ctx, func(tx *state.Tx) (err error) {
+		if rows, err = tx.Shipments(); err == nil {
+			reports, err = tx.Reports()
+		}
+		return err
+	})
+	if err != nil {
 		return nil, nil, err
+	}
+	for _, d := range reports {
+		stays[d] = true
 	}
 	for _, row := range rows {
 		if row.Status == state.Importing {
@@ -120,9 +137,10 @@ func (c *Collection) sort(ctx context.Context, s *site.Site, opt GCOptions) (nee
 		if err != nil {
 			return nil, nil, fmt.Errorf("shipment %s: %w", row.ID, err)
 		}
+		stays[row.Content] = true
 		add(got.artifacts, row.Status == state.Quarantined)
 	}
-	candidates = slices.DeleteFunc(candidates, func(b blob) bool { return needed[b.digest] })
+	candidates = slices.DeleteFunc(candidates, func(b blob) bool { return needed[b.digest] || stays[b.digest] })
 	return needed, candidates, nil
 }
 

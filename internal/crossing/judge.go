@@ -71,6 +71,7 @@ func Rematch(ctx context.Context, s *site.Site, by site.Actor, id string, in Ins
 		r.Findings = slices.DeleteFunc(r.Findings, func(f inspect.Finding) bool {
 			return f.Scanner == vulnScanner || f.Scanner == vulndbKind && f.File == ""
 		})
+		r.Scanned = r.Read() // looking things up makes nothing of it younger
 		r.Databases = slices.DeleteFunc(r.Databases, func(d inspect.Database) bool { return d.Name == osvName })
 		return r, lookUp(ctx, s, in, row, got, &r)
 	})
@@ -183,6 +184,9 @@ func currentReport(ctx context.Context, s *site.Site, row arrived) (r inspect.Re
 	}
 	if r.Content != row.Content || r.Shipment != row.ID {
 		return r, d, fail.Refuse("run 'enisle inspect "+row.ID+"' again", errors.New("report: is about another shipment"))
+	}
+	if d != row.report {
+		return r, d, fail.Refuse("run 'enisle inspect "+row.ID+"' again", errors.New("report: it is not the newest on record: the site's state was changed or taken back"))
 	}
 	return r, d, nil
 }

@@ -11,6 +11,7 @@ import (
 	"enisle/internal/fail"
 	"enisle/internal/site"
 	"enisle/internal/site/state"
+	"enisle/internal/site/store"
 	"enisle/internal/site/trust"
 )
 
@@ -165,9 +166,24 @@ func Recalls(ctx context.Context, s *site.Site) (all []state.Recall, err error) 
 	return all, err
 }
 
-// notRecalled refuses a shipment that holds what was recalled.
-func notRecalled(ctx context.Context, s *site.Site, row arrived) error {
+// recalled lists what was recalled, if that is all that is on record.
+func (row arrived) recalled(ctx context.Context, s *site.Site) ([]state.Recall, error) {
 	all, err := Recalls(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	for ref := range row.recalls {
+		if !slices.ContainsFunc(all, func(r state.Recall) bool { return r.Ref == ref }) {
+			return nil, tampered(row.ID, fmt.Errorf("the recall of %s is on record, and is gone", ref))
+		}
+	}
+	return all, nil
+}
+
+// notRecalled refuses a shipment that holds what was recalled: the same artifact, or
+// the same files under whatever description or name.
+func notRecalled(ctx context.Context, s *site.Site, row arrived) error {
+	all, err := row.recalled(ctx, s)
 	if err != nil || len(all) == 0 {
 		return err
 	}
@@ -175,14 +191,42 @@ func notRecalled(ctx context.Context, s *site.Site, row arrived) error {
 	if err != nil {
 		return err
 	}
-	for _, a := range got.artifacts {
-		for _, r := range all {
-			if r.Ref == a.Ref.String() && r.Manifest == a.Manifest {
+	for _, r := range all {
+		gone, err := readManifest(s, r.Manifest)
+		if err != nil {
+			return fmt.Errorf("recalled %s: %w", r.Ref, err)
+		}
+		for _, a := range got.artifacts {
+			if r.Ref == a.Ref.String() && r.Manifest == a.Manifest || holdsAll(a, gone) {
 				return fail.Refuse("bring a corrected version", fmt.Errorf("%s was recalled by %s: %s", r.Ref, r.By, r.Reason))
 			}
 		}
 	}
 	return nil
+}
+
+// readManifest reads what an artifact consisted of, that is or was here.
+func readManifest(s *site.Site, d artifact.Digest) (artifact.Artifact, error) {
+	b, err := readSmall(openAny(s), d, store.MaxManifest)
+	if err != nil {
+		return artifact.Artifact{}, err
+	}
+	return store.DecodeManifest(b)
+}
+
+// holdsAll reports whether an artifact has every file of another; under another name,
+// whether it has exactly those.
+func holdsAll(a, gone artifact.Artifact) bool {
+	have, want := map[artifact.Digest]bool{}, map[artifact.Digest]bool{}
+	for _, f := range a.Files {
+		have[f.Digest] = true
+	}
+	for _, f := range gone.Files {
+		if want[f.Digest] = true; !have[f.Digest] {
+			return false
+		}
+	}
+	return len(want) > 0 && (len(have) == len(want) || a.Ref.Kind == gone.Ref.Kind && a.Ref.Name == gone.Ref.Name)
 }
 
 // Holding lists the shipments that hold an artifact, by its reference; those that were

@@ -14,7 +14,6 @@ import (
 	"enisle/internal/judge/release"
 	"enisle/internal/judge/upstream"
 	"enisle/internal/site"
-	"enisle/internal/site/ledger"
 	"enisle/internal/site/state"
 	"enisle/internal/site/trust"
 )
@@ -130,42 +129,34 @@ func mayRelease(ctx context.Context, s *site.Site, by site.Actor, row arrived, c
 }
 
 // soaked returns for how long the candidate channel has served exactly the content of
-// a shipment without a break, until now; -1 if it does not.
+// a shipment without a break, until now; -1 if it does not. The state can be changed by
+// whoever may write it; so where the channel pointed is read in the record.
 func soaked(ctx context.Context, s *site.Site, row arrived) (time.Duration, error) {
-	var moves []state.Move
-	if err := s.State.View(ctx, func(tx *state.Tx) (err error) { moves, err = tx.Moves(candidate); return err }); err != nil {
+	now := int64(0)
+	err := s.State.View(ctx, func(tx *state.Tx) error {
+		at, _, err := tx.Channel(candidate)
+		now = at.Number
+		return err
+	})
+	if err != nil {
 		return 0, err
 	}
 	since := time.Time{}
-	for _, m := range slices.Backward(moves) {
-		v, err := servedNumber(ctx, s, m.Release)
+	for i, m := range slices.Backward(row.moves) {
+		if i == len(row.moves)-1 && m.release != now {
+			break
+		}
+		v, err := servedNumber(ctx, s, m.release)
 		if err != nil {
 			return 0, err
 		}
-		if !slices.ContainsFunc(v.release.Requests, func(q release.Request) bool { return q.Header == row.Header && q.Content == row.Content }) {
+		if m.digest != "" && m.digest != v.digest || !slices.ContainsFunc(v.release.Requests, func(q release.Request) bool { return q.Header == row.Header && q.Content == row.Content }) {
 			break
 		}
-		if since, err = time.Parse(time.RFC3339, m.At); err != nil {
-			return 0, err
-		}
+		since = m.at
 	}
-	// The state can be changed by whoever may write it; the record says when it went there.
-	recorded := time.Time{}
-	intents := map[int64]bool{}
-	err := s.Ledger.Each(func(r ledger.Record) error {
-		switch {
-		case r.Act == "release" && r.Phase == ledger.Intent && r.Subject["channel"] == candidate && r.Subject["content"] == string(row.Content) && r.Subject["shipment"] == row.ID:
-			intents[r.Index] = true
-		case r.Intent != nil && intents[*r.Intent] && r.Result == site.Done && recorded.IsZero():
-			recorded = r.Time
-		}
-		return nil
-	})
-	if err != nil || since.IsZero() || recorded.IsZero() {
-		return -1, err
-	}
-	if recorded.After(since) {
-		since = recorded
+	if since.IsZero() {
+		return -1, nil
 	}
 	return s.Now().Sub(since), nil
 }
@@ -379,6 +370,9 @@ func mayServeAgain(ctx context.Context, s *site.Site, by site.Actor, row arrived
 	if err := row.wasRejected(); err != nil {
 		return err
 	}
+	if _, err := row.recalled(ctx, s); err != nil {
+		return err
+	}
 	r, _, err := currentReport(ctx, s, row)
 	if err != nil {
 		return err
@@ -391,7 +385,7 @@ func mayServeAgain(ctx context.Context, s *site.Site, by site.Actor, row arrived
 	if err != nil {
 		return err
 	}
-	c.Approvers, c.Now = have, r.Made // how old the report is does not count here
+	c.Approvers, c.Now, c.Report.Scanned = have, r.Made, r.Made // how old the report is does not count here
 	if pol.Release(c).Allow {
 		return nil
 	}

@@ -16,6 +16,7 @@ import (
 	"enisle/internal/fail"
 	"enisle/internal/judge/inspect"
 	"enisle/internal/site"
+	"enisle/internal/site/state"
 )
 
 // vulndbKind is the kind of artifacts that vulnerability data is.
@@ -216,13 +217,16 @@ type vulnData struct {
 // much smaller, refuses itself.
 func lookUp(ctx context.Context, s *site.Site, in Inspector, row arrived, got set, r *inspect.Report) error {
 	all, err := vulnerabilityData(ctx, s, row, got)
-	if err != nil || len(all) == 0 {
+	if err != nil {
 		return err
+	}
+	if len(all) == 0 {
+		return missed(ctx, s, r)
 	}
 	seen := map[string]bool{}
 	missing := map[string]int{}
 	var last map[string]inspect.Finding
-	var had *Looked // what is released
+	var had []Looked // what is released, by channel
 	for _, d := range all {
 		looked, err := in.Lookup(ctx, *r, d.artifact, openBlob(s))
 		if err != nil {
@@ -244,9 +248,15 @@ func lookUp(ctx context.Context, s *site.Site, in Inspector, row arrived, got se
 			missing[eco]++
 		}
 		if d.released {
-			had = &looked
-		} else if had != nil {
-			r.Findings = append(r.Findings, worse(*had, looked, d.artifact)...)
+			had = append(had, looked)
+			continue
+		}
+		for _, old := range had {
+			for _, f := range worse(old, looked, d.artifact) {
+				if !slices.Contains(r.Findings, f) {
+					r.Findings = append(r.Findings, f)
+				}
+			}
 		}
 	}
 	for eco, n := range missing {
@@ -257,6 +267,33 @@ func lookUp(ctx context.Context, s *site.Site, in Inspector, row arrived, got se
 	slices.SortStableFunc(r.Findings, func(a, b inspect.Finding) int {
 		return cmp.Or(cmp.Compare(a.Artifact, b.Artifact), cmp.Compare(a.File, b.File), cmp.Compare(a.Scanner, b.Scanner), cmp.Compare(a.Rule, b.Rule), cmp.Compare(a.Detail, b.Detail))
 	})
+	return nil
+}
+
+// missed refuses components that there is no data for, where there was some once: what
+// was taken away, by rolling back or a recall, must not make anything look clean.
+func missed(ctx context.Context, s *site.Site, r *inspect.Report) error {
+	i := slices.IndexFunc(r.Facts, func(f inspect.Fact) bool { return f.Kind == inspect.Component })
+	if i < 0 {
+		return nil
+	}
+	var last int64
+	if err := s.State.View(ctx, func(tx *state.Tx) (err error) { last, err = tx.LastRelease(); return err }); err != nil {
+		return err
+	}
+	for n := last; n > 0; n-- {
+		v, err := servedNumber(ctx, s, n)
+		if err != nil {
+			return err
+		}
+		if len(v.Artifacts(vulndbKind)) > 0 {
+			r.Findings = append(r.Findings, inspect.Finding{
+				Scanner: vulnScanner, Rule: "no-data", Severity: inspect.Refuse, Artifact: r.Facts[i].Artifact, File: r.Facts[i].File,
+				Detail: fmt.Sprintf("no channel serves vulnerability data any more, which release %d had; nothing was held against it", n),
+			})
+			return nil
+		}
+	}
 	return nil
 }
 

@@ -37,6 +37,7 @@ type Waiver struct {
 	Artifact   string          `json:"artifact"`
 	Manifest   artifact.Digest `json:"manifest"`
 	File       string          `json:"file,omitempty"` // empty: every file of it
+	Found      []string        `json:"found"`          // what the rule refused it for: scanner, rule and advisory
 	Reason     string          `json:"reason"`
 	Checkpoint string          `json:"checkpoint"` // the ledger's head it was made under
 	Made       time.Time       `json:"made"`
@@ -194,9 +195,16 @@ func waiverOf(ctx context.Context, s *site.Site, row arrived, opt WaiveOptions) 
 	if err != nil {
 		return w, err
 	}
-	broken := slices.ContainsFunc(pol.Content(c).Violations, func(v policy.Violation) bool {
-		return v.Rule == opt.Rule && v.Artifact == opt.Artifact && (opt.File == "" || v.File == opt.File)
-	})
+	broken, found := false, []string{}
+	for _, v := range pol.Content(c).Violations {
+		if v.Rule != opt.Rule || v.Artifact != opt.Artifact || opt.File != "" && v.File != opt.File {
+			continue
+		}
+		if broken = true; v.Found != "" && !slices.Contains(found, v.Found) {
+			found = append(found, v.Found)
+		}
+	}
+	slices.Sort(found)
 	at := slices.IndexFunc(r.Contents, func(c inspect.Content) bool { return c.Ref == opt.Artifact })
 	if !broken || at < 0 {
 		return w, fail.As(fail.Usage, "'enisle review "+row.ID+"' shows what is refused, by which rule", fmt.Errorf("waive: rule %s does not refuse %.120s %.120s", opt.Rule, opt.Artifact, opt.File))
@@ -204,7 +212,7 @@ func waiverOf(ctx context.Context, s *site.Site, row arrived, opt WaiveOptions) 
 	now := s.Now()
 	return Waiver{
 		Format: waiverFormat, Site: shipment.Party{Name: s.Identity.Name, Fingerprint: s.Identity.Key.ID()}, Shipment: row.ID, Rule: opt.Rule,
-		Artifact: opt.Artifact, Manifest: r.Contents[at].Manifest, File: opt.File, Reason: opt.Reason,
+		Artifact: opt.Artifact, Manifest: r.Contents[at].Manifest, File: opt.File, Found: found, Reason: opt.Reason,
 		Checkpoint: s.Ledger.Head().Note, Made: now, Expires: now.AddDate(0, 0, opt.Days),
 	}, nil
 }
@@ -264,7 +272,7 @@ func waiversFor(ctx context.Context, s *site.Site, row arrived) (out []policy.Wa
 			s.Log().InfoContext(ctx, "waiver does not count", "waiver", k.Digest, "why", fmt.Sprint(w.Counts, err))
 			continue
 		}
-		out = append(out, policy.Waiver{Rule: w.Rule, Artifact: w.Artifact, Manifest: string(w.Manifest), File: w.File, Expires: w.Expires, ID: string(w.Digest)})
+		out = append(out, policy.Waiver{Rule: w.Rule, Artifact: w.Artifact, Manifest: string(w.Manifest), File: w.File, Found: w.Found, Expires: w.Expires, ID: string(w.Digest)})
 	}
 	return out, nil
 }

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -135,5 +136,80 @@ func TestSoak(t *testing.T) {
 	out, err := w.release(id)
 	if err != nil || out.Number == 0 {
 		t.Errorf("%+v, %v", out, err)
+	}
+}
+
+// For how long the candidate channel had something is what the record says, not the
+// state: what was taken from it meanwhile begins again.
+func TestSoakIsReadInTheRecord(t *testing.T) {
+	w := newWorld(t)
+	w.now = time.Now()
+	b, err := os.ReadFile("../../internal/judge/policy/standard.yaml")
+	w.must(err)
+	w.must(os.WriteFile(w.path("soak.yaml"), []byte(strings.Replace(string(b), "hours: 0 ", "hours: 24 ", 1)), 0o600))
+	_, err = w.as("high", "adam").SetPolicy(t.Context(), w.path("soak.yaml"))
+	w.must(err)
+	tried := func(media string) string {
+		t.Helper()
+		id := w.pack(media, 0)
+		_, err := w.importFrom(media)
+		w.must(err)
+		w.inspect(id)
+		for _, name := range []string{"alice", "bob"} {
+			for _, channel := range []string{"candidate", "stable"} {
+				_, err := w.as("high", name).Decide(t.Context(), id, crossing.Approve, crossing.ApproveOptions{Channel: channel})
+				w.must(err)
+			}
+		}
+		_, err = w.app("high").Release(t.Context(), id, "candidate")
+		w.must(err)
+		return id
+	}
+	first := tried("m1")
+	w.request("another", 400_000)
+	w.now = w.now.Add(time.Minute)
+	second := tried("m2") // takes the place of the first
+	w.now = w.now.Add(30 * time.Hour)
+	w.sql("DELETE FROM moves WHERE release > 1")
+	w.sql("UPDATE channels SET release = 1")
+	_, err = w.release(first)
+	refused(t, err, "was not on the candidate channel")
+	_, err = w.release(second)
+	refused(t, err, "was not on the candidate channel") // the state says that it is not
+	w.sql("UPDATE channels SET release = 2")
+	_, err = w.release(second)
+	w.must(err)
+}
+
+// A shipment that was rejected may hold files whose content is that of a manifest or a
+// list that a kept release needs: they are not taken with it.
+func TestGCKeepsManifestsThatWereSentAsFiles(t *testing.T) {
+	w := newWorld(t)
+	w.cross("m1")
+	names, err := filepath.Glob(w.path("high/blobs/sha256/*"))
+	w.must(err)
+	bring := []string{}
+	for i, name := range names {
+		if b := w.read(name); len(b) < 100_000 {
+			file := "copy" + strconv.Itoa(i) + ".txt"
+			w.must(os.WriteFile(w.path(file), b, 0o600))
+			bring = append(bring, file)
+		}
+	}
+	w.must(os.WriteFile(w.path("enisle.yaml"), []byte("name: copies\nbring:\n  files: [ "+strings.Join(bring, ", ")+" ]\n"), 0o600))
+	bad := w.pack("m2", 0)
+	_, err = w.importFrom("m2")
+	w.must(err)
+	_, err = w.app("high").Inspect(t.Context(), bad)
+	w.must(err)
+	_, err = w.as("high", "alice").Decide(t.Context(), bad, crossing.Reject, crossing.ApproveOptions{Channel: "stable", Reason: "not wanted"})
+	w.must(err)
+	_, err = w.app("high").GC(t.Context(), crossing.GCOptions{})
+	w.must(err)
+	if all, err := w.app("high").Served(t.Context(), "stable"); err != nil || len(all) != 2 {
+		t.Errorf("%d artifacts are served: %v", len(all), err)
+	}
+	if _, err := w.app("high").Check(t.Context(), true, func(string) {}); err != nil {
+		t.Error(err)
 	}
 }

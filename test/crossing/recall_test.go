@@ -1,6 +1,7 @@
 package crossing_test
 
 import (
+	"os"
 	"slices"
 	"testing"
 
@@ -64,4 +65,22 @@ func TestWhatIsRecalledIsNotServed(t *testing.T) {
 	}
 	_, _, err = w.app("high").VerifyLedger(t.Context())
 	w.must(err)
+}
+
+// The files of what was recalled are not released under another name either.
+func TestRecalledFilesDoNotComeBackUnderAnotherName(t *testing.T) {
+	w := newWorld(t)
+	w.cross("one")
+	_, err := w.as("high", "alice").Recall(t.Context(), "files/note.txt", "a bad note")
+	w.must(err)
+	w.must(copyFile(w.path("note.txt"), w.path("harmless.txt")))
+	w.must(os.WriteFile(w.path("enisle.yaml"), []byte("name: again\nbring:\n  files: [ harmless.txt ]\n"), 0o600))
+	id := w.pack("two", 0)
+	_, err = w.importFrom("two")
+	w.must(err)
+	w.inspect(id)
+	w.must(w.approve(id, "alice"))
+	w.must(w.approve(id, "bob"))
+	_, err = w.release(id)
+	refused(t, err, "files/note.txt was recalled by alice")
 }

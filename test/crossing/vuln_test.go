@@ -14,7 +14,9 @@ import (
 
 	"enisle/internal/crossing"
 	"enisle/internal/judge/inspect"
+	"enisle/internal/judge/policy"
 	"enisle/internal/judge/vuln/vulntest"
+	"enisle/internal/site/trust"
 )
 
 // layer writes a tar that is a layer of Debian 12 with openssl of a version.
@@ -228,5 +230,101 @@ func TestRealisticData(t *testing.T) {
 	names, _ := filepath.Glob(w.path("osv", "*"))
 	if len(names) != len(all) {
 		t.Errorf("%v", names)
+	}
+}
+
+// A waiver lets pass what was known when two people signed it. What becomes known of
+// the same artifact later is refused again.
+func TestAWaiverHidesNothingThatIsFoundLater(t *testing.T) {
+	w := newWorld(t)
+	w.keygen("olga")
+	w.must(w.enrol("high", "olga", trust.Officer))
+	now := time.Now().UTC().Truncate(time.Second)
+	w.layer("3.0.11-1~deb12u1")
+	first := advisory("DSA-1-1", "Debian:12", "openssl", "3.0.11-1~deb12u2", 9)
+	w.osv(50, now.Add(-24*time.Hour), first)
+	w.asks("data", bringData)
+	w.released(w.arrives("m1"))
+	w.asks("layers", bringLayer)
+	j := w.arrives("m2")
+	if j.Decision.Allow {
+		t.Fatal("it passes without a waiver")
+	}
+	waived, err := w.as("high", "alice").Waive(t.Context(), j.Report.Shipment, crossing.WaiveOptions{Rule: "critical-vulnerability", Artifact: "files/layer.tar", Reason: "nothing here listens"})
+	w.must(err)
+	_, err = w.as("high", "olga").SignWaiver(t.Context(), waived.Digest)
+	w.must(err)
+	w.released(j)
+
+	w.osv(60, now.Add(-time.Hour), first, advisory("DSA-3-1", "Debian:12", "openssl", "3.0.12-1", 9))
+	w.asks("data", bringData)
+	w.released(w.arrives("m3"))
+	again, err := w.app("high").Rematch(t.Context(), j.Report.Shipment)
+	w.must(err)
+	open := slices.DeleteFunc(again.Decision.Violations, func(v policy.Violation) bool { return v.Waiver != "" })
+	if again.Decision.Allow || len(open) != 1 || !strings.Contains(open[0].Found, "DSA-3-1") {
+		t.Errorf("%+v", again.Decision)
+	}
+}
+
+// Data is held against what every channel serves: what is newer on candidate is not
+// forgotten because stable has older.
+func TestDataIsHeldAgainstEveryChannel(t *testing.T) {
+	w := newWorld(t)
+	now := time.Now().UTC().Truncate(time.Second)
+	w.osv(50, now.Add(-72*time.Hour))
+	w.asks("data", bringData)
+	w.released(w.arrives("m1"))
+	w.osv(50, now.Add(-24*time.Hour))
+	w.asks("data", bringData)
+	j := w.arrives("m2")
+	for _, name := range []string{"alice", "bob"} {
+		_, err := w.as("high", name).Decide(t.Context(), j.Report.Shipment, crossing.Approve, crossing.ApproveOptions{Channel: "candidate"})
+		w.must(err)
+	}
+	_, err := w.app("high").Release(t.Context(), j.Report.Shipment, "candidate")
+	w.must(err)
+	w.osv(50, now.Add(-48*time.Hour))
+	w.asks("data", bringData)
+	if got := rules(w.arrives("m3").Report); !slices.Equal(got, []string{"refuse older", "info data"}) {
+		t.Errorf("%v", got)
+	}
+}
+
+// A report that was matched against new data says when its files were read.
+func TestMatchingAgainReadsNothing(t *testing.T) {
+	w := newWorld(t)
+	w.now = time.Now().UTC().Truncate(time.Second)
+	w.layer("3.0.11-1")
+	w.asks("layers", bringLayer)
+	j := w.arrives("m1")
+	read := w.now
+	for range 2 {
+		w.now = w.now.Add(20 * time.Hour)
+		again, err := w.app("high").Rematch(t.Context(), j.Report.Shipment)
+		w.must(err)
+		if !again.Report.Scanned.Equal(read) || !again.Report.Made.Equal(w.now) {
+			t.Errorf("read %s, made %s", again.Report.Scanned, again.Report.Made)
+		}
+	}
+}
+
+// Taking the data away makes nothing look clean.
+func TestDataThatIsTakenAwayHidesNothing(t *testing.T) {
+	w := newWorld(t)
+	now := time.Now().UTC().Truncate(time.Second)
+	w.layer("3.0.11-1~deb12u1")
+	w.asks("layers", bringLayer)
+	j := w.arrives("m1")
+	w.released(j)
+	w.osv(50, now.Add(-24*time.Hour), advisory("DSA-1-1", "Debian:12", "openssl", "3.0.11-1~deb12u2", 9))
+	w.asks("data", bringData)
+	w.released(w.arrives("m2"))
+	_, err := w.app("high").Rollback(t.Context(), "stable", 1)
+	w.must(err)
+	again, err := w.app("high").Rematch(t.Context(), j.Report.Shipment)
+	w.must(err)
+	if got := rules(again.Report); again.Decision.Allow || !slices.Equal(got, []string{"refuse no-data"}) {
+		t.Errorf("%v %+v", got, again.Decision)
 	}
 }

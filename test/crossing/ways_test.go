@@ -236,6 +236,16 @@ func TestTwoApprovalsCountOnlyForWhatTheySaid(t *testing.T) {
 			_, err := w.as("high", "bob").Decide(t.Context(), id, crossing.Reject, crossing.ApproveOptions{Channel: "stable", Reason: "no longer"})
 			w.must(err)
 		}, "was rejected"},
+		"the newest report was taken out of the state": {func(w *world, id string) {
+			w.now = time.Now().Add(time.Hour)
+			w.inspect(id)
+			w.sql("DELETE FROM reports WHERE id = (SELECT max(id) FROM reports)")
+		}, "not the newest on record"},
+		"a recall was taken out of the state": {func(w *world, _ string) {
+			_, err := w.as("high", "bob").Recall(t.Context(), "files/note.txt", "no longer")
+			w.must(err)
+			w.sql("DELETE FROM recalls")
+		}, "is on record, and is gone"},
 		"it was recalled since": {func(w *world, _ string) {
 			_, err := w.as("high", "bob").Recall(t.Context(), "files/note.txt", "no longer")
 			w.must(err)

@@ -55,10 +55,10 @@ func (r *Release) AddAll(ref artifact.Ref, files map[string][]byte) {
 	r.artifacts = append(r.artifacts, a)
 }
 
-// Artifacts returns those of one kind, ordered by reference.
+// Artifacts returns those of one kind, ordered by reference; an empty kind means all.
 func (r *Release) Artifacts(kind string) (out []artifact.Artifact) {
 	for _, a := range r.artifacts {
-		if a.Ref.Kind == kind {
+		if kind == "" || a.Ref.Kind == kind {
 			out = append(out, a)
 		}
 	}

@@ -55,6 +55,7 @@ type Report struct {
 	Shipment  string          `json:"shipment"`
 	Content   artifact.Digest `json:"content"`
 	Made      time.Time       `json:"made"`
+	Scanned   time.Time       `json:"scanned,omitzero"` // when the files were read, if that was earlier
 	Scanners  []ScannerInfo   `json:"scanners"`
 	Databases []Database      `json:"databases"`
 	Contents  []Content       `json:"contents"` // by reference
@@ -66,6 +67,14 @@ type Report struct {
 	Facts     []Fact          `json:"facts"`
 	// Verified are by artifact and signer.
 	Verified []Verified `json:"verified,omitempty"`
+}
+
+// Read is when the files were read, from which a report ages.
+func (r Report) Read() time.Time {
+	if r.Scanned.IsZero() {
+		return r.Made
+	}
+	return r.Scanned
 }
 
 // Of returns the findings of a severity.

@@ -163,9 +163,10 @@ type Shipment struct {
 // Waiver lets one rule pass for one artifact, or one file of it, for a time.
 type Waiver struct {
 	Rule     string
-	Artifact string // reference
-	Manifest string // digest of its manifest: other content is not waived
-	File     string // empty: all of its files
+	Artifact string   // reference
+	Manifest string   // digest of its manifest: other content is not waived
+	File     string   // empty: all of its files
+	Found    []string // what was found when it was made; what is found later is not waived
 	Expires  time.Time
 	ID       string // digest of what was signed
 }
@@ -176,6 +177,7 @@ type Violation struct {
 	Artifact string `json:"artifact,omitempty"`
 	File     string `json:"file,omitempty"`
 	Why      string `json:"why"`
+	Found    string `json:"found,omitempty"`  // scanner, rule and advisory of the finding
 	Waiver   string `json:"waiver,omitempty"` // id of the waiver that lets it pass
 }
 
@@ -195,8 +197,8 @@ func (p *Policy) Content(c Case) Decision {
 	if len(open) > 0 {
 		d.Reasons = append(d.Reasons, fmt.Sprintf("%d findings refuse it, the first by rule %s: %s", len(open), open[0].Rule, open[0]))
 	}
-	if age := c.Now.Sub(c.Report.Made); age > days(p.Days.Report) || age < -days(1) {
-		d.Reasons = append(d.Reasons, fmt.Sprintf("the report is of %s; it may be %d days old", c.Report.Made.Format(time.DateOnly), p.Days.Report))
+	if age := c.Now.Sub(c.Report.Read()); age > days(p.Days.Report) || age < -days(1) {
+		d.Reasons = append(d.Reasons, fmt.Sprintf("the files were inspected on %s; the report may be %d days old", c.Report.Read().Format(time.DateOnly), p.Days.Report))
 	}
 	d.Allow = len(d.Reasons) == 0
 	return d

@@ -39,12 +39,12 @@ func TestDecisions(t *testing.T) {
 	clean := inspect.Report{Made: now, Contents: []inspect.Content{content}, Databases: []inspect.Database{{Name: "osv", Dated: now}}, Scanners: []inspect.ScannerInfo{{Name: "clamav"}}}
 	bad := clean
 	bad.Findings = []inspect.Finding{
-		{Severity: inspect.Refuse, Rule: "global", Artifact: "pypi/x@1", File: "a.pkl", Detail: "it would import os.system"},
+		{Scanner: "pickle", Severity: inspect.Refuse, Rule: "global", Artifact: "pypi/x@1", File: "a.pkl", Detail: "it would import os.system"},
 		{Severity: inspect.Warn, Rule: "startup-code", Artifact: "pypi/x@1", File: "b.pth"},
 	}
 	model := clean
 	model.Contents = []inspect.Content{{Ref: "model/m"}}
-	waiver := Waiver{Rule: "refused-finding", Artifact: "pypi/x@1", Manifest: "sha256:aa", Expires: now.AddDate(0, 0, 1), ID: "w"}
+	waiver := Waiver{Rule: "refused-finding", Artifact: "pypi/x@1", Manifest: "sha256:aa", Found: []string{"pickle global"}, Expires: now.AddDate(0, 0, 1), ID: "w"}
 	other := func(change func(*Waiver)) []Waiver { w := waiver; change(&w); return []Waiver{w} }
 	for name, tc := range map[string]struct {
 		policy string
@@ -66,6 +66,8 @@ func TestDecisions(t *testing.T) {
 		"what two people waive":             {"standard", Case{Report: bad, Approvers: 2, Waivers: []Waiver{waiver}, Now: now}, nil},
 		"a waiver of that one file":         {"standard", Case{Report: bad, Approvers: 2, Waivers: other(func(w *Waiver) { w.File = "a.pkl" }), Now: now}, nil},
 		"a waiver of another file":          {"standard", Case{Report: bad, Approvers: 2, Waivers: other(func(w *Waiver) { w.File = "b.pth" }), Now: now}, []string{"1 findings"}},
+		"a waiver of something else found":  {"standard", Case{Report: bad, Approvers: 2, Waivers: other(func(w *Waiver) { w.Found = []string{"vuln vulnerability A-1"} }), Now: now}, []string{"1 findings"}},
+		"a waiver of nothing found":         {"standard", Case{Report: bad, Approvers: 2, Waivers: other(func(w *Waiver) { w.Found = nil }), Now: now}, []string{"1 findings"}},
 		"a waiver of another rule":          {"standard", Case{Report: bad, Approvers: 2, Waivers: other(func(w *Waiver) { w.Rule = "stale-data" }), Now: now}, []string{"1 findings"}},
 		"a waiver of other content":         {"standard", Case{Report: bad, Approvers: 2, Waivers: other(func(w *Waiver) { w.Manifest = "sha256:bb" }), Now: now}, []string{"1 findings"}},
 		"a waiver that has expired":         {"standard", Case{Report: bad, Approvers: 2, Waivers: other(func(w *Waiver) { w.Expires = now }), Now: now}, []string{"1 findings"}},
@@ -174,5 +176,26 @@ func BenchmarkTenThousandFindings(b *testing.B) {
 	}
 	for b.Loop() {
 		p.Content(Case{Report: r})
+	}
+}
+
+// Looking things up in new data does not make what was read long ago young.
+func TestAReportAgesFromWhenTheFilesWereRead(t *testing.T) {
+	now := time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)
+	r := inspect.Report{Made: now, Scanned: now.AddDate(0, 0, -40), Contents: []inspect.Content{{Ref: "pypi/x@1"}}}
+	if d := named(t, "standard").Content(Case{Report: r, Now: now}); d.Allow || !strings.Contains(d.Reasons[0], "inspected on 2026-10-16") {
+		t.Errorf("%+v", d)
+	}
+}
+
+// A policy whose rule refuses only what one scanner refuses is none.
+func TestARuleForSomeRefusalsIsNotEnough(t *testing.T) {
+	b, err := Named("standard")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := strings.Replace(string(b), `finding.severity == "refuse"`, `finding.severity == "refuse" && finding.scanner == "any"`, 1)
+	if _, err := Parse([]byte(text)); err == nil || !strings.Contains(err.Error(), "no rule refuses") {
+		t.Errorf("%v", err)
 	}
 }

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -102,13 +103,20 @@ func (r *Rule) compile(env *cel.Env) error {
 
 // refusesRefused reports whether what scanners refuse is refused, wherever it is.
 func (p *Policy) refusesRefused() bool {
-	f := inspect.Finding{Scanner: "any", Rule: "any", Severity: inspect.Refuse, Artifact: "any/any", File: "any"}
-	for i := range p.Rules {
-		if r := &p.Rules[i]; r.Each == eachFinding && r.broken(facts{finding: &f}.with(facts{}.whole())) {
-			return true
+	for _, f := range []inspect.Finding{
+		{Scanner: "any", Rule: "any", Artifact: "any/any", File: "any"},
+		{Scanner: "pickle", Rule: "global", Artifact: "model/m", File: "m.pkl"},
+		{Scanner: "clamav", Rule: "malware", Artifact: "files/f", File: "f"},
+		{Scanner: "vuln", Rule: "unread", Artifact: "vulndb/osv"},
+	} {
+		f.Severity = inspect.Refuse
+		if !slices.ContainsFunc(p.Rules, func(r Rule) bool {
+			return r.Each == eachFinding && r.broken(facts{finding: &f}.with(facts{}.whole()))
+		}) {
+			return false
 		}
 	}
-	return false
+	return true
 }
 
 // broken reports whether the condition is true, or cannot be evaluated.
@@ -129,10 +137,11 @@ func (p *Policy) violations(c Case) []Violation {
 	for i := range c.Report.Contents {
 		contents[c.Report.Contents[i].Ref] = &c.Report.Contents[i]
 	}
-	add := func(r *Rule, ref, file, detail string) {
+	add := func(r *Rule, ref, file string, f *inspect.Finding) {
 		v := Violation{Rule: r.Name, Artifact: ref, File: file, Why: r.Say}
-		if detail != "" {
-			v.Why = detail
+		if f != nil {
+			v.Why = cmp.Or(f.Detail, r.Say)
+			v.Found = strings.TrimSuffix(f.Scanner+" "+f.Rule+" "+f.Advisory, " ")
 		}
 		if !r.Final {
 			v.Waiver = p.waived(c, v, contents[ref])
@@ -149,7 +158,7 @@ func (p *Policy) violations(c Case) []Violation {
 	}
 	each(eachShipment, func(r *Rule) {
 		if r.broken(whole) {
-			add(r, "", "", "")
+			add(r, "", "", nil)
 		}
 	})
 	for i := range c.Report.Contents {
@@ -158,7 +167,7 @@ func (p *Policy) violations(c Case) []Violation {
 		vars := f.with(whole)
 		each(eachArtifact, func(r *Rule) {
 			if r.broken(vars) {
-				add(r, f.content.Ref, "", "")
+				add(r, f.content.Ref, "", nil)
 			}
 		})
 	}
@@ -169,7 +178,7 @@ func (p *Policy) violations(c Case) []Violation {
 		vars := f.with(whole)
 		each(eachFinding, func(r *Rule) {
 			if r.broken(vars) {
-				add(r, f.finding.Artifact, f.finding.File, f.finding.Detail)
+				add(r, f.finding.Artifact, f.finding.File, f.finding)
 			}
 		})
 	}
@@ -182,7 +191,8 @@ func (p *Policy) waived(c Case, v Violation, content *inspect.Content) string {
 		return ""
 	}
 	for _, w := range c.Waivers {
-		if w.Rule == v.Rule && w.Artifact == v.Artifact && w.Manifest == string(content.Manifest) && (w.File == "" || w.File == v.File) && c.Now.Before(w.Expires) {
+		if w.Rule == v.Rule && w.Artifact == v.Artifact && w.Manifest == string(content.Manifest) && (w.File == "" || w.File == v.File) &&
+			(v.Found == "" || slices.Contains(w.Found, v.Found)) && c.Now.Before(w.Expires) {
 			return w.ID
 		}
 	}
@@ -252,7 +262,7 @@ func (f facts) whole() map[string]any {
 		"shipment.from": f.c.Shipment.From, "shipment.request": f.c.Shipment.Request, "shipment.sequence": f.c.Shipment.Sequence,
 		"shipment.gap": f.c.Shipment.Gap, "shipment.unproven": f.c.Shipment.Unproven, "shipment.kinds": f.kinds,
 		"shipment.artifacts": int64(len(r.Contents)), "shipment.size": size,
-		"report.age": ageIn(f.c.Now, r.Made), "report.scanners": scanners, "report.data": data,
+		"report.age": ageIn(f.c.Now, r.Read()), "report.scanners": scanners, "report.data": data,
 	}
 }
 

@@ -189,11 +189,12 @@ type Data struct {
 	at    io.ReaderAt
 	start int64 // of the first line with a name
 	size  int64
+	known map[string]bool // ecosystems with a release, once they were asked for
 }
 
 // Open reads the head of a sorted file.
 func Open(at io.ReaderAt, size int64) (Data, error) {
-	d := Data{at: at, size: size}
+	d := Data{at: at, size: size, known: map[string]bool{}}
 	b := make([]byte, min(headLine, size))
 	if _, err := at.ReadAt(b, 0); err != nil && !errors.Is(err, io.EOF) {
 		return d, err
@@ -253,11 +254,41 @@ func (d Data) until(off int64) ([]byte, int64, error) {
 	}
 }
 
+// knows reports whether any advisory is about an ecosystem with a release, as it is
+// written. A release that nobody knows would otherwise have no flaws. Those that are
+// known are found at once; for others all of the file is read, once.
+func (d Data) knows(ecosystem string) (known bool, err error) {
+	known, asked := d.known[ecosystem]
+	if asked || ecosystem == Base(ecosystem) {
+		return known || !asked, nil
+	}
+	r := bufio.NewReaderSize(io.NewSectionReader(d.at, d.start, d.size-d.start), 1<<20)
+	for !known {
+		text, err := readLine(r)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return false, fmt.Errorf("vulnerability data: %w", err)
+		}
+		_, text, _ = bytes.Cut(text, []byte("\t"))
+		of, _, _ := bytes.Cut(text, []byte("\t"))
+		known = len(of) > len(Base(ecosystem)) && covers(string(of), ecosystem)
+	}
+	d.known[ecosystem] = known
+	return known, nil
+}
+
 // Lookup returns what is known of a component's package and reports whether its
 // version is affected.
 func (d Data) Lookup(c Component) (found []Found, err error) {
 	if Base(c.Ecosystem) != d.Head.Ecosystem {
 		return nil, fmt.Errorf("vulnerability data of %s has nothing about %s", d.Head.Ecosystem, c.Ecosystem)
+	}
+	if known, err := d.knows(c.Ecosystem); err != nil {
+		return nil, err
+	} else if !known {
+		c.Ecosystem = Base(c.Ecosystem) // nothing is said of its release: it may be any
 	}
 	key := []byte(c.Name + "\t")
 	low, high := d.start, d.size
@@ -379,11 +410,15 @@ func Group(found []Found) (out []Found) {
 		return cmp.Or(strings.Compare(a.Component.PURL, b.Component.PURL), cmp.Compare(bs, as), strings.Compare(a.Record.ID, b.Record.ID))
 	})
 	names := func(r Record) []string { return append([]string{r.ID}, r.Aliases...) }
+	start := 0 // of those about the same component
 	for _, f := range found {
-		i := slices.IndexFunc(out, func(o Found) bool {
-			return o.Component.PURL == f.Component.PURL && slices.ContainsFunc(names(f.Record), func(n string) bool { return slices.Contains(names(o.Record), n) })
+		if len(out) > 0 && out[len(out)-1].Component.PURL != f.Component.PURL {
+			start = len(out)
+		}
+		i := slices.IndexFunc(out[start:], func(o Found) bool {
+			return slices.ContainsFunc(names(f.Record), func(n string) bool { return slices.Contains(names(o.Record), n) })
 		})
-		if i < 0 || out[i].Record.Malicious() != f.Record.Malicious() {
+		if i += start; i < start || out[i].Record.Malicious() != f.Record.Malicious() {
 			out = append(out, f)
 			continue
 		}

@@ -147,7 +147,7 @@ func covers(advisory, component string) bool {
 	}
 	_, a, has := strings.Cut(advisory, ":")
 	_, c, known := strings.Cut(component, ":")
-	return !has || !known || a == c
+	return !has || !known || a == c || strings.HasPrefix(a, c+":") // Ubuntu:22.04:LTS
 }
 
 // Affected says whether a version is affected.
@@ -161,9 +161,10 @@ type Affected struct {
 // OSV's algorithm does (https://ossf.github.io/osv-schema/#evaluation). Ranges of
 // commits say nothing about versions.
 func (r Record) Affects(c Component) (a Affected) {
-	if slices.Contains(r.Versions, c.Version) {
-		a.Is = true
+	if Base(c.Ecosystem) == "PyPI" {
+		c.Version, _, _ = strings.Cut(c.Version, "+") // a local label names a build of that version
 	}
+	a.Is = slices.ContainsFunc(r.Versions, func(v string) bool { return same(Base(c.Ecosystem), c.Version, v) })
 	compared := len(r.Versions) > 0
 	for _, rg := range r.Ranges {
 		if rg.Type == "GIT" {
@@ -251,6 +252,24 @@ func (rg Range) contains(c Component) (in bool, fixed string, err error) {
 		}
 	}
 	return in, fixed, nil
+}
+
+// same reports whether two spellings are one version: 1.0 and 1.0.0 of PyPI.
+func same(base, a, b string) bool {
+	if a == b {
+		return true
+	}
+	if first(a) != first(b) && !strings.ContainsAny(a+b, "!:") {
+		return false // most of them, without being taken apart
+	}
+	n, err := compare(base, a, b)
+	return err == nil && n == 0
+}
+
+// first is the number that a version begins with.
+func first(v string) string {
+	v = strings.TrimLeft(v, "vV0 ")
+	return v[:len(v)-len(strings.TrimLeft(v, "0123456789"))]
 }
 
 // compare orders two versions by the rules of an ecosystem; "0" stands before all.

@@ -51,6 +51,14 @@ func TestAffects(t *testing.T) {
 		"Debian's epoch":               {rng("ECOSYSTEM", from0, Event{Fixed: "1:1.0"}), deb("2.0"), true, "1:1.0", false},
 		"listed":                       {Record{Versions: []string{"1.0", "1.1"}}, pypi("1.1"), true, "", false},
 		"not listed":                   {Record{Versions: []string{"1.0", "1.1"}}, pypi("1.2"), false, "", false},
+		"a build of the last affected": {rng("ECOSYSTEM", from0, Event{LastAffected: "2.5.0"}), pypi("2.5.0+cu121"), true, "", false},
+		"a build of the fix":           {rng("ECOSYSTEM", from0, Event{Fixed: "2.6.0"}), pypi("2.6.0+cpu"), false, "", false},
+		"a build of one listed":        {Record{Versions: []string{"2.5.0"}}, pypi("2.5.0+cu121"), true, "", false},
+		"listed in another spelling":   {Record{Versions: []string{"1.0"}}, pypi("1.0.0"), true, "", false},
+		"listed with its epoch":        {Record{Versions: []string{"0!1.0"}}, pypi("1.0"), true, "", false},
+		"listed as a candidate":        {Record{Versions: []string{"1.0-RC1"}}, pypi("1.0rc1"), true, "", false},
+		"listed, and longer":           {Record{Versions: []string{"1.0.1"}}, pypi("1.0"), false, "", false},
+		"Maven's spelling":             {Record{Versions: []string{"1.0"}}, Component{Ecosystem: "Maven", Version: "1.0.0"}, true, "", false},
 		"listed beside commits":        {Record{Versions: []string{"1.0"}, Ranges: []Range{{"GIT", []Event{from0}}}}, pypi("1.2"), false, "", false},
 		"commits only":                 {rng("GIT", from0, Event{Fixed: "abc"}), pypi("1.2"), true, "", true},
 		"nothing stated":               {Record{}, pypi("1.2"), true, "", false},
@@ -289,6 +297,57 @@ func TestLookupFindsEveryLine(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// An image may say of itself that it is of a release that does not exist: then the
+// advisories about every release count.
+func TestAnUnknownReleaseHidesNothing(t *testing.T) {
+	advisory := func(id, eco, fixed string) string {
+		return fmt.Sprintf(`{"id":%q,"modified":"2026-01-02T03:04:05Z","affected":[{"package":{"ecosystem":%q,"name":"openssl"},"ranges":[{"type":"ECOSYSTEM","events":[{"introduced":"0"},{"fixed":%q}]}]}]}`, id, eco, fixed)
+	}
+	for _, tc := range []struct {
+		base, of string
+		want     int
+	}{
+		{"Debian", "Debian:12", 1},
+		{"Debian", "Debian:13", 1},
+		{"Debian", "Debian:99", 2},
+		{"Debian", "Debian", 2},
+		{"Ubuntu", "Ubuntu:22.04", 1},
+		{"Ubuntu", "Ubuntu:22", 2},
+		{"Ubuntu", "Ubuntu:", 2},
+	} {
+		releases := []string{"Debian:12", "Debian:13"}
+		if tc.base == "Ubuntu" {
+			releases = []string{"Ubuntu:22.04:LTS", "Ubuntu:24.04:LTS"}
+		}
+		b, err := built(t, tc.base, map[string]string{"a.json": advisory("A-1", releases[0], "3.0"), "b.json": advisory("A-2", releases[1], "3.0")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		d, err := Open(bytes.NewReader(b), int64(len(b)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			found, err := d.Lookup(Component{Ecosystem: tc.of, Name: "openssl", Version: "2.0"})
+			if err != nil || len(found) != tc.want {
+				t.Errorf("%s: %d found, want %d: %v", tc.of, len(found), tc.want, err)
+			}
+		}
+	}
+}
+
+// Many advisories about many components are joined in little time.
+func TestGroupIsQuick(t *testing.T) {
+	var found []Found
+	for i := range 200_000 {
+		found = append(found, Found{Component: Component{PURL: fmt.Sprintf("pkg:pypi/p%d@1", i/2)}, Record: Record{ID: fmt.Sprintf("A-%d", i), Aliases: []string{fmt.Sprintf("CVE-%d", i/2)}}})
+	}
+	begin := time.Now()
+	if out := Group(found); len(out) != 100_000 || time.Since(begin) > 20*time.Second {
+		t.Errorf("%d in %s", len(out), time.Since(begin))
 	}
 }
 

@@ -154,6 +154,17 @@ func (tx *Tx) Report(shipment string) (d artifact.Digest, ok bool, err error) {
 	return d, ok, err
 }
 
+// Reports returns every report there is, of all shipments.
+func (tx *Tx) Reports() (all []artifact.Digest, err error) {
+	err = tx.each("SELECT digest FROM reports ORDER BY id", nil, func(scan func(...any) error) error {
+		var d artifact.Digest
+		err := scan((*string)(&d))
+		all = append(all, d)
+		return err
+	})
+	return all, err
+}
+
 // Approval is one signed statement about a shipment for a channel.
 type Approval struct {
 	Shipment string
