@@ -41,6 +41,8 @@ type mirrors struct {
 	mu      sync.Mutex
 	current map[string][]mirror // by channel, what it points at first, then what it pointed at
 	pins    map[string]pin      // by connection or session
+	before  map[string]pin      // those of the minute before
+	turned  time.Time
 	views   map[string]seenView // by channel
 }
 
@@ -65,8 +67,8 @@ type pin struct {
 const (
 	pinned  = time.Minute
 	graced  = 10 * time.Minute
-	maxKept = 8      // handlers of a channel
-	maxPins = 10_000 // then new clients are not pinned
+	maxKept = 8       // handlers of a channel
+	maxPins = 200_000 // in a minute; then new clients are not pinned
 )
 
 var _ server.Mirrors = (*mirrors)(nil)
@@ -183,16 +185,17 @@ func (m *mirrors) pinned(r *http.Request, channel string, now crossing.View) (cr
 		return now, false
 	}
 	key += " " + channel
+	// Pins live for a minute: those of the last minute and of the one before are enough,
+	// and forgetting costs nothing.
+	if time.Since(m.turned) > pinned {
+		m.before, m.pins, m.turned = m.pins, map[string]pin{}, time.Now()
+	}
 	p, ok := m.pins[key]
+	if !ok {
+		p, ok = m.before[key]
+	}
 	if ok && time.Since(p.since) < pinned && p.view.Recalls == now.Recalls {
 		return p.view, true
-	}
-	if len(m.pins) >= maxPins {
-		for k, p := range m.pins {
-			if time.Since(p.since) >= pinned {
-				delete(m.pins, k)
-			}
-		}
 	}
 	if len(m.pins) < maxPins {
 		m.pins[key] = pin{now, time.Now()}
