@@ -46,6 +46,9 @@ func Ecosystems() (all []Ecosystem, err error) {
 			return nil, fmt.Errorf("seeds: %q", l)
 		}
 		e := Ecosystem{Name: parts[0], Prefix: parts[1], Packages: strings.Fields(parts[3])}
+		if e.Name == "cargo" {
+			e.Name = "crates" + ".io" // this is what OSV calls it
+		}
 		if _, err := fmt.Sscan(parts[2], &e.Share); err != nil {
 			return nil, err
 		}
