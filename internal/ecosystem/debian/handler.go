@@ -213,7 +213,7 @@ func (*Ecosystem) Handler(rel ecosystem.Release) (http.Handler, error) {
 			m.pages["enisle.asc"] = key
 		}
 	}
-	return m, nil
+	return ecosystem.ReadOnly(m), nil
 }
 
 type mirror struct {
@@ -224,12 +224,6 @@ type mirror struct {
 
 // ServeHTTP answers the paths of the archive.
 func (m mirror) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		w.Header().Set("Allow", "GET, HEAD")
-		http.Error(w, "this mirror is read only", http.StatusMethodNotAllowed)
-		return
-	}
-	w.Header().Set("X-Content-Type-Options", "nosniff")
 	name := strings.TrimPrefix(r.URL.Path, "/")
 	if b, ok := m.pages[name]; ok {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
@@ -242,15 +236,7 @@ func (m mirror) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "not found: it is not in this release", http.StatusNotFound)
 		return
 	}
-	b, err := m.rel.Open(f.Digest)
-	if err != nil {
-		http.Error(w, "not held", http.StatusInternalServerError)
-		return
-	}
-	w.Header().Set("Content-Type", "application/vnd.debian.binary-package")
-	w.Header().Set("ETag", `"`+f.Digest.Hex()+`"`)
-	http.ServeContent(w, r, "", time.Time{}, b)
-	_ = b.Close() // only read from
+	ecosystem.ServeFile(w, r, m.rel, f, "application/vnd.debian.binary-package")
 }
 
 // Clients lists apt.

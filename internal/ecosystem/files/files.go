@@ -11,7 +11,6 @@ import (
 	"path"
 	"slices"
 	"strings"
-	"time"
 
 	"enisle/internal/artifact"
 	"enisle/internal/ecosystem"
@@ -47,7 +46,7 @@ func (Ecosystem) Handler(rel ecosystem.Release) (http.Handler, error) {
 			m.files[name] = f
 		}
 	}
-	return m, nil
+	return ecosystem.ReadOnly(m), nil
 }
 
 type mirror struct {
@@ -57,12 +56,6 @@ type mirror struct {
 
 // ServeHTTP answers / and the paths of the release.
 func (m mirror) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		w.Header().Set("Allow", "GET, HEAD")
-		http.Error(w, "this mirror is read only", http.StatusMethodNotAllowed)
-		return
-	}
-	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.Header().Set("Cache-Control", "no-cache") // another release may have another file of this name
 	name := strings.TrimPrefix(r.URL.Path, "/")
 	if name == "" {
@@ -74,17 +67,9 @@ func (m mirror) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.NotFound(w, r)
 		return
 	}
-	b, err := m.rel.Open(f.Digest)
-	if err != nil {
-		http.Error(w, "not held", http.StatusInternalServerError)
-		return
-	}
 	// A stranger's file is never rendered by a browser.
-	w.Header().Set("Content-Type", "application/octet-stream")
 	w.Header().Set("Content-Disposition", attachment(path.Base(f.Path)))
-	w.Header().Set("ETag", `"`+f.Digest.Hex()+`"`)
-	http.ServeContent(w, r, "", time.Time{}, b)
-	_ = b.Close() // only read from
+	ecosystem.ServeFile(w, r, m.rel, f, "application/octet-stream")
 }
 
 // attachment names the file to be saved, also when it is not ASCII.

@@ -51,7 +51,7 @@ func (*Ecosystem) Handler(rel ecosystem.Release) (http.Handler, error) {
 	mux.HandleFunc("/simple", func(w http.ResponseWriter, _ *http.Request) { redirect(w, "simple/") })
 	mux.HandleFunc("/files/{sum}/{file}", ix.download)
 	mux.HandleFunc("/{$}", func(w http.ResponseWriter, _ *http.Request) { redirect(w, "simple/") })
-	return readOnly(mux), nil
+	return ecosystem.ReadOnly(mux), nil
 }
 
 // Clients lists pip and uv.
@@ -92,17 +92,6 @@ func (*Ecosystem) Wanted(path string) (item string, ok bool) {
 func redirect(w http.ResponseWriter, to string) {
 	w.Header().Set("Location", to)
 	w.WriteHeader(http.StatusMovedPermanently)
-}
-
-func readOnly(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method != http.MethodGet && r.Method != http.MethodHead {
-			w.Header().Set("Allow", "GET, HEAD")
-			http.Error(w, "this mirror is read only", http.StatusMethodNotAllowed)
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
 }
 
 // index is what one release offers; it does not change but for what it learns
