@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -39,7 +38,7 @@ const (
 // pull is one line.
 type pull struct {
 	At      time.Time       `json:"at"`
-	Client  string          `json:"client"` // address, or engine
+	Client  string          `json:"client"` // address, user and address, or engine
 	Ref     string          `json:"ref"`
 	File    string          `json:"file"`
 	Digest  artifact.Digest `json:"digest"`
@@ -68,17 +67,13 @@ func openAccess(dir, file, older string) (*os.File, error) {
 	return f, nil
 }
 
-// inheritedAccess are the records in the isolated half: the last descriptors it got.
-func inheritedAccess(useTLS bool) (*pulls, *misses) {
-	fd := uintptr(4)
-	if useTLS {
-		fd = 6
-	}
-	ms := &misses{to: os.NewFile(fd+1, "misses"), seen: map[seenMiss]bool{}}
+// inheritedAccess are the records in the isolated half.
+func inheritedAccess() (*pulls, *misses) {
+	ms := &misses{to: os.NewFile(5, "misses"), seen: map[seenMiss]bool{}}
 	if st, err := ms.to.Stat(); err == nil {
 		ms.used = st.Size()
 	}
-	return &pulls{to: os.NewFile(fd, "pulls"), seen: map[seenPull]bool{}}, ms
+	return &pulls{to: os.NewFile(4, "pulls"), seen: map[seenPull]bool{}}, ms
 }
 
 type seenPull struct {
@@ -131,11 +126,7 @@ func (p *pulls) watch(next http.Handler, v *crossing.Served, channel string) htt
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		next.ServeHTTP(w, r)
 		if k, ok := known[etagged(w.Header())]; ok && r.Method == http.MethodGet {
-			host, _, err := net.SplitHostPort(r.RemoteAddr)
-			if err != nil {
-				host = r.RemoteAddr
-			}
-			p.add(host, channel, number, k.ref, k.file)
+			p.add(clientName(r), channel, number, k.ref, k.file)
 		}
 	})
 }

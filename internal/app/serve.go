@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 
+	"enisle/internal/crossing"
 	"enisle/internal/ecosystem"
 	"enisle/internal/face/server"
 	"enisle/internal/fail"
@@ -30,6 +32,7 @@ const ServeVerb = "serve-inside"
 type ServeOptions struct {
 	Listen          string // host:port; "" means 127.0.0.1:8440
 	TLSCert, TLSKey string // files; needed on anything but loopback
+	ClientCA        string // file; users may show a certificate of these authorities, with their name as its common name
 	Threads         int    // of each engine; 0 lets the engine choose
 	Strict          bool   // refuse to run less isolated than described
 	Verbose         bool
@@ -48,6 +51,9 @@ func (a *App) Serve(ctx context.Context, opt ServeOptions) error {
 	}
 	if (opt.TLSCert == "") != (opt.TLSKey == "") {
 		return fail.As(fail.Usage, "give both --tls-cert and --tls-key", errors.New("serve: a certificate needs its key"))
+	}
+	if opt.ClientCA != "" && opt.TLSCert == "" {
+		return fail.As(fail.Usage, "give --tls-cert and --tls-key as well", errors.New("serve: certificates of clients need TLS"))
 	}
 	level := sandbox.ProbeNet()
 	var files []*os.File
@@ -69,17 +75,13 @@ func (a *App) Serve(ctx context.Context, opt ServeOptions) error {
 	scheme := "http"
 	if opt.TLSCert != "" {
 		scheme = "https"
-		for _, name := range []string{opt.TLSCert, opt.TLSKey} {
-			f, err := os.Open(name)
-			if err != nil {
-				return err
-			}
-			files = append(files, f)
-		}
 	}
 	url := scheme + "://" + l.Addr().String()
 	err = a.change(ctx, "serve", func(s *site.Site, by site.Actor) error {
 		if err := s.Require(trust.High); err != nil {
+			return err
+		}
+		if err := somebody(ctx, s, l.Addr()); err != nil {
 			return err
 		}
 		return s.Act(ctx, "serve", by, map[string]string{"address": l.Addr().String(), "isolation": string(level)}, nothing)
@@ -93,6 +95,16 @@ func (a *App) Serve(ctx context.Context, opt ServeOptions) error {
 			return err
 		}
 		files = append(files, log)
+	}
+	for _, name := range []string{opt.TLSCert, opt.TLSKey, opt.ClientCA} {
+		if name == "" {
+			continue
+		}
+		f, err := os.Open(name)
+		if err != nil {
+			return fail.As(fail.Usage, "name a readable PEM file", fmt.Errorf("serve: %w", err))
+		}
+		files = append(files, f)
 	}
 	cmd, tmp, err := a.inside(ctx, opt, files)
 	if err != nil {
@@ -111,6 +123,18 @@ func (a *App) Serve(ctx context.Context, opt ServeOptions) error {
 	}
 	if err != nil {
 		err = fmt.Errorf("serve: the isolated half ended: %w", err)
+	}
+	return err
+}
+
+// somebody refuses to serve others where nobody could be let in.
+func somebody(ctx context.Context, s *site.Site, addr net.Addr) error {
+	if isLoopback(addr) {
+		return nil
+	}
+	all, err := crossing.Users(ctx, s)
+	if err == nil && len(all) == 0 {
+		err = fail.Refuse("'enisle user add NAME' enrols one; 'enisle user add anonymous --role mirror' lets everybody pull", fmt.Errorf("%s is not loopback, and nobody is enrolled who might use it", addr))
 	}
 	return err
 }
@@ -155,6 +179,9 @@ func (a *App) inside(ctx context.Context, opt ServeOptions, files []*os.File) (c
 	if opt.TLSCert != "" {
 		args = append(args, "--tls")
 	}
+	if opt.ClientCA != "" {
+		args = append(args, "--client-ca")
+	}
 	if opt.Verbose {
 		args = append(args, "--verbose")
 	}
@@ -183,20 +210,22 @@ type commander interface {
 
 // InsideOptions say how the isolated half serves.
 type InsideOptions struct {
-	TLS     bool // certificate and key are descriptors 4 and 5
-	Threads int
-	Temp    string
-	Strict  bool
+	TLS      bool // certificate and key are descriptors 6 and 7
+	ClientCA bool // and those of clients' authorities 8
+	Threads  int
+	Temp     string
+	Strict   bool
 }
 
-// ServeInside is the isolated half: descriptor 3 is the listening socket. It
+// ServeInside is the isolated half: descriptor 3 is the listening socket, 4 and 5 are
+// the records of what is pulled and what is missed. It
 // refuses to run where anything outside can be reached.
 func (a *App) ServeInside(ctx context.Context, opt InsideOptions) (err error) {
 	level, err := sandbox.Unreachable()
 	if err != nil {
 		return err
 	}
-	l, err := inherited(opt.TLS)
+	l, err := inherited(opt)
 	if err != nil {
 		return err
 	}
@@ -209,13 +238,13 @@ func (a *App) ServeInside(ctx context.Context, opt InsideOptions) (err error) {
 	defer func() { err = errors.Join(err, s.Close()) }()
 	ecosystems := a.ecosystems(nil, nil)
 	m := newMetrics(ecosystems)
-	record, missed := inheritedAccess(opt.TLS)
+	record, missed := inheritedAccess()
 	engines := newEngines(s, opt, record, a.log())
 	defer func() { err = errors.Join(err, engines.close()) }()
 	go engines.follow(ctx)
 	mirrors := newMirrors(s, ecosystems, record, missed)
 	h := server.New(server.Options{
-		Mirrors: mirrors, Metrics: m.handler(), Count: m.count, Ready: engines.ready, Log: a.log(),
+		Mirrors: mirrors, Access: &admission{site: s, loopback: isLoopback(l.Addr())}, Metrics: m.handler(), Count: m.count, Ready: engines.ready, Log: a.log(),
 		Gateway: gateway.New(gateway.Options{Engines: engines.list, Metrics: m.registry, Log: a.log()}),
 		About: func() map[string]string {
 			return map[string]string{"site": s.Identity.Name, "isolation": string(level), "release": engines.release()}
@@ -233,29 +262,48 @@ func (a *App) log() *slog.Logger {
 }
 
 // inherited returns the listener of descriptor 3.
-func inherited(useTLS bool) (net.Listener, error) {
+func inherited(opt InsideOptions) (net.Listener, error) {
 	f := os.NewFile(3, "listener")
 	l, err := net.FileListener(f)
 	if err != nil {
 		return nil, fmt.Errorf("inherited socket: %w", err)
 	}
-	if err := f.Close(); err != nil || !useTLS {
+	if err := f.Close(); err != nil || !opt.TLS {
 		return l, err
 	}
-	var pair [2][]byte
-	for i := range pair {
-		f := os.NewFile(uintptr(4+i), "tls")
-		b, err := io.ReadAll(io.LimitReader(f, 1<<20))
-		if err = errors.Join(err, f.Close()); err != nil {
-			return nil, fmt.Errorf("certificate: %w", err)
-		}
-		pair[i] = b
+	chain, err := inheritedFile(6)
+	if err != nil {
+		return nil, err
 	}
-	cert, err := tls.X509KeyPair(pair[0], pair[1])
+	key, err := inheritedFile(7)
+	if err != nil {
+		return nil, err
+	}
+	cert, err := tls.X509KeyPair(chain, key)
 	if err != nil {
 		return nil, fmt.Errorf("certificate: %w", err)
 	}
-	return tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}), nil
+	conf := &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}
+	if opt.ClientCA {
+		roots, err := inheritedFile(8)
+		if err != nil {
+			return nil, err
+		}
+		conf.ClientAuth, conf.ClientCAs = tls.VerifyClientCertIfGiven, x509.NewCertPool()
+		if !conf.ClientCAs.AppendCertsFromPEM(roots) {
+			return nil, fail.As(fail.Usage, "give the authorities' certificates in PEM", errors.New("serve: --client-ca holds no certificate"))
+		}
+	}
+	return tls.NewListener(l, conf), nil
+}
+
+func inheritedFile(fd uintptr) ([]byte, error) {
+	f := os.NewFile(fd, "tls")
+	b, err := io.ReadAll(io.LimitReader(f, 1<<20))
+	if err = errors.Join(err, f.Close()); err != nil {
+		return nil, fmt.Errorf("certificate: %w", err)
+	}
+	return b, nil
 }
 
 // MirrorClients lists the clients that MirrorConfig knows.

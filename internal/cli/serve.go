@@ -26,6 +26,7 @@ func (e *env) serve() *cobra.Command {
 	f.StringVar(&opt.Listen, "listen", "127.0.0.1:8440", "address; anything but loopback needs TLS")
 	f.StringVar(&opt.TLSCert, "tls-cert", "", "PEM certificate chain")
 	f.StringVar(&opt.TLSKey, "tls-key", "", "PEM key")
+	f.StringVar(&opt.ClientCA, "client-ca", "", "PEM certificates of authorities; a client's certificate names its user as common name")
 	f.IntVar(&opt.Threads, "threads", 0, "threads of each engine; 0: one less than there are processors")
 	f.BoolVar(&opt.Strict, "strict", false, "refuse to run less isolated than described")
 	return c
@@ -39,7 +40,8 @@ func (e *env) serveInside() *cobra.Command {
 		RunE: func(c *cobra.Command, _ []string) error { return e.app().ServeInside(c.Context(), opt) },
 	}
 	f := c.Flags()
-	f.BoolVar(&opt.TLS, "tls", false, "descriptors 4 and 5 are certificate and key")
+	f.BoolVar(&opt.TLS, "tls", false, "descriptors 6 and 7 are certificate and key")
+	f.BoolVar(&opt.ClientCA, "client-ca", false, "descriptor 8 has the authorities of clients")
 	f.IntVar(&opt.Threads, "threads", 0, "threads of each engine")
 	f.StringVar(&opt.Temp, "temp", "", "directory for links")
 	f.BoolVar(&opt.Strict, "strict", false, "as for serve")

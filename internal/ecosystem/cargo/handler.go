@@ -125,7 +125,13 @@ func (reg *registry) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if r.URL.Path == "/config.json" {
-		b, err := json.Marshal(map[string]string{"dl": ecosystem.Base(r) + "crates/{crate}/{crate}-{version}.crate"})
+		b, err := json.Marshal(struct {
+			Download string `json:"dl"`
+			Auth     bool   `json:"auth-required,omitempty"`
+		}{
+			ecosystem.Base(r) + "crates/{crate}/{crate}-{version}.crate",
+			r.Header.Get("Authorization") != "", // who needed a key for this page needs it for all of them
+		})
 		if err != nil {
 			http.Error(w, "not readable", http.StatusInternalServerError)
 			return

@@ -29,9 +29,25 @@ type Mirrors interface {
 	Channel(r *http.Request, name string) (http.Handler, error)
 }
 
+// Access decides who may ask for what. An error with a method Unauthorized that says
+// true is answered 401, any other as its kind.
+type Access interface {
+	// Admit returns the request with who makes it in its context. channel is only of
+	// the role Mirror.
+	Admit(r *http.Request, role, channel string) (*http.Request, error)
+}
+
+// What may be asked for.
+const (
+	RoleMirror    = "mirror"
+	RoleInference = "inference"
+	RoleMonitor   = "monitor"
+)
+
 // Options say what is served; Mirrors is needed.
 type Options struct {
 	Mirrors Mirrors
+	Access  Access                          // nil: everybody may ask for everything
 	Gateway http.Handler                    // below /v1/; nil: no inference here
 	Metrics http.Handler                    // /metrics; nil: none
 	Ready   func(ctx context.Context) error // nil error: all that should serve does
@@ -54,10 +70,10 @@ func New(opt Options) http.Handler {
 	mux.HandleFunc("GET /healthz", s.healthz)
 	mux.HandleFunc("GET /readyz", s.readyz)
 	if opt.Metrics != nil {
-		mux.Handle("GET /metrics", opt.Metrics)
+		mux.Handle("GET /metrics", s.admit(RoleMonitor, "", opt.Metrics))
 	}
 	if opt.Gateway != nil {
-		mux.Handle("/v1/", opt.Gateway)
+		mux.Handle("/v1/", s.admit(RoleInference, "", opt.Gateway))
 	}
 	mux.HandleFunc("/c/{channel}/", func(w http.ResponseWriter, r *http.Request) {
 		name := r.PathValue("channel")
@@ -69,15 +85,30 @@ func New(opt Options) http.Handler {
 
 type server struct{ opt Options }
 
-func (s *server) mirror(channel string) http.Handler {
+// admit lets through who may.
+func (s *server) admit(role, channel string, next http.Handler) http.Handler {
+	if s.opt.Access == nil {
+		return next
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		known, err := s.opt.Access.Admit(r, role, channel)
+		if err != nil {
+			s.fail(w, r, err)
+			return
+		}
+		next.ServeHTTP(w, known)
+	})
+}
+
+func (s *server) mirror(channel string) http.Handler {
+	return s.admit(RoleMirror, channel, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h, err := s.opt.Mirrors.Channel(r, channel)
 		if err != nil {
 			s.fail(w, r, err)
 			return
 		}
 		h.ServeHTTP(w, r)
-	})
+	}))
 }
 
 // fail answers an error; what is refused or missing says so and no more.
@@ -87,10 +118,43 @@ func (s *server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if errors.As(err, &nothing) && nothing.NotFound() {
 		status = http.StatusNotFound
 	}
+	var unknown interface{ Unauthorized() bool }
+	if errors.As(err, &unknown) && unknown.Unauthorized() {
+		status = http.StatusUnauthorized
+		// Package clients answer this with their user's name and password.
+		w.Header().Set("WWW-Authenticate", `Basic realm="enisle", charset="UTF-8"`)
+	}
 	if status >= http.StatusInternalServerError {
 		s.opt.Log.ErrorContext(r.Context(), "request", "path", r.URL.Path, "err", err)
 	}
-	answer(w, status, map[string]string{"error": err.Error(), "hint": fail.HintOf(err)})
+	answer(w, status, problem(r, status, err))
+}
+
+// problem is an error in the shapes that clients read: npm's and our own, or that of
+// registries of images and of cargo, or that of the OpenAI API.
+func problem(r *http.Request, status int, err error) any {
+	message, hint := err.Error(), fail.HintOf(err)
+	if strings.HasPrefix(r.RequestURI, "/v1/") {
+		kind := map[int]string{http.StatusUnauthorized: "authentication_error", http.StatusForbidden: "permission_error"}[status]
+		return map[string]any{"error": map[string]any{"message": message, "type": kind, "code": problemCode(status), "param": nil}}
+	}
+	return map[string]any{
+		"error": message, "hint": hint,
+		"errors": []map[string]string{{"code": problemCode(status), "message": message, "detail": message}},
+	}
+}
+
+// problemCode is a code of the distribution specification, in capitals there.
+func problemCode(status int) string {
+	switch status {
+	case http.StatusUnauthorized:
+		return "UNAUTHORIZED"
+	case http.StatusForbidden:
+		return "DENIED"
+	case http.StatusNotFound:
+		return "NAME_UNKNOWN"
+	}
+	return "UNKNOWN"
 }
 
 func answer(w http.ResponseWriter, status int, v any) {

@@ -326,3 +326,22 @@ func (tx *Tx) Packs() (all []Pack, err error) {
 		})
 	return all, err
 }
+
+// SetUser writes the document of a user over what is known of the name.
+func (tx *Tx) SetUser(name string, document []byte) error {
+	return tx.exec("INSERT OR REPLACE INTO users (name, document) VALUES (?, ?)", name, string(document))
+}
+
+// RemoveUser forgets a user.
+func (tx *Tx) RemoveUser(name string) error { return tx.exec("DELETE FROM users WHERE name = ?", name) }
+
+// Users returns the documents of all users, by name.
+func (tx *Tx) Users() (all [][]byte, err error) {
+	err = tx.each("SELECT document FROM users ORDER BY name", nil, func(scan func(...any) error) error {
+		var d string
+		err := scan(&d)
+		all = append(all, []byte(d))
+		return err
+	})
+	return all, err
+}

@@ -56,6 +56,8 @@ CREATE TABLE waivers (digest TEXT PRIMARY KEY, shipment TEXT NOT NULL, envelope 
 CREATE TABLE recalls (
 	id INTEGER PRIMARY KEY, ref TEXT NOT NULL, manifest TEXT NOT NULL, reason TEXT NOT NULL, by TEXT NOT NULL, at TEXT NOT NULL,
 	UNIQUE (ref, manifest)) STRICT;
+`, `
+CREATE TABLE users (name TEXT PRIMARY KEY, document TEXT NOT NULL) STRICT;
 `}
 }
 

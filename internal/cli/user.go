@@ -1,0 +1,129 @@
+package cli
+
+import (
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"enisle/internal/site/access"
+)
+
+func (e *env) user() *cobra.Command {
+	c := &cobra.Command{
+		Use: "user", Short: "Who may use what is served: users, keys, what each may do",
+		Long: "Who may use what is served. Without users, everybody on this machine may and nobody else. With users, everybody shows a\n" +
+			"key: as a bearer token, or as the password of the package client. The user 'anonymous' is whoever shows none.",
+	}
+	c.AddCommand(e.userAdd(), e.userKey(), e.userRevoke(), e.userRemove(), e.userList())
+	return c
+}
+
+func (e *env) userAdd() *cobra.Command {
+	var u access.User
+	var days int
+	c := &cobra.Command{
+		Use: "add NAME [--role ROLE] [--channel CHANNEL] [--model MODEL]", Short: "Enrol a user, or change what one may do", Args: cobra.ExactArgs(1),
+		Example: "  enisle -C high user add ada --role mirror,inference --project radar --as olga --key olga.key\n" +
+			"  enisle -C high user add ci --role mirror --channel stable,canary --days 90 --as olga --key olga.key\n" +
+			"  enisle -C high user add anonymous --role mirror --as olga --key olga.key   # pulls need no key",
+		RunE: func(c *cobra.Command, args []string) error {
+			u.Name = args[0]
+			if days > 0 {
+				u.Expires = time.Now().AddDate(0, 0, days).UTC().Truncate(time.Second)
+			}
+			if err := e.app().SetUser(c.Context(), u); err != nil {
+				return err
+			}
+			return e.result(u, func() {
+				e.say("%s may use %s; 'enisle user key %s' makes a key", u.Name, strings.Join(u.Roles, ", "), u.Name)
+			})
+		},
+	}
+	f := c.Flags()
+	f.StringSliceVar(&u.Roles, "role", []string{access.Mirror, access.Inference}, "mirror, inference or monitor; may be repeated")
+	f.StringSliceVar(&u.Channels, "channel", []string{access.Default}, "channels to pull from")
+	f.StringSliceVar(&u.Models, "model", nil, "models to ask; default: all")
+	f.StringVar(&u.Project, "project", "", "project that usage is counted for")
+	f.IntVar(&u.Weight, "weight", 1, "share of the engines beside others, 1 to 1000")
+	f.Int64Var(&u.Tokens, "tokens", 0, "tokens a day; 0: no limit")
+	f.IntVar(&days, "days", 0, "how long the user counts; default: until removed")
+	return c
+}
+
+func (e *env) userKey() *cobra.Command {
+	var days int
+	c := &cobra.Command{
+		Use: "key NAME", Short: "Make a key for a user; it is shown once", Args: cobra.ExactArgs(1),
+		Example: "  enisle -C high user key ada --days 90 --as olga --key olga.key",
+		RunE: func(c *cobra.Command, args []string) error {
+			out, err := e.app().AddUserKey(c.Context(), args[0], time.Duration(days)*24*time.Hour)
+			if err != nil {
+				return err
+			}
+			return e.result(out, func() {
+				e.say("keep it now: it is not shown again; 'enisle user revoke %s %s' ends it", out.User, out.ID)
+				e.print("%s", out.Key)
+			})
+		},
+	}
+	c.Flags().IntVar(&days, "days", 0, "how long the key counts; default: until revoked")
+	return c
+}
+
+func (e *env) userRevoke() *cobra.Command {
+	return &cobra.Command{
+		Use: "revoke NAME KEY", Short: "Make a key count no more, by its id or itself", Args: cobra.ExactArgs(2),
+		Example: "  enisle -C high user revoke ada 5f2a90c1d3e4 --as olga --key olga.key",
+		RunE: func(c *cobra.Command, args []string) error {
+			if err := e.app().RevokeUserKey(c.Context(), args[0], args[1]); err != nil {
+				return err
+			}
+			return e.result(map[string]string{"user": args[0], "revoked": args[1]}, func() { e.say("the key counts no more") })
+		},
+	}
+}
+
+func (e *env) userRemove() *cobra.Command {
+	return &cobra.Command{
+		Use: "remove NAME", Short: "Forget a user with all keys", Args: cobra.ExactArgs(1),
+		Example: "  enisle -C high user remove ada --as olga --key olga.key",
+		RunE: func(c *cobra.Command, args []string) error {
+			if err := e.app().RemoveUser(c.Context(), args[0]); err != nil {
+				return err
+			}
+			return e.result(map[string]string{"removed": args[0]}, func() { e.say("%s may use nothing any more", args[0]) })
+		},
+	}
+}
+
+func (e *env) userList() *cobra.Command {
+	return &cobra.Command{
+		Use: "list", Short: "Show every user and what each may do", Args: cobra.NoArgs,
+		Example: "  enisle -C high user list --json",
+		RunE: func(c *cobra.Command, _ []string) error {
+			all, err := e.app().Users(c.Context())
+			if err != nil {
+				return err
+			}
+			return e.result(all, func() {
+				for _, u := range all {
+					e.print("%s  %s; channels %s%s", u.Name, strings.Join(u.Roles, ", "), strings.Join(u.Channels, ", "), until(u.Expires))
+					for _, k := range u.Keys {
+						e.print("  key %s of %s%s", k.ID, k.Made.Format(time.DateOnly), until(k.Expires))
+					}
+				}
+				if len(all) == 0 {
+					e.say("nobody is enrolled: everybody on this machine may use what is served, and nobody else")
+				}
+			})
+		},
+	}
+}
+
+func until(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return ", until " + t.Format(time.DateOnly)
+}
