@@ -178,7 +178,7 @@ func (e *engines) start(ctx context.Context, v *crossing.Served, p pair) (_ *run
 	}
 	began := time.Now()
 	r.engine, err = llamacpp.Start(ctx, llamacpp.Options{
-		Name: p.model.Ref.Name, Library: library, Model: model,
+		Name: p.model.Ref.Name, Library: library, Model: model, Weights: string(p.model.Manifest),
 		Threads: e.opt.Threads, TempDir: e.opt.Temp, Strict: e.opt.Strict, Log: e.log,
 	})
 	if err == nil {

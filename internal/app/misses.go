@@ -137,7 +137,7 @@ func (a *App) Misses(ctx context.Context, since time.Time) (out []Missed, err er
 			if err != nil {
 				return err
 			}
-			err = eachLine(f, func(line []byte) {
+			err = eachLine(f, maxAccessLine, func(line []byte) {
 				var m miss
 				if json.Unmarshal(line, &m) != nil || m.At.Before(since) {
 					return // of a machine that stopped, or too old

@@ -142,7 +142,7 @@ func readPulls(dir string, do func(pull)) error {
 		if err != nil {
 			return err
 		}
-		err = eachLine(f, func(line []byte) {
+		err = eachLine(f, maxAccessLine, func(line []byte) {
 			var p pull
 			if json.Unmarshal(line, &p) == nil && p.Digest != "" {
 				do(p)
@@ -159,10 +159,10 @@ func readPulls(dir string, do func(pull)) error {
 // that is longer.
 const maxAccessLine = 64 << 10
 
-// eachLine calls do for every line; what is too long to be one of ours is passed over,
+// eachLine calls do for every whole line; what is longer than limit, too long to be one of ours is passed over,
 // so that it does not hide those behind it.
-func eachLine(r io.Reader, do func(line []byte)) error {
-	b := bufio.NewReaderSize(r, maxAccessLine)
+func eachLine(r io.Reader, limit int, do func(line []byte)) error {
+	b := bufio.NewReaderSize(r, limit)
 	whole := true
 	for {
 		line, err := b.ReadSlice('\n')

@@ -4,11 +4,13 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -28,6 +30,13 @@ import (
 // ServeVerb is the hidden verb under which the isolated half of serve runs.
 const ServeVerb = "serve-inside"
 
+// GatewayOptions say how models are asked.
+type GatewayOptions struct {
+	Shape gateway.Shape `json:"shape"` // of what is streamed
+	Sync  bool          `json:"sync"`  // calls go on when the disk has their record, not within 50 ms
+	Seal  string        `json:"seal"`  // recipient of age that content is sealed to; empty: it is hashed only
+}
+
 // ServeOptions say where a site is served.
 type ServeOptions struct {
 	Listen          string // host:port; "" means 127.0.0.1:8440
@@ -36,6 +45,7 @@ type ServeOptions struct {
 	Threads         int    // of each engine; 0 lets the engine choose
 	Strict          bool   // refuse to run less isolated than described
 	Verbose         bool
+	Gateway         GatewayOptions
 	// Started is told the address once the socket is open; may be nil.
 	Started func(url string, level sandbox.Level)
 	// Stdout and Stderr are those of the isolated half; nil means this process's.
@@ -84,12 +94,16 @@ func (a *App) Serve(ctx context.Context, opt ServeOptions) error {
 		if err := somebody(ctx, s, l.Addr()); err != nil {
 			return err
 		}
-		return s.Act(ctx, "serve", by, map[string]string{"address": l.Addr().String(), "isolation": string(level)}, nothing)
+		so, err := callsSoFar(s.Dir)
+		if err != nil {
+			return err
+		}
+		return s.Act(ctx, "serve", by, map[string]string{"address": l.Addr().String(), "isolation": string(level), "calls": so}, nothing)
 	})
 	if err != nil {
 		return err
 	}
-	for _, open := range []func(string) (*os.File, error){openPulls, openMisses} {
+	for _, open := range []func(string) (*os.File, error){openPulls, openMisses, openCalls, openQuota} {
 		log, err := open(a.Dir)
 		if err != nil {
 			return err
@@ -182,6 +196,11 @@ func (a *App) inside(ctx context.Context, opt ServeOptions, files []*os.File) (c
 	if opt.ClientCA != "" {
 		args = append(args, "--client-ca")
 	}
+	settings, err := json.Marshal(opt.Gateway)
+	if err != nil {
+		return nil, tmp, err
+	}
+	args = append(args, "--gateway", string(settings))
 	if opt.Verbose {
 		args = append(args, "--verbose")
 	}
@@ -210,15 +229,16 @@ type commander interface {
 
 // InsideOptions say how the isolated half serves.
 type InsideOptions struct {
-	TLS      bool // certificate and key are descriptors 6 and 7
-	ClientCA bool // and those of clients' authorities 8
+	TLS      bool   // certificate and key are descriptors 8 and 9
+	ClientCA bool   // and those of clients' authorities 10
+	Gateway  string // GatewayOptions, in JSON
 	Threads  int
 	Temp     string
 	Strict   bool
 }
 
-// ServeInside is the isolated half: descriptor 3 is the listening socket, 4 and 5 are
-// the records of what is pulled and what is missed. It
+// ServeInside is the isolated half: descriptor 3 is the listening socket, 4 to 6 are
+// the records of what is pulled, missed and asked of models, 7 counts quotas. It
 // refuses to run where anything outside can be reached.
 func (a *App) ServeInside(ctx context.Context, opt InsideOptions) (err error) {
 	level, err := sandbox.Unreachable()
@@ -242,16 +262,34 @@ func (a *App) ServeInside(ctx context.Context, opt InsideOptions) (err error) {
 	engines := newEngines(s, opt, record, a.log())
 	defer func() { err = errors.Join(err, engines.close()) }()
 	go engines.follow(ctx)
+	var settings GatewayOptions
+	if err := json.Unmarshal([]byte(opt.Gateway), &settings); err != nil {
+		return fail.As(fail.Usage, "", fmt.Errorf("settings of the gateway: %w", err))
+	}
+	asked, err := newCalls(os.NewFile(6, "calls"), settings.Sync, settings.Seal)
+	if err != nil {
+		return err
+	}
+	go asked.keep(ctx)
 	mirrors := newMirrors(s, ecosystems, record, missed)
 	h := server.New(server.Options{
 		Mirrors: mirrors, Access: &admission{site: s, loopback: isLoopback(l.Addr())}, Metrics: m.handler(), Count: m.count, Ready: engines.ready, Log: a.log(),
-		Gateway: gateway.New(gateway.Options{Engines: engines.list, Metrics: m.registry, Log: a.log()}),
+		Gateway: gateway.New(gateway.Options{
+			Engines: engines.list, Who: caller, Quota: &quota{file: os.NewFile(7, "quota")}, Recorder: asked, Shape: settings.Shape,
+			Metrics: m.registry, Log: a.log(),
+		}), Beside: gateway.Paths(),
 		About: func() map[string]string {
 			return map[string]string{"site": s.Identity.Name, "isolation": string(level), "release": engines.release()}
 		},
 	})
 	a.log().InfoContext(ctx, "serving", "address", l.Addr().String(), "isolation", string(level))
 	return server.Serve(ctx, l, h)
+}
+
+// caller is who asks a model.
+func caller(r *http.Request) gateway.User {
+	u := userOf(r.Context())
+	return gateway.User{Name: u.Name, Project: u.Project, Weight: u.Weight, Tokens: u.Tokens, Models: u.Models}
 }
 
 func (a *App) log() *slog.Logger {
@@ -271,11 +309,11 @@ func inherited(opt InsideOptions) (net.Listener, error) {
 	if err := f.Close(); err != nil || !opt.TLS {
 		return l, err
 	}
-	chain, err := inheritedFile(6)
+	chain, err := inheritedFile(8)
 	if err != nil {
 		return nil, err
 	}
-	key, err := inheritedFile(7)
+	key, err := inheritedFile(9)
 	if err != nil {
 		return nil, err
 	}
@@ -285,7 +323,7 @@ func inherited(opt InsideOptions) (net.Listener, error) {
 	}
 	conf := &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}
 	if opt.ClientCA {
-		roots, err := inheritedFile(8)
+		roots, err := inheritedFile(10)
 		if err != nil {
 			return nil, err
 		}

@@ -1,11 +1,13 @@
 package cli
 
 import (
+	"fmt"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"enisle/internal/fail"
 	"enisle/internal/site/access"
 )
 
@@ -15,7 +17,7 @@ func (e *env) user() *cobra.Command {
 		Long: "Who may use what is served. Without users, everybody on this machine may and nobody else. With users, everybody shows a\n" +
 			"key: as a bearer token, or as the password of the package client. The user 'anonymous' is whoever shows none.",
 	}
-	c.AddCommand(e.userAdd(), e.userKey(), e.userRevoke(), e.userRemove(), e.userList())
+	c.AddCommand(e.userAdd(), e.userKey(), e.userRevoke(), e.userRemove(), e.userList(), e.userUsage())
 	return c
 }
 
@@ -119,6 +121,45 @@ func (e *env) userList() *cobra.Command {
 			})
 		},
 	}
+}
+
+func (e *env) userUsage() *cobra.Command {
+	var days int
+	c := &cobra.Command{
+		Use: "usage", Short: "What users asked of models, and whether the record of it is whole", Args: cobra.NoArgs,
+		Example: "  enisle -C high user usage --days 7",
+		RunE: func(c *cobra.Command, _ []string) error {
+			out, err := e.app().Usage(c.Context(), time.Now().AddDate(0, 0, -days))
+			if err != nil {
+				return err
+			}
+			if err := e.result(out, func() {
+				for _, u := range out.Usage {
+					name := u.User
+					if name == "" {
+						name = "(anybody)"
+					}
+					if u.Project != "" {
+						name += " for " + u.Project
+					}
+					e.print("%s  %s: %d calls, %d of them not answered; %d tokens read, %d written; last %s", name, u.Model, u.Calls, u.Failed, u.Prompt, u.Completion, u.Last.Format(time.DateTime))
+				}
+				if len(out.Usage) == 0 {
+					e.say("no model was asked")
+				}
+			}); err != nil {
+				return err
+			}
+			for _, f := range out.Files {
+				if f.Broken != "" {
+					return fail.Refuse("tell the security officer; the ledger says how older files ended ('enisle ledger search serve')", fmt.Errorf("the record of calls %s was changed: %s", f.Name, f.Broken))
+				}
+			}
+			return nil
+		},
+	}
+	c.Flags().IntVar(&days, "days", 30, "how far back to look")
+	return c
 }
 
 func until(t time.Time) string {

@@ -49,6 +49,7 @@ type Options struct {
 	Mirrors Mirrors
 	Access  Access                          // nil: everybody may ask for everything
 	Gateway http.Handler                    // below /v1/; nil: no inference here
+	Beside  []string                        // further paths of the gateway
 	Metrics http.Handler                    // /metrics; nil: none
 	Ready   func(ctx context.Context) error // nil error: all that should serve does
 	About   func() map[string]string        // facts for /healthz
@@ -73,7 +74,9 @@ func New(opt Options) http.Handler {
 		mux.Handle("GET /metrics", s.admit(RoleMonitor, "", opt.Metrics))
 	}
 	if opt.Gateway != nil {
-		mux.Handle("/v1/", s.admit(RoleInference, "", opt.Gateway))
+		for _, path := range append([]string{"/v1/"}, opt.Beside...) {
+			mux.Handle(path, s.admit(RoleInference, "", opt.Gateway))
+		}
 	}
 	mux.HandleFunc("/c/{channel}/", func(w http.ResponseWriter, r *http.Request) {
 		name := r.PathValue("channel")

@@ -1,17 +1,26 @@
-// Package gateway offers the chat API of package openai in front of engines.
+// Package gateway is the OpenAI API in front of engines.
 //
-// It reads requests strictly, forwards only fields it knows, counts tokens,
-// bounds how much may be under way, and tells clients what went wrong in the
-// shape their libraries understand. It never dials: an engine brings its own
-// transport. It writes no prompt and no answer anywhere.
+// The way of one call: it is read strictly (request.go), the guard rules on it, tokens
+// are reserved, its opening record is written, it waits for its turn (queue.go), an
+// engine is chosen (choose.go), the answer is passed on while the guard reads it
+// (relay.go) in a form that tells an eavesdropper no more than is wanted (shape.go), and
+// its closing record is written. What goes on is what came, byte for byte, but for the
+// few fields that belong to the site.
+//
+// It never dials: an engine brings its own transport. It writes no prompt and no answer
+// anywhere.
 package gateway
 
 import (
-	"context"
+	"bufio"
+	"crypto/hmac"
 	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -19,77 +28,79 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"enisle/internal/infer/engine"
+	"enisle/internal/infer/guard"
 	"enisle/internal/infer/openai"
 )
 
-// Call is one chat request as it is recorded: who and what is not in it.
-type Call struct {
-	ID       string // as in the answer's X-Request-Id
-	Model    string
-	Status   int // of the answer
-	Outcome  Outcome
-	Streamed bool
-	Usage    openai.Usage // as far as the engine told
-	Began    time.Time
-	Duration time.Duration
+// User is who makes a call.
+type User struct {
+	Name    string // empty: everybody
+	Project string
+	Weight  int      // share beside others; 0 means 1
+	Tokens  int64    // a day; 0: no limit
+	Models  []string // that may be asked; none named: all
 }
 
-// Outcome says how a call ended.
-type Outcome string
+// tenant is whose calls may share what an engine remembers.
+func (u User) tenant() string {
+	if u.Project != "" {
+		return "project " + u.Project
+	}
+	return "user " + u.Name
+}
 
-// The outcomes.
-const (
-	Answered Outcome = "answered"
-	Refused  Outcome = "refused" // by the gateway or the engine, before an answer began
-	Broken   Outcome = "broken"  // the engine stopped in the middle
-	Left     Outcome = "left"    // the client did
-)
+func (u User) mayAsk(model string) bool {
+	return len(u.Models) == 0 || slices.Contains(u.Models, model)
+}
 
-// Recorder is told of every call that named a model, after it ended. An error
-// is logged; it can not undo the call.
-type Recorder interface {
-	Record(ctx context.Context, call Call) error
+// Quota counts the tokens of users who have a limit.
+type Quota interface {
+	// Reserve takes tokens from what the user has left today, or says false and when
+	// there will be some again. settle gives back what was not used; it is called once.
+	Reserve(user string, tokens, limit int64, now time.Time) (settle func(used int64), again time.Duration, ok bool)
 }
 
 // Options say what is behind the gateway. Engines is needed; for the others
 // the zero value works.
 type Options struct {
-	Engines    func() []engine.Engine // asked at every request; the first that serves a model gets it
-	Recorder   Recorder
+	Engines    func() []engine.Engine     // asked at every request
+	Who        func(r *http.Request) User // nil: everybody is the same user
+	Guard      guard.Guard                // nil: nothing is read
+	Quota      Quota                      // nil: users with a limit are refused
+	Recorder   Recorder                   // nil: nothing is recorded
+	Shape      Shape                      // of what is streamed
 	Metrics    prometheus.Registerer
 	MaxBody    int64         // bytes of a request; 0 means 4 MiB
-	MaxCalls   int           // under way at a time, for each model; 0 means 64
+	MaxWaiting int           // calls that wait for a model; 0 means 256
+	MaxWait    time.Duration // until a call is begun; 0 means a minute
 	MaxTime    time.Duration // of one call; 0 means ten minutes
-	Forward    []string      // further top-level fields that engines are given
 	RetryAfter time.Duration // told to clients when no engine is up; 0 means five seconds
 	Log        *slog.Logger
 }
 
-// forwarded are the top-level fields that engines are given. The rest of what
-// clients send (user names, metadata, cache keys) stays here. Constant.
-var forwarded = [...]string{
-	"messages", "temperature", "top_p", "seed", "max_tokens", "max_completion_tokens", "stop", "n",
-	"presence_penalty", "frequency_penalty", "logprobs", "top_logprobs", "logit_bias", "response_format",
-	"tools", "tool_choice", "parallel_tool_calls",
-}
-
 type gateway struct {
 	opt     Options
-	forward map[string]bool
+	routes  map[string]*route
 	metrics metrics
+	chooser *chooser
+	buffers sync.Pool // of *bufio.Reader
+	salt    [32]byte  // for the caches of engines; another at every start
 
-	mu       sync.Mutex
-	underWay map[string]int // guarded by mu; calls by model
+	mu    sync.Mutex
+	lines map[string]*line // by model; guarded by mu
 }
 
-// New returns the handler of /v1/models, /v1/models/{id} and
-// /v1/chat/completions. Other paths get an error in the same shape.
+// New returns the handler of the API. Paths that it does not know get an error in the
+// same shape.
 func New(opt Options) http.Handler {
 	if opt.MaxBody <= 0 {
 		opt.MaxBody = 4 << 20
 	}
-	if opt.MaxCalls <= 0 {
-		opt.MaxCalls = 64
+	if opt.MaxWaiting <= 0 {
+		opt.MaxWaiting = 256
+	}
+	if opt.MaxWait <= 0 {
+		opt.MaxWait = time.Minute
 	}
 	if opt.MaxTime <= 0 {
 		opt.MaxTime = 10 * time.Minute
@@ -100,14 +111,19 @@ func New(opt Options) http.Handler {
 	if opt.Log == nil {
 		opt.Log = slog.New(slog.DiscardHandler)
 	}
-	g := &gateway{opt: opt, forward: map[string]bool{}, underWay: map[string]int{}, metrics: newMetrics(opt.Metrics, opt.Log)}
-	for _, f := range append(forwarded[:], opt.Forward...) {
-		g.forward[f] = true
+	if opt.Who == nil {
+		opt.Who = func(*http.Request) User { return User{} }
 	}
+	g := &gateway{opt: opt, routes: makeRoutes(), chooser: newChooser(), lines: map[string]*line{}}
+	g.buffers.New = func() any { return bufio.NewReaderSize(nil, bufSize) }
+	_, _ = rand.Read(g.salt[:]) // never fails, see crypto/rand
+	g.metrics = newMetrics(opt.Metrics, g, opt.Log)
 	mux := http.NewServeMux()
 	mux.HandleFunc("/v1/models", only(http.MethodGet, g.models))
 	mux.HandleFunc("/v1/models/{id...}", only(http.MethodGet, g.model))
-	mux.HandleFunc("/v1/chat/completions", only(http.MethodPost, g.chat))
+	for path, rt := range g.routes {
+		mux.HandleFunc(path, only(http.MethodPost, func(w http.ResponseWriter, r *http.Request, id string) { g.call(w, r, rt, id) }))
+	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		openai.WriteError(w, openai.Errorf(http.StatusNotFound, "unknown_url", "there is nothing at this address"))
 	})
@@ -117,9 +133,9 @@ func New(opt Options) http.Handler {
 // only refuses other methods and names every request.
 func only(method string, next func(http.ResponseWriter, *http.Request, string)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		id := "req_" + strings.ToLower(rand.Text())
+		id := "req_" + rand.Text()
 		w.Header().Set("X-Request-Id", id)
-		if r.Method != method && (method != http.MethodGet || r.Method != http.MethodHead) {
+		if r.Method != method {
 			w.Header().Set("Allow", method)
 			openai.WriteError(w, openai.Errorf(http.StatusMethodNotAllowed, "method_not_allowed", "use %s here", method))
 			return
@@ -128,85 +144,125 @@ func only(method string, next func(http.ResponseWriter, *http.Request, string)) 
 	}
 }
 
-func (g *gateway) models(w http.ResponseWriter, _ *http.Request, _ string) {
-	list := openai.Models{Object: "list", Data: []openai.Model{}}
-	seen := map[string]bool{}
+// entry is a model in the list: what clients know, and what is served for it.
+type entry struct {
+	openai.Model
+	Weights string `json:"weights,omitempty"`
+	Context int    `json:"context,omitempty"`
+}
+
+// list returns the models that a user may ask, by name.
+func (g *gateway) list(u User) (out []entry) {
 	for _, e := range g.opt.Engines() {
 		for _, m := range e.Models() {
-			if !seen[m.ID] {
-				seen[m.ID] = true
-				list.Data = append(list.Data, shown(m))
+			if u.mayAsk(m.ID) && !slices.ContainsFunc(out, func(o entry) bool { return o.ID == m.ID }) {
+				out = append(out, entry{openai.Model{ID: m.ID, Object: "model", Created: m.Since.Unix(), OwnedBy: "enisle"}, m.Weights, m.Context})
 			}
 		}
 	}
-	writeJSON(w, list)
+	slices.SortFunc(out, func(a, b entry) int { return strings.Compare(a.ID, b.ID) })
+	return out
+}
+
+func (g *gateway) models(w http.ResponseWriter, r *http.Request, _ string) {
+	writeJSON(w, struct {
+		Object string  `json:"object"`
+		Data   []entry `json:"data"`
+	}{"list", append([]entry{}, g.list(g.opt.Who(r))...)})
 }
 
 func (g *gateway) model(w http.ResponseWriter, r *http.Request, _ string) {
-	id := r.PathValue("id")
-	for _, e := range g.opt.Engines() {
-		for _, m := range e.Models() {
-			if m.ID == id {
-				writeJSON(w, shown(m))
-				return
-			}
-		}
-	}
-	openai.WriteError(w, unknownModel(id))
-}
-
-func shown(m engine.Model) openai.Model {
-	return openai.Model{ID: m.ID, Object: "model", Created: m.Since.Unix(), OwnedBy: "enisle"}
-}
-
-func unknownModel(id string) *openai.Error {
-	return openai.Errorf(http.StatusNotFound, "model_not_found", "the model %.100q does not exist here", id).On("model")
-}
-
-// serving returns the engines that serve a model.
-func (g *gateway) serving(model string) (list []engine.Engine) {
-	for _, e := range g.opt.Engines() {
-		for _, m := range e.Models() {
-			if m.ID == model {
-				list = append(list, e)
-				break
-			}
-		}
-	}
-	return list
-}
-
-// enter takes one of the places of a model; leave gives it back.
-func (g *gateway) enter(model string) (leave func(), ok bool) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.underWay[model] >= g.opt.MaxCalls {
-		return nil, false
-	}
-	g.underWay[model]++
-	g.metrics.underWay.WithLabelValues(model).Inc()
-	return func() {
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		if g.underWay[model]--; g.underWay[model] == 0 {
-			delete(g.underWay, model)
-		}
-		g.metrics.underWay.WithLabelValues(model).Dec()
-	}, true
-}
-
-// ended records and counts a call.
-func (g *gateway) ended(ctx context.Context, c Call) {
-	c.Duration = time.Since(c.Began)
-	g.metrics.observe(c)
-	g.opt.Log.InfoContext(ctx, "chat", "id", c.ID, "model", c.Model, "status", c.Status, "outcome", string(c.Outcome),
-		"prompt_tokens", c.Usage.Prompt, "completion_tokens", c.Usage.Completion, "took", c.Duration)
-	if g.opt.Recorder == nil {
+	all := g.list(g.opt.Who(r))
+	i := slices.IndexFunc(all, func(e entry) bool { return e.ID == r.PathValue("id") })
+	if i < 0 {
+		openai.WriteError(w, unknownModel(r.PathValue("id"), all))
 		return
 	}
-	if err := g.opt.Recorder.Record(context.WithoutCancel(ctx), c); err != nil {
-		g.opt.Log.ErrorContext(ctx, "call not recorded", "id", c.ID, "error", err)
+	writeJSON(w, all[i])
+}
+
+// maxNamed is how many models an error names.
+const maxNamed = 5
+
+// unknownModel says that a model is not here, and what is. A name that is somebody
+// else's to know is answered like one that does not exist.
+func unknownModel(name string, all []entry) error {
+	near := slices.Clone(all)
+	slices.SortStableFunc(near, func(a, b entry) int { return likeness(name, b.ID) - likeness(name, a.ID) })
+	var names []string
+	for _, e := range near[:min(len(near), maxNamed)] {
+		names = append(names, e.ID)
 	}
+	hint := "no model is served yet"
+	if len(names) > 0 {
+		hint = "closest here: " + strings.Join(names, ", ")
+	}
+	return openai.Errorf(http.StatusNotFound, "model_not_found", "the model %.80q is not on this island, which reaches no other: %s", name, hint).On("model")
+}
+
+// likeness counts the parts that two names have in common.
+func likeness(a, b string) (n int) {
+	parts := func(s string) []string {
+		return strings.FieldsFunc(strings.ToLower(s), func(r rune) bool { return strings.ContainsRune("/-_.: ", r) })
+	}
+	for _, p := range parts(a) {
+		for _, q := range parts(b) {
+			if p == q {
+				n += 2
+			} else if strings.HasPrefix(p, q) || strings.HasPrefix(q, p) {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// serving returns the engines that run a model, and the model.
+func (g *gateway) serving(name string) (out []engine.Engine, m engine.Model) {
+	all := g.opt.Engines()
+	for _, e := range all {
+		for _, has := range e.Models() {
+			if has.ID == name {
+				out, m = append(out, e), has
+			}
+		}
+	}
+	g.chooser.keep(all)
+	return out, m
+}
+
+// line returns the queue before a model that exists.
+func (g *gateway) line(model string) *line {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	l := g.lines[model]
+	if l == nil {
+		l = newLine(g.opt.MaxWaiting)
+		g.lines[model] = l
+	}
+	return l
+}
+
+// owned returns the changes that make a request the site's: what the engine remembers
+// is kept apart by tenant, tokens are counted, and what belongs to the site is not the
+// client's to say.
+func (g *gateway) owned(q *request, t engine.Traits, u User) []edit {
+	var edits []edit
+	owned := t.Owned
+	switch t.Separate {
+	case engine.Salted:
+		mac := hmac.New(sha256.New, g.salt[:])
+		mac.Write([]byte(u.tenant() + "\x00" + q.model))
+		edits = append(edits, q.set("cache_salt", []byte(`"`+hex.EncodeToString(mac.Sum(nil)[:16])+`"`)))
+	case engine.Uncached:
+		edits = append(edits, q.set("cache_prompt", []byte("false")))
+		owned = append(slices.Clone(owned), "id_slot")
+	case engine.Stateless, engine.Shared:
+	}
+	if q.stream && q.route.counts && !q.wantUsage {
+		edits = append(edits, q.countUsage())
+	}
+	return append(edits, q.drop(owned)...)
 }
 
 func writeJSON(w http.ResponseWriter, v any) {
@@ -217,4 +273,12 @@ func writeJSON(w http.ResponseWriter, v any) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	_, _ = w.Write(b) // the client may have gone
+}
+
+// places is how many calls engines work on at a time.
+func places(engines []engine.Engine) (n int) {
+	for _, e := range engines {
+		n += max(e.Traits().Parallel, 1)
+	}
+	return n
 }

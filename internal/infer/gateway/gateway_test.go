@@ -2,7 +2,6 @@ package gateway_test
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -29,6 +29,7 @@ func TestMain(m *testing.M) { llamacpptest.Main(m) }
 type fake struct {
 	names     []string
 	transport http.RoundTripper
+	traits    engine.Traits
 }
 
 func (f *fake) Models() (list []engine.Model) {
@@ -36,6 +37,13 @@ func (f *fake) Models() (list []engine.Model) {
 		list = append(list, engine.Model{ID: n, Context: 100, Since: time.Unix(1700000000, 0)})
 	}
 	return list
+}
+
+func (f *fake) Traits() engine.Traits {
+	if f.traits.Paths == nil {
+		f.traits.Paths = []string{"/v1/chat/completions", "/v1/completions", "/v1/messages", "/v1/responses"}
+	}
+	return f.traits
 }
 func (f *fake) Transport() http.RoundTripper     { return f.transport }
 func (f *fake) Health(ctx context.Context) error { return nil }
@@ -54,40 +62,53 @@ func newFake(t *testing.T, h http.HandlerFunc, names ...string) *fake {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", path)
 	}
-	return &fake{names, &http.Transport{DialContext: dial}}
+	return &fake{names: names, transport: &http.Transport{DialContext: dial}}
 }
 
 type downTransport struct{}
 
 func (downTransport) RoundTrip(*http.Request) (*http.Response, error) { return nil, engine.ErrDown }
 
-// records keeps calls.
+// records keeps what is recorded.
 type records struct {
-	mu    sync.Mutex
-	calls []gateway.Call
+	mu      sync.Mutex
+	openErr error
+	opened  []gateway.Opening
+	closed  []gateway.Closing
 }
 
-func (r *records) Record(_ context.Context, c gateway.Call) error {
+func (r *records) Open(_ context.Context, o gateway.Opening) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.calls = append(r.calls, c)
-	return errors.New("the ledger is full") // which must not disturb anybody
+	r.opened = append(r.opened, o)
+	return r.openErr
 }
 
-func (r *records) wait(t *testing.T) gateway.Call {
+func (r *records) Close(_ context.Context, c gateway.Closing) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.closed = append(r.closed, c)
+	return errors.New("the disk is full") // which must not disturb anybody
+}
+
+func (r *records) wait(t *testing.T) (gateway.Opening, gateway.Closing) {
 	t.Helper()
 	for range 200 {
 		r.mu.Lock()
-		n := len(r.calls)
+		n := len(r.closed)
 		if n > 0 {
 			defer r.mu.Unlock()
-			return r.calls[n-1]
+			o, c := r.opened[len(r.opened)-1], r.closed[n-1]
+			if o.ID != c.ID {
+				t.Errorf("opened as %s, closed as %s", o.ID, c.ID)
+			}
+			return o, c
 		}
 		r.mu.Unlock()
 		time.Sleep(10 * time.Millisecond)
 	}
 	t.Fatal("no call was recorded")
-	return gateway.Call{}
+	return gateway.Opening{}, gateway.Closing{}
 }
 
 func serve(t *testing.T, opt gateway.Options, engines ...engine.Engine) *httptest.Server {
@@ -180,13 +201,14 @@ func TestOtherWaysIn(t *testing.T) {
 		status             int
 		want               string
 	}{
-		"the list":                   {"GET", "/v1/models", "", 200, `{"id":"org/m","object":"model","created":1700000000,"owned_by":"enisle"}`},
-		"one model":                  {"GET", "/v1/models/m", "", 200, `"id":"m"`},
-		"one whose name has parts":   {"GET", "/v1/models/org/m", "", 200, `"id":"org/m"`},
-		"one that is not there":      {"GET", "/v1/models/x", "", 404, "model_not_found"},
-		"a chat that is got":         {"GET", "/v1/chat/completions", "", 405, "method_not_allowed"},
-		"a form, as a browser posts": {"POST", "/v1/chat/completions", "text/plain", 415, "unsupported_media_type"},
-		"somewhere else":             {"POST", "/v1/embeddings", "application/json", 404, "unknown_url"},
+		"the list":                    {"GET", "/v1/models", "", 200, `{"id":"org/m","object":"model","created":1700000000,"owned_by":"enisle","context":100}`},
+		"one model":                   {"GET", "/v1/models/m", "", 200, `"id":"m"`},
+		"one whose name has parts":    {"GET", "/v1/models/org/m", "", 200, `"id":"org/m"`},
+		"one that is not there":       {"GET", "/v1/models/x", "", 404, "model_not_found"},
+		"a chat that is got":          {"GET", "/v1/chat/completions", "", 405, "method_not_allowed"},
+		"a form, as a browser posts":  {"POST", "/v1/chat/completions", "text/plain", 415, "unsupported_media_type"},
+		"somewhere else":              {"POST", "/v1/audio", "application/json", 404, "unknown_url"},
+		"what its engine does not do": {"POST", "/v1/embeddings", "application/json", 404, "not_supported"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			req, err := http.NewRequest(tc.method, s.URL+tc.path, strings.NewReader(hello+"}"))
@@ -207,22 +229,41 @@ func TestOtherWaysIn(t *testing.T) {
 	}
 }
 
-func TestOnlyKnownFieldsGoOn(t *testing.T) {
-	var got map[string]any
-	s := serve(t, gateway.Options{Forward: []string{"top_k"}}, newFake(t, func(w http.ResponseWriter, r *http.Request) {
-		if err := json.NewDecoder(r.Body).Decode(&got); err != nil {
-			t.Error(err)
-		}
-		events(piece, counts, last)(w, r)
-	}, "m"))
-	post(t, s, hello+`,"stream":true,"temperature":0.5,"top_k":3,"user":"me","cache_salt":"theirs","stop":null}`)
-	want := map[string]any{
-		"model": "m", "stream": true, "temperature": 0.5, "top_k": 3.0,
-		"messages":       []any{map[string]any{"role": "user", "content": "hello"}},
-		"stream_options": map[string]any{"include_usage": true},
-	}
-	if fmt.Sprint(got) != fmt.Sprint(want) {
-		t.Errorf("got %v, want %v", got, want)
+// What goes on is what came, byte for byte, but for what belongs to the site.
+func TestRequestsGoOnAsTheyCame(t *testing.T) {
+	const odd = "{ \"x\" : 1e400,\t\"model\":\"m\",\n \"chat_template_kwargs\":{\"a\":[1.0,{\"b\":\"\\u00e9\\/\"}]},\"messages\":[{\"role\":\"user\",\"content\":\"h\\u0069\"}] , \"cache_salt\":\"theirs\" }"
+	for name, tc := range map[string]struct {
+		traits engine.Traits
+		body   string
+		want   string
+	}{
+		"nothing is changed":     {engine.Traits{}, odd, odd},
+		"a stream counts":        {engine.Traits{}, hello + `,"stream":true}`, `{"stream_options":{"include_usage":true},` + hello[1:] + `,"stream":true}`},
+		"its options stay":       {engine.Traits{}, hello + `,"stream":true,"stream_options":{"x":1}}`, hello + `,"stream":true,"stream_options":{"include_usage":true,"x":1}}`},
+		"salt is not theirs":     {engine.Traits{Separate: engine.Salted}, odd, "SALT"},
+		"nor what is the site's": {engine.Traits{Owned: []string{"priority", "kv"}}, `{"priority":1,"kv":{"a":1},` + hello[1:] + `, "kv2":3,"priority2":1}`, `{` + hello[1:] + `, "kv2":3,"priority2":1}`},
+		"in the middle":          {engine.Traits{Owned: []string{"priority", "kv"}}, hello + `,"priority":1 ,"kv":{"a":1} , "z":3}`, hello + `,"z":3}`},
+		"at the end":             {engine.Traits{Owned: []string{"priority", "kv"}}, hello + `,"priority":1 ,"kv":{"a":1} }`, hello + ` }`},
+		"under another spelling": {engine.Traits{Owned: []string{"priority"}}, hello + `,"prior\u0069ty":1}`, hello + `}`},
+		"slots are not theirs":   {engine.Traits{Separate: engine.Uncached}, hello + `,"id_slot":3,"cache_prompt":true}`, hello + `,"cache_prompt":false}`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var got string
+			f := newFake(t, func(w http.ResponseWriter, r *http.Request) {
+				b, _ := io.ReadAll(r.Body)
+				got = string(b)
+				whole(w, r)
+			}, "m")
+			f.traits = tc.traits
+			post(t, serve(t, gateway.Options{}, f), tc.body)
+			if tc.want == "SALT" {
+				if !regexp.MustCompile(`"cache_salt":"[0-9a-f]{32}" }$`).MatchString(got) {
+					t.Errorf("got %s", got)
+				}
+			} else if got != tc.want {
+				t.Errorf("got  %s\nwant %s", got, tc.want)
+			}
+		})
 	}
 }
 
@@ -236,7 +277,7 @@ func TestStreams(t *testing.T) {
 	}{
 		"counts that were not asked for stay here": {``, events(piece, counts, last), piece + "\n\n" + last + "\n\n", gateway.Answered, 5},
 		"counts that were asked for go on":         {`,"stream_options":{"include_usage":true}`, events(piece, counts, last), piece + "\n\n" + counts + "\n\n" + last + "\n\n", gateway.Answered, 5},
-		"comments and other fields stay here":      {``, events(": hello", "event: x\nid: 1\n"+piece, last), piece + "\n\n" + last + "\n\n", gateway.Answered, 0},
+		"comments and other fields go on":          {``, events(": hello", "event: x\nid: 1\n"+piece, last), ": hello\n\nevent: x\nid: 1\n" + piece + "\n\n" + last + "\n\n", gateway.Answered, 0},
 		"a stream that ends early says so":         {``, events(piece), `"code":"engine_error"`, gateway.Broken, 0},
 		"an error in the stream goes on":           {``, events(piece, `data: {"error":{"message":"m","type":"t","param":null,"code":null}}`), `"message":"m"`, gateway.Broken, 0},
 		"an event without end is cut": {``, func(w http.ResponseWriter, _ *http.Request) {
@@ -247,10 +288,14 @@ func TestStreams(t *testing.T) {
 			rec := &records{}
 			s := serve(t, gateway.Options{Recorder: rec}, newFake(t, tc.from, "m"))
 			resp, body := post(t, s, hello+`,"stream":true`+tc.options+`}`)
-			if resp.Header.Get("Content-Type") != "text/event-stream" || !strings.Contains(body, tc.want) {
+			kind := "text/event-stream"
+			if strings.Contains(name, "is cut") { // before a byte was sent
+				kind = "application/json"
+			}
+			if resp.Header.Get("Content-Type") != kind || !strings.Contains(body, tc.want) {
 				t.Errorf("got %s %q, want %q", resp.Header.Get("Content-Type"), body, tc.want)
 			}
-			if c := rec.wait(t); c.Outcome != tc.outcome || c.Usage.Total != tc.tokens || !c.Streamed {
+			if o, c := rec.wait(t); c.Outcome != tc.outcome || c.Usage.Total != tc.tokens && !c.Guessed || !o.Streamed {
 				t.Errorf("recorded %+v, want %s with %d tokens", c, tc.outcome, tc.tokens)
 			}
 		})
@@ -287,7 +332,7 @@ func TestEnginesInTrouble(t *testing.T) {
 			fmt.Fprint(w, body)
 		}
 	}
-	down := &fake{[]string{"m"}, downTransport{}}
+	down := &fake{names: []string{"m"}, transport: downTransport{}}
 	for name, tc := range map[string]struct {
 		engines []engine.Engine
 		status  int
@@ -310,7 +355,7 @@ func TestEnginesInTrouble(t *testing.T) {
 			if resp.StatusCode != tc.status || !strings.Contains(body, tc.code) || resp.Header.Get("Retry-After") != tc.retry || strings.Contains(body, "secret") {
 				t.Errorf("%d %q retry %q, want %d %s %q", resp.StatusCode, body, resp.Header.Get("Retry-After"), tc.status, tc.code, tc.retry)
 			}
-			if c := rec.wait(t); c.Status != tc.status || c.Model != "m" || c.ID != resp.Header.Get("X-Request-Id") {
+			if o, c := rec.wait(t); c.Status != tc.status || o.Model != "m" || c.ID != resp.Header.Get("X-Request-Id") {
 				t.Errorf("recorded %+v", c)
 			}
 		})
@@ -319,32 +364,46 @@ func TestEnginesInTrouble(t *testing.T) {
 
 func TestOverload(t *testing.T) {
 	release := make(chan struct{})
-	entered := make(chan struct{}, 1)
-	s := serve(t, gateway.Options{MaxCalls: 1}, newFake(t, func(w http.ResponseWriter, r *http.Request) {
+	entered := make(chan struct{}, 3)
+	s := serve(t, gateway.Options{MaxWaiting: 1}, newFake(t, func(w http.ResponseWriter, r *http.Request) {
 		entered <- struct{}{}
 		<-release
 		whole(w, r)
 	}, "m"))
-	first := make(chan int)
-	go func() {
+	ended := make(chan int)
+	ask := func() {
 		resp, err := http.Post(s.URL+"/v1/chat/completions", "application/json", strings.NewReader(hello+"}"))
 		if err != nil {
-			first <- 0
+			ended <- 0
 			return
 		}
 		_ = resp.Body.Close()
-		first <- resp.StatusCode
-	}()
+		ended <- resp.StatusCode
+	}
+	go ask()
 	<-entered
+	go ask() // it waits
+	time.Sleep(100 * time.Millisecond)
 	if resp, body := post(t, s, hello+"}"); resp.StatusCode != 429 || resp.Header.Get("Retry-After") == "" {
-		t.Errorf("the second: %d %s", resp.StatusCode, body)
+		t.Errorf("the third: %d %s", resp.StatusCode, body)
 	}
 	close(release)
-	if status := <-first; status != 200 {
-		t.Errorf("the first: got %d", status)
+	for range 2 {
+		if status := <-ended; status != 200 {
+			t.Errorf("got %d", status)
+		}
 	}
 	if resp, body := post(t, s, hello+"}"); resp.StatusCode != 200 {
 		t.Errorf("afterwards: %d %s", resp.StatusCode, body)
+	}
+}
+
+// A call that cannot be recorded does not reach an engine.
+func TestNothingIsServedWithoutARecord(t *testing.T) {
+	rec := &records{openErr: errors.New("no space")}
+	s := serve(t, gateway.Options{Recorder: rec}, newFake(t, func(http.ResponseWriter, *http.Request) { t.Error("the engine was asked") }, "m"))
+	if resp, body := post(t, s, hello+"}"); resp.StatusCode != 503 || !strings.Contains(body, "not_recorded") || resp.Header.Get("Retry-After") == "" {
+		t.Errorf("%d %s", resp.StatusCode, body)
 	}
 }
 
@@ -383,7 +442,7 @@ func TestClientsThatLeave(t *testing.T) {
 			case <-time.After(5 * time.Second):
 				t.Fatal("the engine was not told")
 			}
-			if c := rec.wait(t); c.Outcome != gateway.Left {
+			if _, c := rec.wait(t); c.Outcome != gateway.Left {
 				t.Errorf("recorded %+v, want %s", c, gateway.Left)
 			}
 		})
@@ -421,7 +480,9 @@ func FuzzRequest(f *testing.F) {
 	for _, s := range []string{hello + "}", `{"model":"m","messages":[],"stream":true}`, `{"a":1,"a":2}`, `[]`, `{`, "{\"model\":\"\xff\"}"} {
 		f.Add(s)
 	}
-	h := gateway.New(gateway.Options{Engines: func() []engine.Engine { return []engine.Engine{&fake{[]string{"m"}, downTransport{}}} }})
+	h := gateway.New(gateway.Options{Engines: func() []engine.Engine {
+		return []engine.Engine{&fake{names: []string{"m"}, transport: downTransport{}}}
+	}})
 	f.Fuzz(func(t *testing.T, body string) {
 		r := httptest.NewRequest("POST", "/v1/chat/completions", strings.NewReader(body))
 		r.Header.Set("Content-Type", "application/json")

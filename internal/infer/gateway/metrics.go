@@ -10,45 +10,107 @@ import (
 // metrics count calls by model; models that do not exist are not counted, so
 // that clients can not make series.
 type metrics struct {
-	calls    *prometheus.CounterVec
-	tokens   *prometheus.CounterVec
-	seconds  *prometheus.HistogramVec
-	underWay *prometheus.GaugeVec
+	calls   *prometheus.CounterVec
+	tokens  *prometheus.CounterVec
+	seconds *prometheus.HistogramVec
+	first   *prometheus.HistogramVec
+	queued  *prometheus.HistogramVec
+	guarded prometheus.Histogram
+	found   *prometheus.CounterVec
 }
 
-func newMetrics(reg prometheus.Registerer, log *slog.Logger) metrics {
+func newMetrics(reg prometheus.Registerer, g *gateway, log *slog.Logger) metrics {
+	histogram := func(name, help string, start float64) *prometheus.HistogramVec {
+		return prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help, Buckets: prometheus.ExponentialBuckets(start, 2.5, 10)}, []string{"model"})
+	}
 	m := metrics{
 		calls: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "enisle_chat_calls_total",
-			Help: "Chat calls that ended, by model, status and outcome.",
+			Name: "enisle_chat_calls_total", Help: "Calls that ended, by model, status and outcome.",
 		}, []string{"model", "status", "outcome"}),
 		tokens: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "enisle_chat_tokens_total",
-			Help: "Tokens read (prompt) and written (completion), by model.",
+			Name: "enisle_chat_tokens_total", Help: "Tokens read (prompt) and written (completion), by model.",
 		}, []string{"model", "kind"}),
-		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "enisle_chat_seconds",
-			Help: "Duration of chat calls in seconds, by model.", Buckets: prometheus.ExponentialBuckets(0.05, 2.5, 10),
-		}, []string{"model"}),
-		underWay: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "enisle_chat_under_way",
-			Help: "Chat calls under way, by model.",
-		}, []string{"model"}),
+		seconds: histogram("enisle_chat_seconds", "Duration of calls in seconds, by model.", 0.05),
+		first:   histogram("enisle_chat_first_byte_seconds", "Seconds until the engine answered, by model.", 0.01),
+		queued:  histogram("enisle_chat_queued_seconds", "Seconds until it was a call's turn, by model.", 0.001),
+		guarded: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "enisle_guard_seconds", Help: "Seconds that the guard took for a prompt.", Buckets: prometheus.ExponentialBuckets(0.00001, 4, 10),
+		}),
+		found: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "enisle_guard_findings_total", Help: "What the guard found, by rule.",
+		}, []string{"rule"}),
 	}
 	if reg == nil {
 		return m
 	}
-	for _, c := range []prometheus.Collector{m.calls, m.tokens, m.seconds, m.underWay} {
+	for _, c := range []prometheus.Collector{m.calls, m.tokens, m.seconds, m.first, m.queued, m.guarded, m.found, saturation{g}} {
 		if err := reg.Register(c); err != nil {
-			log.Warn("metrics not registered", "error", err)
+			log.Warn("metrics not registered", "err", err)
 		}
 	}
 	return m
 }
 
-func (m metrics) observe(c Call) {
-	m.calls.WithLabelValues(c.Model, strconv.Itoa(c.Status), string(c.Outcome)).Inc()
-	m.tokens.WithLabelValues(c.Model, "prompt").Add(float64(c.Usage.Prompt))
-	m.tokens.WithLabelValues(c.Model, "completion").Add(float64(c.Usage.Completion))
-	m.seconds.WithLabelValues(c.Model).Observe(c.Duration.Seconds())
+func (m metrics) observe(c *call) {
+	model := c.model.ID
+	m.calls.WithLabelValues(model, strconv.Itoa(c.end.Status), string(c.end.Outcome)).Inc()
+	m.tokens.WithLabelValues(model, "prompt").Add(float64(c.end.Usage.Prompt))
+	m.tokens.WithLabelValues(model, "completion").Add(float64(c.end.Usage.Completion))
+	m.seconds.WithLabelValues(model).Observe(c.end.Duration.Seconds())
+	m.queued.WithLabelValues(model).Observe(c.end.Queued.Seconds())
+	if c.end.First > 0 {
+		m.first.WithLabelValues(model).Observe(c.end.First.Seconds())
+	}
+	for _, f := range c.ruling.Findings {
+		m.found.WithLabelValues(f.Rule).Inc()
+	}
+	for _, f := range c.end.Findings {
+		m.found.WithLabelValues(f.Rule).Inc()
+	}
+}
+
+// saturation tells how much engines and queues have to do, when it is asked.
+type saturation struct{ g *gateway }
+
+// descriptions of what saturation tells; constant.
+var (
+	engineCalls   = prometheus.NewDesc("enisle_engine_calls", "Calls that an engine works on.", []string{"model", "kind", "engine"}, nil)
+	engineTokens  = prometheus.NewDesc("enisle_engine_outstanding_tokens", "Tokens of the calls that an engine works on, as they were estimated.", []string{"model", "kind", "engine"}, nil)
+	engineResting = prometheus.NewDesc("enisle_engine_resting", "1 while an engine that failed is not asked.", []string{"model", "kind", "engine"}, nil)
+	queueWaiting  = prometheus.NewDesc("enisle_chat_waiting", "Calls that wait for their turn.", []string{"model"}, nil)
+	queueRunning  = prometheus.NewDesc("enisle_chat_under_way", "Calls under way.", []string{"model"}, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (s saturation) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{engineCalls, engineTokens, engineResting, queueWaiting, queueRunning} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (s saturation) Collect(ch chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	for i, e := range s.g.opt.Engines() {
+		for _, m := range e.Models() {
+			calls, tokens, resting := s.g.chooser.load(e)
+			labels := []string{m.ID, e.Traits().Kind, strconv.Itoa(i)}
+			gauge(engineCalls, float64(calls), labels...)
+			gauge(engineTokens, float64(tokens), labels...)
+			rest := 0.0
+			if resting {
+				rest = 1
+			}
+			gauge(engineResting, rest, labels...)
+		}
+	}
+	s.g.mu.Lock()
+	defer s.g.mu.Unlock()
+	for model, l := range s.g.lines {
+		waiting, running := l.state()
+		gauge(queueWaiting, float64(waiting), model)
+		gauge(queueRunning, float64(running), model)
+	}
 }

@@ -30,7 +30,7 @@ func TestRealModel(t *testing.T) {
 	if got := join(t, stream); got != text {
 		t.Errorf("streamed %q, in one piece %q", got, text)
 	}
-	if r := rec.wait(t); r.Usage != *c.Usage || r.Outcome != gateway.Answered {
+	if _, r := rec.wait(t); r.Usage != *c.Usage || r.Outcome != gateway.Answered {
 		t.Errorf("recorded %+v, want %+v", r, *c.Usage)
 	}
 	if resp, body := post(t, s, ask+`,"n":2}`); resp.StatusCode != 400 || !strings.Contains(body, "unsupported_parameter") {

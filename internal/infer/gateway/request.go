@@ -5,107 +5,553 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"math"
 	"mime"
 	"net/http"
+	"slices"
+	"strings"
 
+	"github.com/go-json-experiment/json/jsontext"
+
+	"enisle/internal/infer/guard"
 	"enisle/internal/infer/openai"
 )
 
-// request is what the gateway needs to know of a chat request, and what of it
-// goes on to an engine.
-type request struct {
-	model     string
-	stream    bool
-	wantUsage bool
-	body      []byte
+// A request goes on as it came, byte for byte: what is not known here is for the
+// engine to understand. It is read once, strictly (RFC 7493: no name twice, no broken
+// UTF-8), so that the engine cannot read it in another way, and changed only where the
+// site has to have its way.
+
+const (
+	maxModelName = 256    // bytes
+	maxDepth     = 64     // of arrays and objects
+	maxSpans     = 10_000 // texts of a prompt
+	maxTools     = 1000
+	maxOptions   = 4 << 10 // bytes of stream_options
+	defaultMax   = 512     // tokens of an answer, for estimates, where a request names no bound
+)
+
+// field is one member of the request's object, by where it stands.
+type field struct {
+	name             string
+	from, start, end int // of the name, and of the value
 }
 
-const maxModelName = 256 // bytes
+// span is a text of the prompt, and where its string stands.
+type span struct {
+	guard.Span
+	start, end int
+}
 
-// read decodes a chat request; its errors are *openai.Error. What goes on is
-// written anew from what was read, so that the engine can not read it in
-// another way.
-func (g *gateway) read(w http.ResponseWriter, r *http.Request) (*request, error) {
+// request is what the gateway needs to know of a request.
+type request struct {
+	route     *route
+	body      []byte
+	fields    []field
+	model     string
+	stream    bool
+	options   []byte // stream_options, as they came
+	wantUsage bool
+	limit     int // tokens of the answer that were asked for; 0: none named
+	choices   int
+	spans     []span
+	tools     []string
+	textBytes int
+}
+
+// tokens estimates what a request comes to, prompt and answer together: four bytes a
+// token, which is about right for English and too few for most else.
+func (q *request) tokens() int64 {
+	limit := q.limit
+	if limit == 0 && q.route.generates {
+		limit = defaultMax
+	}
+	return int64(q.textBytes/4) + int64(limit)*int64(max(q.choices, 1)) + 1
+}
+
+// read reads the body of a request; its errors are *openai.Error.
+func (g *gateway) read(w http.ResponseWriter, r *http.Request, rt *route) (*request, error) {
 	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
 		return nil, openai.Errorf(http.StatusUnsupportedMediaType, "unsupported_media_type", "send JSON, as application/json")
 	}
-	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, g.opt.MaxBody))
+	if r.ContentLength > g.opt.MaxBody {
+		return nil, tooLarge(g.opt.MaxBody)
+	}
+	b, err := readAll(http.MaxBytesReader(w, r.Body, g.opt.MaxBody), r.ContentLength)
 	if err != nil {
 		var tooLong *http.MaxBytesError
 		if errors.As(err, &tooLong) {
-			return nil, openai.Errorf(http.StatusRequestEntityTooLarge, "request_too_large", "the request is longer than %d bytes", tooLong.Limit)
+			return nil, tooLarge(tooLong.Limit)
 		}
 		return nil, openai.Errorf(http.StatusBadRequest, "incomplete_request", "the request was not sent to its end")
 	}
-	fields, err := object(b)
-	if err != nil {
-		return nil, openai.Errorf(http.StatusBadRequest, "invalid_json", "the request can not be read: %v", err)
+	return parse(b, rt)
+}
+
+// readAll is io.ReadAll for a body whose length is usually known.
+func readAll(r io.Reader, length int64) ([]byte, error) {
+	var buf bytes.Buffer
+	if length > 0 {
+		buf.Grow(int(length) + bytes.MinRead)
 	}
-	req := &request{}
-	var options struct {
-		IncludeUsage bool `json:"include_usage"`
-	}
-	for name, into := range map[string]any{"model": &req.model, "stream": &req.stream, "stream_options": &options} {
-		if raw, ok := fields[name]; ok && json.Unmarshal(raw, into) != nil {
-			return nil, openai.Errorf(http.StatusBadRequest, "invalid_type", "%s has the wrong type", name).On(name)
+	_, err := buf.ReadFrom(r)
+	return buf.Bytes(), err
+}
+
+func tooLarge(limit int64) error {
+	return openai.Errorf(http.StatusRequestEntityTooLarge, "request_too_large", "the request is longer than %d bytes", limit)
+}
+
+// parse reads a request; its errors are *openai.Error.
+func parse(b []byte, rt *route) (*request, error) {
+	p := parser{dec: jsontext.NewDecoder(bytes.NewReader(b)), q: &request{route: rt, body: b, choices: 1}}
+	if err := p.whole(); err != nil {
+		var e *openai.Error
+		if errors.As(err, &e) {
+			return nil, e
 		}
+		return nil, openai.Errorf(http.StatusBadRequest, "invalid_json", "the request can not be read: %v", readable(err))
 	}
-	if req.model == "" || len(req.model) > maxModelName {
+	q := p.q
+	if q.model == "" || len(q.model) > maxModelName {
 		return nil, openai.Errorf(http.StatusBadRequest, "invalid_value", "name a model").On("model")
 	}
-	if _, ok := fields["messages"]; !ok {
-		return nil, openai.Errorf(http.StatusBadRequest, "invalid_value", "there is no message").On("messages")
+	if !slices.ContainsFunc(q.fields, func(f field) bool { return slices.Contains(rt.input, f.name) }) {
+		return nil, openai.Errorf(http.StatusBadRequest, "invalid_value", "there is no %s", rt.input[0]).On(rt.input[0])
 	}
-	req.wantUsage = options.IncludeUsage
-	req.body, err = g.onward(fields, req)
-	return req, err
+	return q, nil
 }
 
-// onward writes what the engine is given.
-func (g *gateway) onward(fields map[string]json.RawMessage, req *request) ([]byte, error) {
-	out := map[string]any{"model": req.model}
-	for name, raw := range fields {
-		if g.forward[name] && !bytes.Equal(raw, []byte("null")) {
-			out[name] = raw
+// readable leaves out of an error what only a programmer understands.
+func readable(err error) error {
+	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
+		return errors.New("it ends too early")
+	}
+	return errors.New(strings.TrimPrefix(err.Error(), "jsontext: "))
+}
+
+// parser reads one request.
+type parser struct {
+	dec *jsontext.Decoder
+	q   *request
+}
+
+func (p *parser) whole() error {
+	if p.dec.PeekKind() != '{' {
+		if _, err := p.dec.ReadToken(); err != nil {
+			return err
 		}
+		return errors.New("it is not a JSON object")
 	}
-	if req.stream { // the counts are always wanted here
-		out["stream"], out["stream_options"] = true, map[string]bool{"include_usage": true}
+	if err := p.object(p.member); err != nil {
+		return err
 	}
-	return json.Marshal(out)
+	switch _, err := p.dec.ReadToken(); {
+	case err == nil:
+		return errors.New("something follows the object")
+	case !errors.Is(err, io.EOF):
+		return err
+	}
+	return nil
 }
 
-// object reads one JSON object and nothing after it, and refuses a name that
-// is there twice, since readers differ in which of the two they take.
-func object(b []byte) (map[string]json.RawMessage, error) {
-	d := json.NewDecoder(bytes.NewReader(b))
-	if t, err := d.Token(); err != nil || t != json.Delim('{') {
-		return nil, errors.New("it is not a JSON object")
+// object reads an object and calls member after each name.
+func (p *parser) object(member func(name string) error) error {
+	if _, err := p.dec.ReadToken(); err != nil {
+		return err
 	}
-	fields := map[string]json.RawMessage{}
-	for d.More() {
-		t, err := d.Token()
+	if p.dec.StackDepth() > maxDepth {
+		return errors.New("it is nested too deeply")
+	}
+	for p.dec.PeekKind() != '}' {
+		t, err := p.dec.ReadToken()
 		if err != nil {
-			return nil, err
+			return err
 		}
-		name, ok := t.(string)
-		if !ok {
-			return nil, errors.New("it is not a JSON object")
+		if err := member(t.String()); err != nil {
+			return err
 		}
-		if _, twice := fields[name]; twice {
-			return nil, errors.New("a field is there twice")
-		}
-		var raw json.RawMessage
-		if err := d.Decode(&raw); err != nil {
-			return nil, err
-		}
-		fields[name] = raw
 	}
-	if _, err := d.Token(); err != nil {
-		return nil, err
+	_, err := p.dec.ReadToken()
+	return err
+}
+
+// array reads an array and calls element before each one.
+func (p *parser) array(element func() error) error {
+	if _, err := p.dec.ReadToken(); err != nil {
+		return err
 	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return nil, errors.New("something follows the object")
+	if p.dec.StackDepth() > maxDepth {
+		return errors.New("it is nested too deeply")
 	}
-	return fields, nil
+	for p.dec.PeekKind() != ']' {
+		if err := element(); err != nil {
+			return err
+		}
+	}
+	_, err := p.dec.ReadToken()
+	return err
+}
+
+// skip reads a value of any kind and looks only at its depth.
+func (p *parser) skip() error {
+	switch p.dec.PeekKind() {
+	case '{':
+		return p.object(func(string) error { return p.skip() })
+	case '[':
+		return p.array(p.skip)
+	}
+	_, err := p.dec.ReadToken()
+	return err
+}
+
+// valueStart is where the next value begins.
+func (p *parser) valueStart() int {
+	at := int(p.dec.InputOffset())
+	for at < len(p.q.body) && strings.IndexByte(" \t\r\n:,", p.q.body[at]) >= 0 {
+		at++
+	}
+	return at
+}
+
+// member reads one top-level field.
+func (p *parser) member(name string) (err error) {
+	q := p.q
+	f := field{name: name, start: p.valueStart()}
+	f.from = nameBefore(q.body, int(p.dec.InputOffset()))
+	switch {
+	case name == "model":
+		err = p.text(name, &q.model)
+	case name == "stream":
+		err = p.flag(name, &q.stream)
+	case name == "n":
+		err = p.number(name, &q.choices)
+	case name == "max_tokens" || name == "max_completion_tokens" || name == "max_output_tokens":
+		n := 0
+		if err = p.number(name, &n); n > q.limit {
+			q.limit = n
+		}
+	case name == "stream_options":
+		err = p.streamOptions()
+	case name == "messages" || name == "input":
+		err = p.turns()
+	case name == "prompt" || name == "suffix" || name == "query":
+		err = p.texts(guard.User)
+	case name == "system" || name == "instructions":
+		err = p.texts(guard.System)
+	case name == "documents":
+		err = p.texts(guard.Retrieved)
+	case name == "tools":
+		err = p.toolNames()
+	default:
+		err = p.skip()
+	}
+	f.end = int(p.dec.InputOffset())
+	q.fields = append(q.fields, f)
+	return err
+}
+
+// nameBefore is where the string begins that ends at an offset.
+func nameBefore(b []byte, end int) int {
+	for i := end - 2; i >= 0; i-- {
+		if b[i] != '"' {
+			continue
+		}
+		n := 0
+		for j := i - 1; j >= 0 && b[j] == '\\'; j-- {
+			n++
+		}
+		if n%2 == 0 {
+			return i
+		}
+	}
+	return 0
+}
+
+func wrongType(name string) error {
+	return openai.Errorf(http.StatusBadRequest, "invalid_type", "%s has the wrong type", name).On(name)
+}
+
+func (p *parser) text(name string, into *string) error {
+	t, err := p.dec.ReadToken()
+	if err == nil && t.Kind() != '"' {
+		return wrongType(name)
+	}
+	if err == nil {
+		*into = t.String()
+	}
+	return err
+}
+
+func (p *parser) flag(name string, into *bool) error {
+	t, err := p.dec.ReadToken()
+	if err != nil {
+		return err
+	}
+	switch t.Kind() {
+	case 't', 'f':
+		*into = t.Bool()
+	case 'n':
+	default:
+		return wrongType(name)
+	}
+	return nil
+}
+
+func (p *parser) number(name string, into *int) error {
+	t, err := p.dec.ReadToken()
+	if err != nil {
+		return err
+	}
+	switch t.Kind() {
+	case '0':
+		if f, ferr := t.Float(); ferr == nil {
+			if *into = math.MaxInt32; f >= 0 && f < math.MaxInt32 {
+				*into = int(f)
+			}
+		}
+	case 'n':
+	default:
+		return wrongType(name)
+	}
+	return nil
+}
+
+func (p *parser) streamOptions() error {
+	v, err := p.dec.ReadValue()
+	if err != nil {
+		return err
+	}
+	if v.Kind() == 'n' {
+		return nil
+	}
+	var o struct {
+		IncludeUsage bool `json:"include_usage"`
+	}
+	if len(v) > maxOptions || v.Kind() != '{' || json.Unmarshal(v, &o) != nil {
+		return wrongType("stream_options")
+	}
+	p.q.options, p.q.wantUsage = bytes.Clone(v), o.IncludeUsage
+	return nil
+}
+
+// add takes the string that was just read.
+func (p *parser) add(from guard.Source, t jsontext.Token, start int) error {
+	if len(p.q.spans) >= maxSpans {
+		return openai.Errorf(http.StatusBadRequest, "too_many_messages", "there are more than %d texts in the request", maxSpans)
+	}
+	text := t.String()
+	p.q.textBytes += len(text)
+	p.q.spans = append(p.q.spans, span{guard.Span{Source: from, Text: text}, start, int(p.dec.InputOffset())})
+	return nil
+}
+
+// texts takes every text of a value: a string, or what is in parts of it.
+func (p *parser) texts(from guard.Source) error {
+	switch p.dec.PeekKind() {
+	case '"':
+		start := p.valueStart()
+		t, err := p.dec.ReadToken()
+		if err != nil {
+			return err
+		}
+		return p.add(from, t, start)
+	case '[':
+		return p.array(func() error { return p.texts(from) })
+	case '{':
+		return p.part(from)
+	}
+	return p.skip()
+}
+
+// notText are members of parts that hold no text to read: names, types, references and
+// encoded data. Constant.
+var notText = map[string]bool{
+	"type": true, "role": true, "id": true, "tool_call_id": true, "tool_use_id": true, "call_id": true, "image_url": true, "url": true,
+	"data": true, "input_audio": true, "media_type": true, "source": true, "detail": true, "cache_control": true, "file_id": true, "signature": true,
+}
+
+// part takes the texts of one part of a message. What tools returned, and documents,
+// say what they are by their type.
+func (p *parser) part(from guard.Source) error {
+	first := len(p.q.spans)
+	err := p.object(func(name string) error {
+		if name == "type" {
+			kind := ""
+			if p.dec.PeekKind() != '"' {
+				return p.skip()
+			}
+			if err := p.text(name, &kind); err != nil {
+				return err
+			}
+			switch kind {
+			case "tool_result", "function_call_output":
+				from = guard.Tool
+			case "document", "search_result", "file":
+				from = guard.Retrieved
+			}
+			return nil
+		}
+		if notText[name] {
+			return p.skip()
+		}
+		return p.texts(from)
+	})
+	for i := first; i < len(p.q.spans); i++ {
+		p.q.spans[i].Source = max(p.q.spans[i].Source, from)
+	}
+	return err
+}
+
+// turns reads the messages of a conversation, or the input of the other APIs.
+func (p *parser) turns() error {
+	if p.dec.PeekKind() != '[' {
+		return p.texts(guard.User)
+	}
+	return p.array(func() error {
+		if p.dec.PeekKind() != '{' {
+			return p.texts(guard.User)
+		}
+		return p.turn()
+	})
+}
+
+// turn reads one message. Its role may stand behind its content.
+func (p *parser) turn() error {
+	first, role := len(p.q.spans), ""
+	if err := p.object(func(name string) error {
+		switch {
+		case name == "role" && p.dec.PeekKind() == '"':
+			return p.text(name, &role)
+		case name == "type" && p.dec.PeekKind() == '"':
+			kind := ""
+			err := p.text(name, &kind)
+			if kind == "function_call_output" {
+				role = "tool"
+			}
+			return err
+		case notText[name]:
+			return p.skip()
+		}
+		return p.texts(guard.System)
+	}); err != nil {
+		return err
+	}
+	from := guard.User
+	switch role {
+	case "system", "developer":
+		from = guard.System
+	case "assistant":
+		from = guard.Assistant
+	case "tool", "function":
+		from = guard.Tool
+	}
+	for i := first; i < len(p.q.spans); i++ {
+		p.q.spans[i].Source = max(p.q.spans[i].Source, from)
+	}
+	return nil
+}
+
+// toolNames reads which tools the model may call, in the shapes of the three APIs.
+func (p *parser) toolNames() error {
+	if p.dec.PeekKind() != '[' {
+		return p.skip()
+	}
+	named := func(name string) error {
+		if name != "name" || p.dec.PeekKind() != '"' {
+			return p.skip()
+		}
+		tool := ""
+		if err := p.text(name, &tool); err != nil {
+			return err
+		}
+		if len(p.q.tools) >= maxTools {
+			return openai.Errorf(http.StatusBadRequest, "too_many_tools", "there are more than %d tools in the request", maxTools).On("tools")
+		}
+		p.q.tools = append(p.q.tools, tool)
+		return nil
+	}
+	return p.array(func() error {
+		if p.dec.PeekKind() != '{' {
+			return p.skip()
+		}
+		return p.object(func(name string) error {
+			if name == "function" && p.dec.PeekKind() == '{' {
+				return p.object(named)
+			}
+			return named(name)
+		})
+	})
+}
+
+// edit is one change of the body: bytes from start to end become with.
+type edit struct {
+	start, end int
+	with       []byte
+}
+
+// rewritten returns the body with changes made to it, in any order.
+func rewritten(body []byte, edits []edit) []byte {
+	if len(edits) == 0 {
+		return body
+	}
+	slices.SortFunc(edits, func(a, b edit) int { return a.start - b.start })
+	out := make([]byte, 0, len(body)+256)
+	at := 0
+	for _, e := range edits {
+		if e.start < at {
+			continue // inside what was taken out already
+		}
+		out = append(out, body[at:e.start]...)
+		out = append(out, e.with...)
+		at = e.end
+	}
+	return append(out, body[at:]...)
+}
+
+// set makes a top-level field have a value, whatever the client put there.
+func (q *request) set(name string, value []byte) edit {
+	for _, f := range q.fields {
+		if f.name == name {
+			return edit{f.start, f.end, value}
+		}
+	}
+	open := bytes.IndexByte(q.body, '{') + 1 // it has members: the model at least
+	return edit{open, open, slices.Concat([]byte(`"`+name+`":`), value, []byte(","))}
+}
+
+// drop takes top-level fields out, with the commas that belong to them. The model stays,
+// so that the object is never empty.
+func (q *request) drop(names []string) (edits []edit) {
+	out := func(i int) bool { return slices.Contains(names, q.fields[i].name) && q.fields[i].name != "model" }
+	for i := 0; i < len(q.fields); i++ {
+		if !out(i) {
+			continue
+		}
+		j := i
+		for j+1 < len(q.fields) && out(j+1) {
+			j++
+		}
+		if j+1 < len(q.fields) {
+			edits = append(edits, edit{q.fields[i].from, q.fields[j+1].from, nil})
+		} else {
+			edits = append(edits, edit{q.fields[i-1].end, q.fields[j].end, nil})
+		}
+		i = j
+	}
+	return edits
+}
+
+// countUsage makes the engine count tokens in a stream.
+func (q *request) countUsage() edit {
+	options := map[string]json.RawMessage{}
+	if q.options != nil {
+		_ = json.Unmarshal(q.options, &options) // it was read before
+	}
+	options["include_usage"] = json.RawMessage("true")
+	b, err := json.Marshal(options)
+	if err != nil {
+		b = []byte(`{"include_usage":true}`)
+	}
+	return q.set("stream_options", b)
 }

@@ -34,6 +34,7 @@ type Options struct {
 	Name    string      // what clients call the model
 	Library []NamedFile // the files of the engine's artifact, with its build metadata
 	Model   []NamedFile // the files of the model's artifact; those named .gguf are used
+	Weights string      // digest of the model's artifact, as clients are told it
 	Since   time.Time   // when the model was made available; zero means now
 
 	Threads   int           // 0 means one less than there are processors, at least 1
@@ -133,7 +134,12 @@ func Start(ctx context.Context, opt Options) (*Engine, error) {
 func (e *Engine) Models() []engine.Model {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return []engine.Model{{ID: e.opt.Name, Context: e.context, Since: e.opt.Since}}
+	return []engine.Model{{ID: e.opt.Name, Context: e.context, Since: e.opt.Since, Weights: e.opt.Weights}}
+}
+
+// Traits say that the worker does one chat at a time and keeps nothing of it.
+func (e *Engine) Traits() engine.Traits {
+	return engine.Traits{Kind: "llama.cpp", Paths: []string{"/v1/chat/completions"}, Parallel: 1, Separate: engine.Stateless}
 }
 
 // Transport returns the way to the worker.

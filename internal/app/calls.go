@@ -1,0 +1,327 @@
+package app
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"filippo.io/age"
+
+	"enisle/internal/fail"
+	"enisle/internal/infer/gateway"
+	"enisle/internal/plain"
+)
+
+// Who asked which model what, and what became of it, is a file of lines of JSON in the
+// site's directory, a new one at every start of serve. Each line names the hash of the
+// one before, and the start of serve records in the ledger how the older files end: no
+// line can be changed, left out or added behind its time without it being seen. Content
+// is hashed, or sealed to a key that is not here.
+
+const (
+	callsDir  = "access/calls"
+	callsEnd  = ".jsonl"
+	syncEvery = 20 * time.Millisecond // at most; 50 ms are promised
+	chainSize = 16                    // bytes of a hash that are named
+	maxCall   = 64 << 20              // bytes of a line: sealed content is in it
+)
+
+// callLine is one line.
+type callLine struct {
+	Prev  string           `json:"prev"`
+	Open  *gateway.Opening `json:"open,omitempty"`
+	Close *gateway.Closing `json:"close,omitempty"`
+	// Sealed is the request or the answer as an age file, in base64.
+	Sealed string `json:"sealed,omitempty"`
+}
+
+// openCalls makes the file of this start.
+func openCalls(dir string) (*os.File, error) {
+	if err := os.MkdirAll(filepath.Join(dir, callsDir), 0o700); err != nil {
+		return nil, fmt.Errorf("serve: %w", err)
+	}
+	name := fmt.Sprintf("%s-%d%s", time.Now().UTC().Format("20060102T150405.000000000"), os.Getpid(), callsEnd)
+	f, err := os.OpenFile(filepath.Join(dir, callsDir, name), os.O_WRONLY|os.O_APPEND|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("serve: %w", err)
+	}
+	return f, nil
+}
+
+// calls appends to the record. It is safe for concurrent use.
+type calls struct {
+	to   *os.File
+	sync bool // wait until the disk has it
+	seal age.Recipient
+
+	mu     sync.Mutex
+	prev   string
+	dirty  bool
+	wake   chan struct{}
+	synced chan struct{} // closed at the next sync
+	err    error         // after which nothing is recorded any more
+}
+
+var _ gateway.Recorder = (*calls)(nil)
+
+// newCalls records to a file; with a recipient, content is sealed to it.
+func newCalls(to *os.File, wait bool, seal string) (*calls, error) {
+	c := &calls{to: to, sync: wait, wake: make(chan struct{}, 1), synced: make(chan struct{}), prev: strings.Repeat("0", 2*chainSize)}
+	if seal != "" {
+		r, err := age.ParseRecipients(strings.NewReader(seal))
+		if err != nil || len(r) != 1 {
+			return nil, fail.As(fail.Usage, "give one recipient of age: age1…", errors.New("serve: the key that content is sealed to cannot be read"))
+		}
+		c.seal = r[0]
+	}
+	return c, nil
+}
+
+// keep writes what was recorded to the disk, at most syncEvery after the first line.
+func (c *calls) keep(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-c.wake:
+		}
+		if !c.sync {
+			time.Sleep(syncEvery)
+		}
+		c.mu.Lock()
+		c.dirty = false
+		done := c.synced
+		c.synced = make(chan struct{})
+		c.mu.Unlock()
+		if err := c.to.Sync(); err != nil {
+			c.mu.Lock()
+			c.err = fmt.Errorf("calls: %w", err)
+			c.mu.Unlock()
+		}
+		close(done)
+	}
+}
+
+// Open records a call before it goes on.
+func (c *calls) Open(ctx context.Context, o gateway.Opening) error {
+	return c.add(ctx, callLine{Open: &o}, o.Content, c.sync)
+}
+
+// Close records how it ended.
+func (c *calls) Close(ctx context.Context, e gateway.Closing) error {
+	return c.add(ctx, callLine{Close: &e}, e.Content, false)
+}
+
+func (c *calls) add(ctx context.Context, l callLine, content []byte, wait bool) error {
+	if c.seal != nil && len(content) > 0 {
+		sealed, err := c.sealed(content)
+		if err != nil {
+			return err
+		}
+		l.Sealed = sealed
+	}
+	synced, err := c.write(l)
+	if err != nil || !wait {
+		return err
+	}
+	select {
+	case <-synced:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err
+}
+
+func (c *calls) write(l callLine) (synced chan struct{}, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err != nil {
+		return nil, c.err
+	}
+	l.Prev = c.prev
+	b, err := json.Marshal(l)
+	if err != nil {
+		return nil, err
+	}
+	// One write to a file that is opened for appending: a crash of this process leaves
+	// the whole line or none.
+	if n, err := c.to.Write(append(b, '\n')); err != nil {
+		if n > 0 { // half a line: nothing can follow it
+			c.err = fmt.Errorf("calls: %w", err)
+		}
+		return nil, fmt.Errorf("calls: %w", err)
+	}
+	c.prev = chained(b)
+	if !c.dirty {
+		c.dirty = true
+		select {
+		case c.wake <- struct{}{}:
+		default:
+		}
+	}
+	return c.synced, nil
+}
+
+func (c *calls) sealed(content []byte) (string, error) {
+	var b bytes.Buffer
+	w, err := age.Encrypt(&b, c.seal)
+	if err == nil {
+		_, err = w.Write(content)
+	}
+	if err == nil {
+		err = w.Close()
+	}
+	if err != nil {
+		return "", fmt.Errorf("calls: sealing: %w", err)
+	}
+	return base64.StdEncoding.EncodeToString(b.Bytes()), nil
+}
+
+// chained is what the next line names of a line.
+func chained(line []byte) string {
+	h := sha256.Sum256(line)
+	return hex.EncodeToString(h[:chainSize])
+}
+
+// CallsFile is one file of the record of calls.
+type CallsFile struct {
+	Name string `json:"name"`
+	// Lines is how many are whole; Ends is what a line after the last would name.
+	Lines int    `json:"lines"`
+	Ends  string `json:"ends"`
+	// Open are calls whose end is not recorded: under way, or cut off by a crash.
+	Open int `json:"open"`
+	// Broken says where the chain does not hold; empty: it does.
+	Broken string `json:"broken,omitempty"`
+}
+
+// readCalls reads every file of the record, oldest first, and calls do for every line
+// up to where a chain breaks.
+func readCalls(dir string, do func(callLine)) (out []CallsFile, err error) {
+	names, err := filepath.Glob(filepath.Join(dir, callsDir, "*"+callsEnd))
+	if err != nil {
+		return nil, err
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		f, err := readCallsFile(name, do)
+		if err != nil {
+			return nil, fmt.Errorf("calls: %w", err)
+		}
+		out = append(out, f)
+	}
+	return out, nil
+}
+
+func readCallsFile(name string, do func(callLine)) (out CallsFile, err error) {
+	out = CallsFile{Name: filepath.Base(name), Ends: strings.Repeat("0", 2*chainSize)}
+	f, err := os.Open(name)
+	if err != nil {
+		return out, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	open := map[string]bool{}
+	err = eachLine(f, maxCall, func(line []byte) {
+		line = bytes.TrimSuffix(line, []byte("\n"))
+		var l callLine
+		switch {
+		case out.Broken != "":
+			return
+		case json.Unmarshal(line, &l) != nil || (l.Open == nil) == (l.Close == nil):
+			out.Broken = fmt.Sprintf("line %d cannot be read", out.Lines+1)
+			return
+		case l.Prev != out.Ends:
+			out.Broken = fmt.Sprintf("line %d does not follow the one before", out.Lines+1)
+			return
+		}
+		out.Lines++
+		out.Ends = chained(line)
+		if l.Open != nil {
+			open[l.Open.ID] = true
+		} else {
+			delete(open, l.Close.ID)
+		}
+		do(l)
+	})
+	out.Open = len(open)
+	return out, err
+}
+
+// callsSoFar says how the record ends, for the ledger.
+func callsSoFar(dir string) (string, error) {
+	all, err := readCalls(dir, func(callLine) {})
+	if err != nil || len(all) == 0 {
+		return "", err
+	}
+	last := all[len(all)-1]
+	return fmt.Sprintf("%d files; %s has %d lines and ends %s", len(all), last.Name, last.Lines, last.Ends), nil
+}
+
+// Usage is what somebody used.
+type Usage struct {
+	User       string    `json:"user"` // empty: whoever needed no key
+	Project    string    `json:"project,omitempty"`
+	Model      string    `json:"model"`
+	Calls      int       `json:"calls"`
+	Failed     int       `json:"failed"`
+	Prompt     int64     `json:"prompt_tokens"`
+	Completion int64     `json:"completion_tokens"`
+	Last       time.Time `json:"last"`
+}
+
+// CallsReport is what the record of calls says.
+type CallsReport struct {
+	Usage []Usage     `json:"usage"`
+	Files []CallsFile `json:"files"`
+}
+
+// Usage sums up the record of calls since a time, by user, project and model.
+func (a *App) Usage(_ context.Context, since time.Time) (out CallsReport, err error) {
+	type key struct{ user, project, model string }
+	sums := map[key]*Usage{}
+	opened := map[string]*gateway.Opening{}
+	out.Files, err = readCalls(a.Dir, func(l callLine) {
+		if l.Open != nil {
+			opened[l.Open.ID] = l.Open
+			return
+		}
+		o := opened[l.Close.ID]
+		if delete(opened, l.Close.ID); o == nil || o.At.Before(since) {
+			return
+		}
+		k := key{o.User, o.Project, o.Model}
+		u := sums[k]
+		if u == nil {
+			u = &Usage{User: plain.Line(o.User), Project: plain.Line(o.Project), Model: plain.Line(o.Model)}
+			sums[k] = u
+		}
+		u.Calls++
+		if l.Close.Outcome != gateway.Answered {
+			u.Failed++
+		}
+		u.Prompt += int64(l.Close.Usage.Prompt)
+		u.Completion += int64(l.Close.Usage.Completion)
+		u.Last = o.At
+	})
+	out.Usage = []Usage{}
+	for _, u := range sums {
+		out.Usage = append(out.Usage, *u)
+	}
+	slices.SortFunc(out.Usage, func(x, y Usage) int {
+		return strings.Compare(x.User+"\x00"+x.Project+"\x00"+x.Model, y.User+"\x00"+y.Project+"\x00"+y.Model)
+	})
+	return out, err
+}

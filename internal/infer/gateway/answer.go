@@ -1,0 +1,181 @@
+package gateway
+
+import (
+	"bytes"
+	"strconv"
+	"strings"
+
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// An answer is read for the guard in every shape of the API by the same rule: every
+// string in it is text of the model, but for those whose names say that they are not.
+// What a new API adds is read before anybody here has heard of it.
+
+// piece is a text that was found in an answer or in one event of it.
+type piece struct {
+	lane       string // what it belongs to, with the indexes of choices and blocks
+	text       []byte
+	tool       bool // arguments of a call
+	name       bool // of a tool
+	start, end int  // of the string in the JSON
+	plain      bool // the string stands there as it is, without escapes
+}
+
+// noText are the names of members that hold no text of the model. Constant.
+var noText = map[string]bool{
+	"id": true, "object": true, "model": true, "created": true, "type": true, "role": true, "finish_reason": true, "stop_reason": true,
+	"system_fingerprint": true, "service_tier": true, "item_id": true, "status": true, "event": true, "call_id": true, "tool_call_id": true,
+	"logprobs": true, "usage": true, "encrypted_content": true, "signature": true, "stop_sequence": true, "tools": true, "tool_choice": true,
+	"instructions": true, "embedding": true, "encoding_format": true, "metadata": true, "previous_response_id": true, "prompt_token_ids": true,
+}
+
+// reader reads answers. It is used by one call at a time.
+type reader struct {
+	dec    jsontext.Decoder
+	src    bytes.Reader
+	pieces []piece
+	data   []byte
+}
+
+// read finds the texts of one JSON value. They are good until the next read.
+func (a *reader) read(data []byte) ([]piece, error) {
+	a.pieces, a.data = a.pieces[:0], data
+	a.src.Reset(data)
+	a.dec.Reset(&a.src)
+	if err := a.value("", "", 0); err != nil {
+		return nil, err
+	}
+	return a.pieces, nil
+}
+
+func (a *reader) value(path, key string, depth int) error {
+	if depth > maxDepth {
+		return errDeep
+	}
+	switch a.dec.PeekKind() {
+	case '{':
+		return a.object(path, depth)
+	case '[':
+		if _, err := a.dec.ReadToken(); err != nil {
+			return err
+		}
+		for n := 0; a.dec.PeekKind() != ']'; n++ {
+			// Elements say their index themselves, where it is not that of their place.
+			if err := a.value(path+"["+strconv.Itoa(n)+"]", key, depth+1); err != nil {
+				return err
+			}
+		}
+		_, err := a.dec.ReadToken()
+		return err
+	case '"':
+		v, err := a.dec.ReadValue()
+		if err != nil {
+			return err
+		}
+		end := int(a.dec.InputOffset())
+		p := piece{lane: path, start: end - len(v), end: end, name: key == "name", tool: key == "arguments" || key == "partial_json"}
+		if raw := v[1 : len(v)-1]; bytes.IndexByte(raw, '\\') < 0 {
+			p.text, p.plain = a.data[p.start+1:p.end-1], true
+		} else if p.text, err = jsontext.AppendUnquote(nil, v); err != nil {
+			return err
+		}
+		a.pieces = append(a.pieces, p)
+		return nil
+	}
+	_, err := a.dec.ReadToken()
+	return err
+}
+
+func (a *reader) object(path string, depth int) error {
+	if _, err := a.dec.ReadToken(); err != nil {
+		return err
+	}
+	first, index, kind := len(a.pieces), "", ""
+	for a.dec.PeekKind() != '}' {
+		t, err := a.dec.ReadToken()
+		if err != nil {
+			return err
+		}
+		key := t.String()
+		switch k := a.dec.PeekKind(); {
+		case k == '0' && (key == "index" || key == "output_index" || key == "content_index"):
+			n, err := a.dec.ReadToken()
+			if err != nil {
+				return err
+			}
+			index += "#" + n.String()
+		case k == '"' && key == "type":
+			v, err := a.dec.ReadToken()
+			if err != nil {
+				return err
+			}
+			kind = v.String()
+		case noText[key]:
+			if err := a.dec.SkipValue(); err != nil {
+				return err
+			}
+		case k == '{' && key == "input": // of a tool, as an object
+			v, err := a.dec.ReadValue()
+			if err != nil {
+				return err
+			}
+			a.pieces = append(a.pieces, piece{lane: path + ".input", text: bytes.Clone(v), tool: true})
+		default:
+			if err := a.value(path+"."+key, key, depth+1); err != nil {
+				return err
+			}
+		}
+	}
+	for i := first; i < len(a.pieces); i++ {
+		p := &a.pieces[i]
+		if index != "" { // the place in the list says nothing
+			p.lane = strings.Replace(p.lane, path, trimPlace(path)+index, 1)
+		}
+		if strings.Contains(kind, "function_call_arguments") {
+			p.tool = true
+		}
+	}
+	_, err := a.dec.ReadToken()
+	return err
+}
+
+// trimPlace takes the place in a list off a path.
+func trimPlace(path string) string {
+	if i := strings.LastIndexByte(path, '['); i >= 0 && strings.HasSuffix(path, "]") {
+		return path[:i]
+	}
+	return path
+}
+
+// template is an event that was read in full, around its one text. An event with the
+// same bytes around another text without quotes and escapes is read at a glance.
+type template struct {
+	before, after []byte
+	lane          string
+}
+
+// glance returns the text of an event that fits.
+func (t *template) glance(data []byte) ([]byte, bool) {
+	n := len(data) - len(t.before) - len(t.after)
+	if t.before == nil || n < 0 || !bytes.HasPrefix(data, t.before) || !bytes.HasSuffix(data, t.after) {
+		return nil, false
+	}
+	text := data[len(t.before) : len(t.before)+n]
+	for _, b := range text {
+		if b == '"' || b == '\\' || b < ' ' {
+			return nil, false
+		}
+	}
+	return text, true
+}
+
+// learn makes a template of an event with one plain text.
+func (t *template) learn(data []byte, pieces []piece) {
+	t.before = nil
+	if len(pieces) != 1 || !pieces[0].plain || pieces[0].tool || pieces[0].name {
+		return
+	}
+	p := pieces[0]
+	t.before, t.after, t.lane = bytes.Clone(data[:p.start+1]), bytes.Clone(data[p.end-1:]), p.lane
+}

@@ -1,0 +1,319 @@
+package gateway
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"slices"
+	"strconv"
+	"time"
+
+	"enisle/internal/infer/engine"
+	"enisle/internal/infer/guard"
+	"enisle/internal/infer/openai"
+)
+
+const (
+	maxAnswer  = 16 << 20 // bytes of an answer that is not streamed
+	maxRefusal = 64 << 10 // bytes of an engine's error
+)
+
+// call is one request on its way.
+type call struct {
+	*request
+	g      *gateway
+	user   User
+	began  time.Time
+	model  engine.Model
+	ruling guard.Ruling
+	end    Closing
+	out    *shaper // what the client gets
+}
+
+// call answers one request.
+func (g *gateway) call(w http.ResponseWriter, r *http.Request, rt *route, id string) {
+	c := &call{g: g, user: g.opt.Who(r), began: time.Now(), end: Closing{ID: id, Outcome: Refused, Status: http.StatusOK}}
+	ctx, cancel := context.WithTimeout(r.Context(), g.opt.MaxTime)
+	defer cancel()
+	var err error
+	if c.request, err = g.read(w, r, rt); err != nil {
+		openai.WriteError(w, err)
+		return
+	}
+	engines, m := g.serving(c.request.model)
+	if len(engines) == 0 || !c.user.mayAsk(m.ID) {
+		openai.WriteError(w, unknownModel(c.request.model, g.list(c.user)))
+		return
+	}
+	c.model = m
+	c.out = newShaper(w, g.opt.Shape, c.stream)
+	defer c.out.stop()
+	err = c.admitted(ctx, w, r, engines)
+	switch {
+	case err == nil:
+	case r.Context().Err() != nil:
+		c.end.Outcome, c.end.Status = Left, statusOf(err)
+	default:
+		c.end.Status = statusOf(err)
+		c.fail(w, err)
+	}
+	c.closed(ctx)
+}
+
+// fail tells the client what went wrong: as the answer, or in the stream if that has
+// begun.
+func (c *call) fail(w http.ResponseWriter, err error) {
+	var e *openai.Error
+	if !errors.As(err, &e) {
+		c.g.opt.Log.Error("call", "id", c.end.ID, "err", err)
+		e = openai.Errorf(http.StatusInternalServerError, "internal_error", "internal error")
+	}
+	if e.Code != nil {
+		c.end.Code = *e.Code
+	}
+	if c.out.begun() {
+		c.out.event(errorEvent(c.route, e))
+		c.out.finish()
+		return
+	}
+	openai.WriteError(w, e)
+}
+
+// errorEvent is an error in a stream, in the shape of its API.
+func errorEvent(rt *route, e *openai.Error) []byte {
+	name := ""
+	if rt.path == "/v1/messages" || rt.path == "/v1/responses" {
+		name = "event: error\n"
+	}
+	return slices.Concat([]byte(name+"data: "), e.MarshalBody(), []byte("\n\n"))
+}
+
+// admitted lets the guard, the quota and the record have their say, and then has the
+// request answered.
+func (c *call) admitted(ctx context.Context, w http.ResponseWriter, r *http.Request, engines []engine.Engine) error {
+	g := c.g
+	if i := slices.IndexFunc(engines, func(e engine.Engine) bool { return slices.Contains(e.Traits().Paths, c.route.path) }); i < 0 {
+		return openai.Errorf(http.StatusNotFound, "not_supported", "the engine of %s does not offer %s", c.model.ID, c.route.path)
+	}
+	body, blocked := c.guarded()
+	reserved := c.tokens()
+	settle := func(int64) {}
+	if c.user.Tokens > 0 && blocked == nil {
+		if g.opt.Quota == nil {
+			return openai.Errorf(http.StatusServiceUnavailable, "no_quota", "quotas cannot be counted here")
+		}
+		s, again, ok := g.opt.Quota.Reserve(c.user.Name, reserved, c.user.Tokens, c.began)
+		if !ok {
+			return openai.Errorf(http.StatusTooManyRequests, "quota_exceeded", "this call may take %d tokens, more than are left of today's %d", reserved, c.user.Tokens).Retry(again)
+		}
+		settle = s
+	}
+	used := int64(0)
+	defer func() { settle(used) }()
+	if err := c.opened(ctx, r, reserved); err != nil {
+		g.opt.Log.ErrorContext(ctx, "call not recorded", "id", c.end.ID, "err", err)
+		return openai.Errorf(http.StatusServiceUnavailable, "not_recorded", "the call cannot be recorded, so it is not served").Retry(g.opt.RetryAfter)
+	}
+	if blocked != nil {
+		c.end.Outcome = Blocked
+		return blocked
+	}
+	err := c.queued(ctx, w, r, engines, body, reserved)
+	used = int64(c.end.Usage.Total)
+	return err
+}
+
+// guarded returns the body that goes on, or why none does.
+func (c *call) guarded() ([]edit, error) {
+	if c.g.opt.Guard == nil {
+		return nil, nil
+	}
+	p := guard.Prompt{Route: c.route.path, Model: c.model.ID, Tools: c.tools, Spans: make([]guard.Span, len(c.spans))}
+	for i, s := range c.spans {
+		p.Spans[i] = s.Span
+	}
+	began := time.Now()
+	c.ruling = c.g.opt.Guard.Prompt(&p)
+	c.g.metrics.guarded.Observe(time.Since(began).Seconds())
+	if c.ruling.Block != "" {
+		return nil, openai.Errorf(http.StatusBadRequest, "content_filter", "the guard of this site refuses the prompt: %s", c.ruling.Block)
+	}
+	var edits []edit
+	for i, text := range c.ruling.Rewrite {
+		if i < 0 || i >= len(c.spans) {
+			return nil, errors.New("the guard rewrites what is not there")
+		}
+		b, err := json.Marshal(text)
+		if err != nil {
+			return nil, err
+		}
+		edits = append(edits, edit{c.spans[i].start, c.spans[i].end, b})
+	}
+	return edits, nil
+}
+
+// opened writes the opening record.
+func (c *call) opened(ctx context.Context, r *http.Request, reserved int64) error {
+	if c.g.opt.Recorder == nil {
+		return nil
+	}
+	sum := sha256.Sum256(c.body)
+	return c.g.opt.Recorder.Open(ctx, Opening{
+		ID: c.end.ID, At: c.began, User: c.user.Name, Project: c.user.Project, From: r.RemoteAddr, Route: c.route.path,
+		Model: c.model.ID, Weights: c.model.Weights, Streamed: c.stream, Input: "sha256:" + hex.EncodeToString(sum[:]), Bytes: len(c.body),
+		Reserved: reserved, Findings: c.ruling.Findings, Content: c.body,
+	})
+}
+
+// closed writes the closing record and counts the call.
+func (c *call) closed(ctx context.Context) {
+	c.end.Duration = time.Since(c.began)
+	c.g.metrics.observe(c)
+	if c.ruling.Answer != nil {
+		c.end.Findings = c.ruling.Answer.Findings()
+	}
+	if c.g.opt.Recorder == nil {
+		return
+	}
+	if err := c.g.opt.Recorder.Close(context.WithoutCancel(ctx), c.end); err != nil {
+		c.g.opt.Log.ErrorContext(ctx, "end of a call not recorded", "id", c.end.ID, "err", err)
+	}
+}
+
+// queued waits for the call's turn and has it answered.
+func (c *call) queued(ctx context.Context, w http.ResponseWriter, r *http.Request, engines []engine.Engine, edits []edit, reserved int64) error {
+	l := c.g.line(c.model.ID)
+	weight := float64(max(c.user.Weight, 1))
+	if r.Header.Get("X-Enisle-Priority") == "low" {
+		weight /= lowShare
+	}
+	t, refused := l.join(c.user.Name, weight, reserved, places(engines), c.began)
+	if refused != nil {
+		return openai.Errorf(http.StatusTooManyRequests, "overloaded", "%s", refused.why).Retry(refused.after)
+	}
+	wait, cancel := context.WithTimeout(ctx, c.maxWait(r))
+	defer cancel()
+	c.out.open() // where the form hides when an answer begins
+	if err := l.wait(wait, t, reserved); err != nil {
+		l.mu.Lock()
+		after := l.drain()
+		l.mu.Unlock()
+		return openai.Errorf(http.StatusServiceUnavailable, "queue_timeout", "it was not this call's turn for %s; %d were before it", c.maxWait(r), t.before).Retry(after)
+	}
+	c.end.Queued = time.Since(c.began)
+	defer func() { l.done(t, reserved, max(int64(c.end.Usage.Total), 1)) }()
+	if !c.out.begun() {
+		w.Header().Set("X-Enisle-Queue", strconv.Itoa(t.before))
+		w.Header().Set("X-Enisle-Queue-Ms", strconv.FormatInt(c.end.Queued.Milliseconds(), 10))
+		if c.model.Weights != "" {
+			w.Header().Set("X-Enisle-Weights", c.model.Weights)
+		}
+	}
+	return c.forward(ctx, r, engines, edits, reserved)
+}
+
+// maxWait is how long the call may wait: the site's bound, or less if the client says so.
+func (c *call) maxWait(r *http.Request) time.Duration {
+	if s, err := strconv.ParseFloat(r.Header.Get("X-Enisle-Deadline"), 64); err == nil && s > 0 {
+		return min(time.Duration(s*float64(time.Second)), c.g.opt.MaxWait)
+	}
+	return c.g.opt.MaxWait
+}
+
+// forward gives the request to the first engine that takes it, and passes on what it
+// answers. Once a byte of an answer was passed on, no other engine is asked.
+func (c *call) forward(ctx context.Context, r *http.Request, engines []engine.Engine, edits []edit, reserved int64) error {
+	g := c.g
+	keys := chain(c.user.tenant(), c.model.ID, c.spans)
+	order, after := g.chooser.order(engines, keys, time.Now())
+	if len(order) == 0 {
+		return openai.Errorf(http.StatusServiceUnavailable, "engine_down", "the engines of this model failed a moment ago").Retry(max(after, time.Second))
+	}
+	var last error = openai.Errorf(http.StatusServiceUnavailable, "engine_down", "no engine runs this model").Retry(g.opt.RetryAfter)
+	for _, e := range order {
+		traits := e.Traits()
+		if !slices.Contains(traits.Paths, c.route.path) {
+			continue
+		}
+		body := rewritten(c.body, append(slices.Clone(edits), g.owned(c.request, traits, c.user)...))
+		c.end.Engine = traits.Kind
+		g.chooser.begin(e, reserved, keys)
+		again, good, err := c.ask(ctx, e, body)
+		g.chooser.end(e, reserved, good || ctx.Err() != nil, time.Now())
+		if !again || ctx.Err() != nil {
+			if ctx.Err() != nil && r.Context().Err() == nil && err != nil {
+				err = openai.Errorf(http.StatusGatewayTimeout, "timeout", "the answer took longer than %s", g.opt.MaxTime)
+			}
+			return err
+		}
+		last = err
+	}
+	return last
+}
+
+// ask has one engine answer. again says that another may be asked, good that this one
+// did what it should.
+func (c *call) ask(ctx context.Context, e engine.Engine, body []byte) (again, good bool, err error) {
+	g := c.g
+	out, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://engine"+c.route.path, bytes.NewReader(body))
+	if err != nil {
+		return false, true, err
+	}
+	out.Header.Set("Content-Type", "application/json")
+	resp, err := e.Transport().RoundTrip(out)
+	if err != nil {
+		g.opt.Log.WarnContext(ctx, "engine not reached", "model", c.model.ID, "err", err)
+		return true, false, openai.Errorf(http.StatusServiceUnavailable, "engine_down", "no engine runs this model").Retry(g.opt.RetryAfter)
+	}
+	defer func() { _ = resp.Body.Close() }() // whatever is left of the answer is not wanted
+	if resp.StatusCode != http.StatusOK {
+		refusal := g.refusal(resp)
+		busy := refusal.Status == http.StatusTooManyRequests
+		return busy || refusal.Status >= http.StatusInternalServerError, busy || refusal.Status < http.StatusInternalServerError, refusal
+	}
+	c.end.First = time.Since(c.began)
+	if c.stream {
+		err = c.relay(ctx, resp.Body)
+	} else {
+		err = c.whole(ctx, resp)
+	}
+	return false, c.end.Outcome != Broken, err
+}
+
+// refusal turns an engine's error into the client's.
+func (g *gateway) refusal(resp *http.Response) *openai.Error {
+	b, err := io.ReadAll(io.LimitReader(resp.Body, maxRefusal))
+	if err != nil {
+		b = nil
+	}
+	after, err := strconv.Atoi(resp.Header.Get("Retry-After"))
+	if err != nil || after < 1 || after > 3600 {
+		after = int(g.opt.RetryAfter / time.Second)
+	}
+	retry := time.Duration(max(after, 1)) * time.Second
+	switch {
+	case resp.StatusCode == http.StatusTooManyRequests:
+		return openai.Errorf(http.StatusTooManyRequests, "overloaded", "the model is busy").Retry(retry)
+	case resp.StatusCode >= http.StatusInternalServerError:
+		return openai.Errorf(http.StatusServiceUnavailable, "engine_error", "the engine could not answer").Retry(retry)
+	case resp.StatusCode >= http.StatusBadRequest:
+		if e := openai.ParseError(resp.StatusCode, b); e != nil {
+			return e
+		}
+		return openai.Errorf(resp.StatusCode, "engine_refused", "the engine refused the request")
+	}
+	return openai.Errorf(http.StatusBadGateway, "engine_error", "the engine answered %d", resp.StatusCode)
+}
+
+func statusOf(err error) int {
+	var e *openai.Error
+	if errors.As(err, &e) {
+		return e.Status
+	}
+	return http.StatusInternalServerError
+}

@@ -1,0 +1,30 @@
+package gateway
+
+// route is one path of the API.
+type route struct {
+	path      string
+	input     []string // fields of which one must be there
+	generates bool     // the answer is text of the model
+	counts    bool     // its streams count tokens only if asked to, as chat does
+}
+
+func makeRoutes() map[string]*route {
+	out := map[string]*route{}
+	for _, r := range []route{
+		{"/v1/chat/completions", []string{"messages"}, true, true},
+		{"/v1/completions", []string{"prompt"}, true, true},
+		{"/v1/responses", []string{"input"}, true, false},
+		{"/v1/messages", []string{"messages"}, true, false},
+		{"/v1/embeddings", []string{"input", "messages"}, false, false},
+		{"/v1/rerank", []string{"query"}, false, false},
+		{"/rerank", []string{"query"}, false, false},
+		{"/tokenize", []string{"prompt", "content", "messages"}, false, false},
+		{"/detokenize", []string{"tokens"}, false, false},
+	} {
+		out[r.path] = &r
+	}
+	return out
+}
+
+// Paths lists what is answered here beside /v1/.
+func Paths() []string { return []string{"/rerank", "/tokenize", "/detokenize"} }
