@@ -2,9 +2,13 @@ package app
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"slices"
 	"strconv"
@@ -14,9 +18,14 @@ import (
 
 	"enisle/internal/artifact"
 	"enisle/internal/crossing"
+	"enisle/internal/fail"
 	"enisle/internal/infer/engine"
+	"enisle/internal/infer/engine/dialer"
 	"enisle/internal/infer/engine/llamacpp"
+	"enisle/internal/infer/engine/remote"
 	"enisle/internal/site"
+	"enisle/internal/site/state"
+	"enisle/internal/site/trust"
 )
 
 // engines runs one engine for each released model and follows the stable
@@ -25,12 +34,14 @@ type engines struct {
 	site  *site.Site
 	opt   InsideOptions
 	pulls *pulls
+	dial  *dialer.Client // to engines elsewhere
 	log   *slog.Logger
 
 	mu      sync.Mutex
 	view    crossing.View             // that is followed; guarded by mu, like the rest
 	running map[string]*runningEngine // by manifests of engine and model
 	wanted  []string
+	stopped []string // names of models and engines that are not to run
 	lastErr error
 }
 
@@ -39,8 +50,8 @@ type runningEngine struct {
 	files  []*os.File
 }
 
-func newEngines(s *site.Site, opt InsideOptions, p *pulls, log *slog.Logger) *engines {
-	return &engines{site: s, opt: opt, pulls: p, log: log, running: map[string]*runningEngine{}}
+func newEngines(s *site.Site, opt InsideOptions, p *pulls, dial *dialer.Client, log *slog.Logger) *engines {
+	return &engines{site: s, opt: opt, pulls: p, dial: dial, log: log, running: map[string]*runningEngine{}}
 }
 
 // follow looks at the channel once a second until ctx ends.
@@ -65,8 +76,13 @@ func (e *engines) refresh(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	stopped, err := stoppedEngines(ctx, e.site)
+	if err != nil {
+		return err
+	}
 	e.mu.Lock()
-	same := view == e.view && e.lastErr == nil
+	same := view == e.view && e.lastErr == nil && slices.Equal(stopped, e.stopped)
+	e.stopped = stopped
 	e.mu.Unlock()
 	if same {
 		return nil
@@ -85,7 +101,15 @@ func (e *engines) refresh(ctx context.Context) error {
 // reconcile starts what v has and is not running, and ends what it has not.
 func (e *engines) reconcile(ctx context.Context, v *crossing.Served) error {
 	want := pairs(v)
+	for key, p := range elsewhere(e.site.Roots.Root().Engines, v) {
+		want[key] = p
+	}
 	e.mu.Lock()
+	for key, p := range want {
+		if slices.Contains(e.stopped, p.model.Ref.Name) {
+			delete(want, key)
+		}
+	}
 	e.wanted = nil
 	for key := range want {
 		e.wanted = append(e.wanted, key)
@@ -109,7 +133,7 @@ func (e *engines) reconcile(ctx context.Context, v *crossing.Served) error {
 		if ok {
 			continue
 		}
-		r, serr := e.start(ctx, v, p)
+		r, serr := e.begin(ctx, v, p)
 		if serr != nil {
 			err = errors.Join(err, fmt.Errorf("%s: %w", p.model.Ref, serr))
 			continue
@@ -117,6 +141,9 @@ func (e *engines) reconcile(ctx context.Context, v *crossing.Served) error {
 		e.mu.Lock()
 		e.running[key] = r
 		e.mu.Unlock()
+		if p.at != nil {
+			continue // it pulled its weights itself
+		}
 		for _, a := range []artifact.Artifact{p.engine, p.model} {
 			for _, f := range a.Files {
 				e.pulls.add(engineClient, "stable", v.Number(), a.Ref.String(), f)
@@ -126,8 +153,61 @@ func (e *engines) reconcile(ctx context.Context, v *crossing.Served) error {
 	return err
 }
 
-// pair is a model and the engine that runs it.
-type pair struct{ engine, model artifact.Artifact }
+// pair is a model and the engine that runs it, or an engine elsewhere with its models.
+type pair struct {
+	engine, model artifact.Artifact
+	at            *trust.EngineAddress
+	models        []engine.Model
+}
+
+// elsewhere returns, by key, the allowed engines with those of their models that are
+// released: what is recalled, or rolled back, is not asked for any more.
+func elsewhere(allowed []trust.EngineAddress, v *crossing.Served) map[string]pair {
+	released := map[string]artifact.Artifact{}
+	for _, a := range v.Artifacts("") {
+		released[a.Ref.String()] = a
+	}
+	out := map[string]pair{}
+	for _, at := range allowed {
+		p, key := pair{at: &at, model: artifact.Artifact{Ref: artifact.Ref{Kind: "engine", Name: at.Name}}}, "at "+at.Name
+		for _, m := range at.Models {
+			if a, ok := released[m.Artifact]; ok {
+				p.models = append(p.models, engine.Model{ID: m.Name, Upstream: m.Upstream, Weights: string(a.Manifest), Since: time.Now()})
+				key += " " + m.Name + "=" + string(a.Manifest)
+			}
+		}
+		if len(p.models) > 0 {
+			out[key] = p
+		}
+	}
+	return out
+}
+
+// begin starts a child, or begins to watch an engine elsewhere.
+func (e *engines) begin(ctx context.Context, v *crossing.Served, p pair) (*runningEngine, error) {
+	if p.at == nil {
+		return e.start(ctx, v, p)
+	}
+	opt := remote.Options{
+		Name: p.at.Name, Kind: p.at.Kind, Parallel: p.at.Parallel, For: p.at.For, Models: p.models, Log: e.log,
+		Dial: func(ctx context.Context) (net.Conn, error) { return e.dial.Dial(ctx, p.at.Name) },
+	}
+	if p.at.CA != "" {
+		host, _, err := net.SplitHostPort(p.at.Address)
+		if err != nil {
+			host = "localhost"
+		}
+		opt.TLS = &tls.Config{ServerName: host, RootCAs: x509.NewCertPool(), MinVersion: tls.VersionTLS12}
+		if !opt.TLS.RootCAs.AppendCertsFromPEM([]byte(p.at.CA)) {
+			return nil, errors.New("its authorities cannot be read")
+		}
+	}
+	r, err := remote.New(ctx, opt)
+	if err != nil {
+		return nil, err
+	}
+	return &runningEngine{engine: r}, nil
+}
 
 // pairs returns, by key, every released model that a released engine can run:
 // GGUF files by llama.cpp's libraries.
@@ -142,12 +222,135 @@ func pairs(v *crossing.Served) map[string]pair {
 		}
 		for _, model := range v.Artifacts("model") {
 			if has(model, func(p string) bool { return strings.HasSuffix(p, ".gguf") }) {
-				out[string(eng.Manifest)+" "+string(model.Manifest)] = pair{eng, model}
+				out[string(eng.Manifest)+" "+string(model.Manifest)] = pair{engine: eng, model: model}
 			}
 		}
 		break // one llama.cpp is enough; the first by reference
 	}
 	return out
+}
+
+// stoppedKey is where the state says which engines are not to run.
+const stoppedKey = "engines.stopped"
+
+func stoppedEngines(ctx context.Context, s *site.Site) (names []string, err error) {
+	err = s.State.View(ctx, func(tx *state.Tx) error {
+		v, err := tx.Meta(stoppedKey)
+		if err == nil && v != "" {
+			err = json.Unmarshal([]byte(v), &names)
+		}
+		return err
+	})
+	return names, err
+}
+
+// SetEngine starts or stops the engine of a model, or one elsewhere, by its name. A
+// running serve follows within a second.
+func (a *App) SetEngine(ctx context.Context, name string, run bool) error {
+	act := map[bool]string{true: "engine start", false: "engine stop"}[run]
+	return a.change(ctx, act, func(s *site.Site, by site.Actor) error {
+		all, err := listEngines(ctx, s)
+		if err != nil {
+			return err
+		}
+		if !slices.ContainsFunc(all, func(e EngineState) bool { return e.Name == name }) {
+			return fail.As(fail.Usage, "'enisle engine list' lists them", fmt.Errorf("there is no engine %.80q", name))
+		}
+		return s.Act(ctx, act, by, map[string]string{"engine": name}, func(ctx context.Context, intent int64) (map[string]string, error) {
+			names, err := stoppedEngines(ctx, s)
+			if err != nil {
+				return nil, err
+			}
+			names = slices.DeleteFunc(names, func(n string) bool { return n == name })
+			if !run {
+				names = append(names, name)
+			}
+			slices.Sort(names)
+			b, err := json.Marshal(names)
+			if err != nil {
+				return nil, err
+			}
+			return nil, s.State.Update(ctx, func(tx *state.Tx) error {
+				return errors.Join(tx.SetMeta(stoppedKey, string(b)), tx.SetEffect(intent, act))
+			})
+		})
+	})
+}
+
+// EngineState is an engine that serves, or would.
+type EngineState struct {
+	Name    string   `json:"name"`
+	Kind    string   `json:"kind"`
+	Address string   `json:"address,omitempty"` // of one elsewhere
+	Models  []string `json:"models"`            // with the artifact of each
+	// Missing are models whose artifacts are not released.
+	Missing []string `json:"missing"`
+	Stopped bool     `json:"stopped"`
+}
+
+// Engines lists the engines of the stable channel, and those elsewhere.
+func (a *App) Engines(ctx context.Context) (out []EngineState, err error) {
+	err = a.read(ctx, func(s *site.Site) error {
+		out, err = listEngines(ctx, s)
+		return err
+	})
+	return out, err
+}
+
+func listEngines(ctx context.Context, s *site.Site) (out []EngineState, err error) {
+	v, err := crossing.ServedBy(ctx, s, "stable")
+	if err != nil && !errors.Is(err, crossing.ErrNoRelease) {
+		return nil, err
+	}
+	stopped, err := stoppedEngines(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	out = []EngineState{}
+	released := map[string]bool{}
+	if v.Number() > 0 {
+		for _, a := range v.Artifacts("") {
+			released[a.Ref.String()] = true
+		}
+		for _, p := range pairs(&v) {
+			out = append(out, EngineState{Name: p.model.Ref.Name, Kind: "llama.cpp", Models: []string{p.model.Ref.Name + " (" + p.model.Ref.String() + ")"}, Missing: []string{}})
+		}
+	}
+	for _, at := range s.Roots.Root().Engines {
+		e := EngineState{Name: at.Name, Kind: at.Kind, Address: at.Address, Models: []string{}, Missing: []string{}}
+		for _, m := range at.Models {
+			if text := m.Name + " (" + m.Artifact + ")"; released[m.Artifact] {
+				e.Models = append(e.Models, text)
+			} else {
+				e.Missing = append(e.Missing, text)
+			}
+		}
+		out = append(out, e)
+	}
+	for i := range out {
+		out[i].Stopped = slices.Contains(stopped, out[i].Name)
+	}
+	slices.SortFunc(out, func(a, b EngineState) int { return strings.Compare(a.Name, b.Name) })
+	return out, nil
+}
+
+// AllowEngine lets what serves have connections to an engine; after sealing a second
+// admin signs it. caFile, if given, has the authorities of its certificate.
+func (a *App) AllowEngine(ctx context.Context, e trust.EngineAddress, caFile string) (pending bool, err error) {
+	if caFile != "" {
+		b, err := os.ReadFile(caFile)
+		if err != nil {
+			return false, fail.As(fail.Usage, "name a PEM file", err)
+		}
+		e.CA = string(b)
+	}
+	subject := map[string]string{"engine": e.Name, "address": e.Address, "kind": e.Kind}
+	return a.changeRoot(ctx, "engine allow", subject, func(r trust.Root) (trust.Root, error) { return r.AllowEngine(e) })
+}
+
+// ForbidEngine takes an engine off the list.
+func (a *App) ForbidEngine(ctx context.Context, name string) (pending bool, err error) {
+	return a.changeRoot(ctx, "engine forbid", map[string]string{"engine": name}, func(r trust.Root) (trust.Root, error) { return r.ForbidEngine(name) })
 }
 
 func (e *engines) start(ctx context.Context, v *crossing.Served, p pair) (_ *runningEngine, err error) {

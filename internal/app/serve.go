@@ -21,6 +21,7 @@ import (
 	"enisle/internal/ecosystem"
 	"enisle/internal/face/server"
 	"enisle/internal/fail"
+	"enisle/internal/infer/engine/dialer"
 	"enisle/internal/infer/gateway"
 	"enisle/internal/sandbox"
 	"enisle/internal/site"
@@ -110,6 +111,11 @@ func (a *App) Serve(ctx context.Context, opt ServeOptions) error {
 		}
 		files = append(files, log)
 	}
+	way, err := a.dialer(ctx, opt)
+	if err != nil {
+		return err
+	}
+	files = append(files, way)
 	for _, name := range []string{opt.TLSCert, opt.TLSKey, opt.ClientCA} {
 		if name == "" {
 			continue
@@ -139,6 +145,65 @@ func (a *App) Serve(ctx context.Context, opt ServeOptions) error {
 		err = fmt.Errorf("serve: the isolated half ended: %w", err)
 	}
 	return err
+}
+
+// dialVerb is the hidden verb of the helper that connects to engines elsewhere.
+const dialVerb = "serve-dial"
+
+// dialer starts the helper, which lives as long as ctx, and returns the end of what
+// serves. Without engines elsewhere there is none, and nothing to connect to.
+func (a *App) dialer(ctx context.Context, opt ServeOptions) (inside *os.File, err error) {
+	addresses := map[string]string{}
+	err = a.read(ctx, func(s *site.Site) error {
+		for _, e := range s.Roots.Root().Engines {
+			addresses[e.Name] = e.Address
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	inside, outside, err := dialer.Pair()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = outside.Close() }() // the helper has its own
+	if len(addresses) == 0 {
+		return inside, nil
+	}
+	list, err := json.Marshal(addresses)
+	if err != nil {
+		return nil, errors.Join(err, inside.Close())
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		return nil, errors.Join(err, inside.Close())
+	}
+	spec := sandbox.Spec{NoBind: true, NoExec: true, Strict: opt.Strict, MaxFiles: 4096, Read: append(sandbox.SystemLibraries(), exe)}
+	for _, name := range []string{"/etc/hosts", "/etc/resolv.conf", "/etc/nsswitch.conf", "/sys/kernel/mm/transparent_hugepage"} {
+		if _, err := os.Stat(name); err == nil {
+			spec.Read = append(spec.Read, name)
+		}
+	}
+	cmd, err := sandbox.Reexec(ctx, spec, []*os.File{outside}, dialVerb, string(list))
+	if err == nil {
+		cmd.Stdin, cmd.Stdout, cmd.Env = nil, nil, []string{}
+		err = cmd.Start()
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("serve: %w", err), inside.Close())
+	}
+	go func() { _ = cmd.Wait() }() // it ends with what serves
+	return inside, nil
+}
+
+// dialOutside is the helper.
+func dialOutside(ctx context.Context, args []string) error {
+	var addresses map[string]string
+	if len(args) != 1 || json.Unmarshal([]byte(args[0]), &addresses) != nil {
+		return errors.New("no list of addresses")
+	}
+	return dialer.Run(ctx, 3, addresses)
 }
 
 // somebody refuses to serve others where nobody could be let in.
@@ -229,8 +294,8 @@ type commander interface {
 
 // InsideOptions say how the isolated half serves.
 type InsideOptions struct {
-	TLS      bool   // certificate and key are descriptors 8 and 9
-	ClientCA bool   // and those of clients' authorities 10
+	TLS      bool   // certificate and key are descriptors 9 and 10
+	ClientCA bool   // and those of clients' authorities 11
 	Gateway  string // GatewayOptions, in JSON
 	Threads  int
 	Temp     string
@@ -238,7 +303,7 @@ type InsideOptions struct {
 }
 
 // ServeInside is the isolated half: descriptor 3 is the listening socket, 4 to 6 are
-// the records of what is pulled, missed and asked of models, 7 counts quotas. It
+// the records of what is pulled, missed and asked of models, 7 counts quotas, 8 leads to the helper that connects to engines elsewhere. It
 // refuses to run where anything outside can be reached.
 func (a *App) ServeInside(ctx context.Context, opt InsideOptions) (err error) {
 	level, err := sandbox.Unreachable()
@@ -259,7 +324,7 @@ func (a *App) ServeInside(ctx context.Context, opt InsideOptions) (err error) {
 	ecosystems := a.ecosystems(nil, nil)
 	m := newMetrics(ecosystems)
 	record, missed := inheritedAccess()
-	engines := newEngines(s, opt, record, a.log())
+	engines := newEngines(s, opt, record, dialer.NewClient(os.NewFile(8, "dialer")), a.log())
 	defer func() { err = errors.Join(err, engines.close()) }()
 	go engines.follow(ctx)
 	var settings GatewayOptions
@@ -309,11 +374,11 @@ func inherited(opt InsideOptions) (net.Listener, error) {
 	if err := f.Close(); err != nil || !opt.TLS {
 		return l, err
 	}
-	chain, err := inheritedFile(8)
+	chain, err := inheritedFile(9)
 	if err != nil {
 		return nil, err
 	}
-	key, err := inheritedFile(9)
+	key, err := inheritedFile(10)
 	if err != nil {
 		return nil, err
 	}
@@ -323,7 +388,7 @@ func inherited(opt InsideOptions) (net.Listener, error) {
 	}
 	conf := &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}
 	if opt.ClientCA {
-		roots, err := inheritedFile(10)
+		roots, err := inheritedFile(11)
 		if err != nil {
 			return nil, err
 		}

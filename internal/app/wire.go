@@ -51,6 +51,8 @@ func Hidden(ctx context.Context, args []string) (done bool, err error) {
 			return true, fmt.Errorf("%s: %w", convertVerb, err)
 		}
 		return true, nil
+	case dialVerb:
+		return true, dialOutside(ctx, args[1:])
 	case llamacpp.Verb:
 		return true, worker.Run(ctx, args[1:])
 	}

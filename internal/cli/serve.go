@@ -57,9 +57,9 @@ func (e *env) serveInside() *cobra.Command {
 		RunE: func(c *cobra.Command, _ []string) error { return e.app().ServeInside(c.Context(), opt) },
 	}
 	f := c.Flags()
-	f.BoolVar(&opt.TLS, "tls", false, "descriptors 8 and 9 are certificate and key")
+	f.BoolVar(&opt.TLS, "tls", false, "descriptors 9 and 10 are certificate and key")
 	f.StringVar(&opt.Gateway, "gateway", "{}", "settings of the gateway, in JSON")
-	f.BoolVar(&opt.ClientCA, "client-ca", false, "descriptor 10 has the authorities of clients")
+	f.BoolVar(&opt.ClientCA, "client-ca", false, "descriptor 11 has the authorities of clients")
 	f.IntVar(&opt.Threads, "threads", 0, "threads of each engine")
 	f.StringVar(&opt.Temp, "temp", "", "directory for links")
 	f.BoolVar(&opt.Strict, "strict", false, "as for serve")

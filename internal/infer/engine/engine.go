@@ -17,10 +17,11 @@ var ErrDown = errors.New("the engine is not running")
 
 // Model is a model that an engine serves.
 type Model struct {
-	ID      string    // the name clients ask for
-	Context int       // tokens, prompt and answer together; 0: unknown
-	Since   time.Time // when it was made available
-	Weights string    // digest of what is served, "sha256:…"; empty: nobody here could check it
+	ID       string    // the name clients ask for
+	Context  int       // tokens, prompt and answer together; 0: unknown
+	Since    time.Time // when it was made available
+	Upstream string    // the name that the engine knows it by; empty: the same
+	Weights  string    // digest of what is served, "sha256:…"; empty: nobody here could check it
 }
 
 // Engine runs models. It is safe for concurrent use.
@@ -49,6 +50,20 @@ type Traits struct {
 	// Owned are top-level fields of a request that belong to the site: what clients
 	// send there is taken out.
 	Owned []string
+	// For is the tenant that an engine of Shared is for; "*": it is accepted that tenants
+	// are not kept apart.
+	For string
+}
+
+// Load is what an engine said of itself.
+type Load struct {
+	Running, Waiting int
+	At               time.Time // when; the zero time: it says nothing
+}
+
+// Loaded is an Engine that says how much it has to do, counting what others sent it.
+type Loaded interface {
+	Load() Load
 }
 
 // Separation is how an engine keeps the prefix caches of tenants apart.

@@ -30,6 +30,7 @@ type call struct {
 	user   User
 	began  time.Time
 	model  engine.Model
+	as     string // what the engine that is asked calls it
 	ruling guard.Ruling
 	end    Closing
 	out    *shaper // what the client gets
@@ -97,8 +98,13 @@ func errorEvent(rt *route, e *openai.Error) []byte {
 // request answered.
 func (c *call) admitted(ctx context.Context, w http.ResponseWriter, r *http.Request, engines []engine.Engine) error {
 	g := c.g
-	if i := slices.IndexFunc(engines, func(e engine.Engine) bool { return slices.Contains(e.Traits().Paths, c.route.path) }); i < 0 {
+	engines = slices.DeleteFunc(engines, func(e engine.Engine) bool { return !slices.Contains(e.Traits().Paths, c.route.path) })
+	if len(engines) == 0 {
 		return openai.Errorf(http.StatusNotFound, "not_supported", "the engine of %s does not offer %s", c.model.ID, c.route.path)
+	}
+	engines = slices.DeleteFunc(engines, func(e engine.Engine) bool { return !mayShare(e.Traits(), c.user) })
+	if len(engines) == 0 {
+		return openai.Errorf(http.StatusForbidden, "not_shared", "the engine of %s cannot keep users' prompts apart, and is not for you", c.model.ID)
 	}
 	body, blocked := c.guarded()
 	reserved := c.tokens()
@@ -237,10 +243,9 @@ func (c *call) forward(ctx context.Context, r *http.Request, engines []engine.En
 	var last error = openai.Errorf(http.StatusServiceUnavailable, "engine_down", "no engine runs this model").Retry(g.opt.RetryAfter)
 	for _, e := range order {
 		traits := e.Traits()
-		if !slices.Contains(traits.Paths, c.route.path) {
-			continue
-		}
-		body := rewritten(c.body, append(slices.Clone(edits), g.owned(c.request, traits, c.user)...))
+		m := modelOf(e, c.model)
+		c.as = m.Upstream
+		body := rewritten(c.body, append(slices.Clone(edits), g.owned(c.request, m, traits, c.user)...))
 		c.end.Engine = traits.Kind
 		g.chooser.begin(e, reserved, keys)
 		again, good, err := c.ask(ctx, e, body)
@@ -254,6 +259,16 @@ func (c *call) forward(ctx context.Context, r *http.Request, engines []engine.En
 		last = err
 	}
 	return last
+}
+
+// modelOf returns a model as one engine has it.
+func modelOf(e engine.Engine, m engine.Model) engine.Model {
+	for _, has := range e.Models() {
+		if has.ID == m.ID {
+			return has
+		}
+	}
+	return m
 }
 
 // ask has one engine answer. again says that another may be asked, good that this one

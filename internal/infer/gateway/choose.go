@@ -26,6 +26,8 @@ const (
 	tripAfter = 3                // failures in a row
 	firstRest = time.Second      // of an engine that tripped
 	maxRest   = 30 * time.Second // after many
+
+	staleLoad = 5 * time.Second
 )
 
 // chooser knows how loaded and how well the engines are, and who read which prompts.
@@ -89,7 +91,7 @@ func (c *chooser) order(all []engine.Engine, keys []uint64, now time.Time) (out 
 		out = append(out, e)
 	}
 	slices.SortStableFunc(out, func(a, b engine.Engine) int {
-		x, y := c.engines[a].outstanding, c.engines[b].outstanding
+		x, y := c.engines[a].outstanding+told(a, now), c.engines[b].outstanding+told(b, now)
 		switch {
 		case x < y:
 			return -1
@@ -110,6 +112,20 @@ func (c *chooser) order(all []engine.Engine, keys []uint64, now time.Time) (out 
 		break
 	}
 	return out, after
+}
+
+// told is what an engine says waits there, in tokens: others may send it calls. What it
+// said long ago does not count.
+func told(e engine.Engine, now time.Time) int64 {
+	l, ok := e.(engine.Loaded)
+	if !ok {
+		return 0
+	}
+	load := l.Load()
+	if now.Sub(load.At) > staleLoad {
+		return 0
+	}
+	return int64(load.Waiting) * defaultMax
 }
 
 func (c *chooser) health(e engine.Engine) *health {

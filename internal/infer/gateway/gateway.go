@@ -246,7 +246,7 @@ func (g *gateway) line(model string) *line {
 // owned returns the changes that make a request the site's: what the engine remembers
 // is kept apart by tenant, tokens are counted, and what belongs to the site is not the
 // client's to say.
-func (g *gateway) owned(q *request, t engine.Traits, u User) []edit {
+func (g *gateway) owned(q *request, m engine.Model, t engine.Traits, u User) []edit {
 	var edits []edit
 	owned := t.Owned
 	switch t.Separate {
@@ -258,6 +258,13 @@ func (g *gateway) owned(q *request, t engine.Traits, u User) []edit {
 		edits = append(edits, q.set("cache_prompt", []byte("false")))
 		owned = append(slices.Clone(owned), "id_slot")
 	case engine.Stateless, engine.Shared:
+	}
+	if m.Upstream != "" && m.Upstream != q.model {
+		name, err := json.Marshal(m.Upstream)
+		if err != nil {
+			name = []byte(`""`) // a string; cannot fail
+		}
+		edits = append(edits, q.set("model", name))
 	}
 	if q.stream && q.route.counts && !q.wantUsage {
 		edits = append(edits, q.countUsage())
@@ -273,6 +280,12 @@ func writeJSON(w http.ResponseWriter, v any) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	_, _ = w.Write(b) // the client may have gone
+}
+
+// mayShare reports whether a user's calls may go to an engine: one that keeps tenants
+// apart in no way is for one of them, unless it is accepted that it is for all.
+func mayShare(t engine.Traits, u User) bool {
+	return t.Separate != engine.Shared || u.Name == "" || t.For == "*" || t.For != "" && (t.For == u.Name || t.For == u.Project)
 }
 
 // places is how many calls engines work on at a time.

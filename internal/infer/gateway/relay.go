@@ -71,10 +71,14 @@ func (c *call) whole(ctx context.Context, resp *http.Response) error {
 	}
 	var head struct {
 		Usage *usage `json:"usage"`
+		named
 	}
 	if err != nil || len(b) > maxAnswer || !jsonKind(b) || json.Unmarshal(b, &head) != nil && b[0] == '{' {
 		c.end.Outcome = Broken
 		return broken()
+	}
+	if other := c.another(head.named); other != nil {
+		return other
 	}
 	c.count(head.Usage, len(b))
 	if why := c.read(b); why != "" {
@@ -85,6 +89,30 @@ func (c *call) whole(ctx context.Context, resp *http.Response) error {
 	c.output(b)
 	if err := c.out.whole(ctx, b); err != nil {
 		c.end.Outcome = Left
+	}
+	return nil
+}
+
+// named is where an answer says which model gave it.
+type named struct {
+	Model   string `json:"model"`
+	Message struct {
+		Model string `json:"model"`
+	} `json:"message"`
+	Response struct {
+		Model string `json:"model"`
+	} `json:"response"`
+}
+
+// another refuses an answer by another model than was asked: its weights are not those
+// that are on record.
+func (c *call) another(n named) error {
+	for _, name := range []string{n.Model, n.Message.Model, n.Response.Model} {
+		if name != "" && name != c.request.model && name != c.as {
+			c.g.opt.Log.Warn("an engine answers for another model", "asked", c.as, "answers", name)
+			c.end.Outcome = Broken
+			return openai.Errorf(http.StatusBadGateway, "engine_error", "the engine answers for another model than was asked")
+		}
 	}
 	return nil
 }
@@ -193,6 +221,7 @@ type stream struct {
 	all      bytes.Buffer // for recorders that seal it
 	bytesOut int
 	ended    bool // the answer said that it is whole
+	named    bool // the answer said by which model it is, or had its chance to
 }
 
 // relay passes on a stream, event by event.
@@ -256,6 +285,15 @@ func (s *stream) event(raw, data []byte) (done bool, err error) {
 		}
 		s.out.event(raw)
 		return true, s.finish()
+	}
+	if !s.named && len(data) > 0 {
+		s.named = true
+		var n named
+		if json.Unmarshal(data, &n) == nil {
+			if err := s.another(n); err != nil {
+				return true, err
+			}
+		}
 	}
 	keep, failed := s.look(data)
 	if failed {

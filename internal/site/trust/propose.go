@@ -267,5 +267,5 @@ func (r Root) changes(next Root) (out []string) {
 		t, old := next.Thresholds, r.Thresholds
 		say("want %d collectors, %d approvers, %d admins instead of %d, %d, %d", t.Collectors, t.Approvers, t.Admins, old.Collectors, old.Approvers, old.Admins)
 	}
-	return out
+	return append(out, r.engineChanges(next)...)
 }

@@ -76,6 +76,8 @@ type Root struct {
 	Made       time.Time       `json:"made"`
 	// Clock is the time that the admins last vouched for; zero if they never had to.
 	Clock time.Time `json:"clock,omitzero"`
+	// Engines are those outside of what serves that it may have connections to, by name.
+	Engines []EngineAddress `json:"engines,omitempty"`
 }
 
 // NewRoot returns the draft of a site's first root.
@@ -122,7 +124,7 @@ func (r Root) check() error {
 			return err
 		}
 	}
-	return r.Site.check()
+	return errors.Join(r.checkEngines(), r.Site.check())
 }
 
 func (r Root) checkPerson(p Person) error {
