@@ -72,14 +72,26 @@ func (e *Error) MarshalBody() []byte {
 	return b
 }
 
-// ParseError reads an error out of a body, nil if there is none in it.
+// ParseError reads an error out of a body, nil if there is none in it. Servers differ
+// in whether its code is a word or a number.
 func ParseError(status int, body []byte) *Error {
-	var env envelope
+	var env struct {
+		Error *struct {
+			Message string  `json:"message"`
+			Type    string  `json:"type"`
+			Param   *string `json:"param"`
+			Code    any     `json:"code"`
+		} `json:"error"`
+	}
 	if err := json.Unmarshal(body, &env); err != nil || env.Error == nil {
 		return nil
 	}
-	env.Error.Status = status
-	return env.Error
+	e := &Error{Status: status, Message: env.Error.Message, Type: env.Error.Type, Param: env.Error.Param}
+	if env.Error.Code != nil {
+		code := fmt.Sprint(env.Error.Code)
+		e.Code = &code
+	}
+	return e
 }
 
 // WriteError answers with err; an error that is no *Error becomes a 500 whose
