@@ -242,6 +242,7 @@ func TestTarballs(t *testing.T) {
 		return b.Bytes()
 	}
 	reg := func(n string) tar.Header { return tar.Header{Name: n, Typeflag: tar.TypeReg, Mode: 0o644} }
+	soft := func(n, to string) tar.Header { return tar.Header{Name: n, Typeflag: tar.TypeSymlink, Linkname: to} }
 	var huge bytes.Buffer
 	z, _ := gzip.NewWriterLevel(&huge, flate.BestCompression)
 	_, _ = z.Write(make([]byte, 200<<20))
@@ -255,6 +256,15 @@ func TestTarballs(t *testing.T) {
 		"a name that leaves":       {"f.tar.gz", pack(reg("../a")), "name"},
 		"a symbolic link":          {"f.tgz", pack(tar.Header{Name: "l", Typeflag: tar.TypeSymlink, Linkname: "/etc/passwd"}), "special"},
 		"a hard link":              {"f.tgz", pack(tar.Header{Name: "l", Typeflag: tar.TypeLink, Linkname: "/etc/passwd"}), "special"},
+		"a link up and out":        {"f.tgz", pack(reg("d/a"), soft("d/l", "../../a")), "special"},
+		"one that goes through":    {"f.tgz", pack(reg("d/e/a"), soft("x", "d/e"), soft("l", "x/../../a")), "special"},
+		"a member below a link":    {"f.tgz", pack(reg("d/a"), soft("l", "d"), reg("l/b")), "special"},
+		"the same in capitals":     {"f.tgz", pack(reg("d/a"), soft("l", "d"), reg("L/b")), "special"},
+		"a link over a file":       {"f.tgz", pack(soft("l", "d/a"), reg("l")), "duplicate"},
+		"a link to a drive":        {"f.tgz", pack(soft("l", "c:/a")), "special"},
+		"a hard link up":           {"f.tgz", pack(tar.Header{Name: "d/l", Typeflag: tar.TypeLink, Linkname: "../a"}), "special"},
+		"a link inside":            {"f.tgz", pack(reg("d/a"), soft("d/e/l", "../a"), soft("m", "./d/a")), ""},
+		"a hard link inside":       {"f.tgz", pack(reg("d/a"), tar.Header{Name: "d/l", Typeflag: tar.TypeLink, Linkname: "d/a"}), ""},
 		"a device":                 {"f.tgz", pack(tar.Header{Name: "l", Typeflag: tar.TypeChar}), "special"},
 		"a pipe":                   {"f.tgz", pack(tar.Header{Name: "l", Typeflag: tar.TypeFifo}), "special"},
 		"twice the same":           {"f.tgz", pack(reg("a"), reg("a")), "duplicate"},
