@@ -49,7 +49,8 @@ func (m *machine) useOf(g global) use {
 func plainUse(g global) use {
 	switch g.module + "." + g.name {
 	case "builtins.set", "builtins.frozenset", "builtins.bytearray", "builtins.complex", "builtins.slice", "builtins.range", "builtins.list",
-		"builtins.dict", "builtins.tuple", "builtins.int", "builtins.float", "builtins.bool", "builtins.str", "builtins.bytes":
+		"builtins.dict", "builtins.tuple", "builtins.int", "builtins.float", "builtins.bool", "builtins.str", "builtins.bytes",
+		"builtins.iter", "builtins.reversed", "builtins.enumerate", "builtins.zip":
 		return function
 	case "builtins.Exception", "builtins.ValueError", "builtins.TypeError", "builtins.KeyError", "builtins.IndexError", "builtins.RuntimeError", "builtins.AttributeError":
 		return class

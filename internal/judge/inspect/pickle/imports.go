@@ -46,11 +46,11 @@ func (m *machine) imports(op byte) (done bool, err error) {
 		if err := m.needs(1); err != nil {
 			return true, err
 		}
-		_, _ = m.pop()
+		id, _ := m.pop()
 		if !m.persistent {
 			m.refuse("it refers to something outside of the file")
 		}
-		return true, m.push(value{})
+		return true, m.push(stored(id))
 	case 0x82, 0x83, 0x84: // EXT1, EXT2, EXT4
 		m.refuse("it imports by a number that only the reader knows")
 		if err := m.src.skip(map[byte]uint64{0x82: 1, 0x83: 2, 0x84: 4}[op]); err != nil {
@@ -156,17 +156,48 @@ func (m *machine) call(f value, args []value) error {
 	case constant:
 		m.refuse("it calls %s.%s, which is no function", f.g.module, f.g.name)
 	default:
-		if made, why := m.special(f.g, args); why != "" {
+		made, why := m.special(f.g, args)
+		if more := m.room(f.g, args); why == "" {
+			why = more
+		}
+		if why != "" {
 			m.refuse("it calls %s.%s %s", f.g.module, f.g.name, why)
 		} else if made != (global{}) {
 			return m.push(value{kind: product, data: &data{g: made}})
 		}
 	}
-	p := value{kind: product, data: &data{g: f.g}}
-	if f.g == (global{"numpy", "dtype"}) {
+	return m.push(m.made(f.g, args))
+}
+
+// made is what a call of a name makes, with what is asked of it later.
+func (m *machine) made(g global, args []value) value {
+	p := value{kind: product, data: &data{g: g}}
+	switch g {
+	case global{"numpy", "dtype"}, global{"torch", "Size"}:
 		m.add(p, args)
+	case global{"_codecs", "encode"}, global{"torch.storage", "_load_from_bytes"}, global{"builtins", "bytes"}, global{"builtins", "bytearray"}:
+		if len(args) > 0 && args[0].data != nil {
+			p.size = args[0].size + int64(len(args[0].text))
+		}
+	case global{"builtins", "range"}:
+		p.whole = length(args)
+	case global{"pandas.core.indexes.base", "_new_Index"}:
+		if len(args) == 2 && args[0].kind == callee && args[0].g.name == "RangeIndex" {
+			from, _ := args[1].get("start")
+			to, _ := args[1].get("stop")
+			p.whole = length([]value{from, to})
+		}
 	}
-	return m.push(p)
+	return p
+}
+
+// stored is what a persistent id stands for: a storage of torch with so many numbers,
+// or something that nobody counts.
+func stored(id value) value {
+	if id.kind == tuple && len(id.items) >= 5 && id.items[0].kind == text && id.items[0].text == "storage" && id.items[4].kind == integer {
+		return value{kind: storage, num: max(0, id.items[4].num)}
+	}
+	return value{}
 }
 
 // found does the calls that find a name by another: of a zone, which zoneinfo pickles
@@ -235,10 +266,8 @@ func (m *machine) special(g global, args []value) (made global, why string) {
 		if !isClass(arg(0)) || !isClass(arg(1)) {
 			return made, "for something that is no array"
 		}
-	case "builtins.bytes", "builtins.bytearray", "builtins.list", "builtins.tuple", "builtins.set", "builtins.frozenset", "builtins.dict", "collections.deque", "collections.Counter":
-		if a := arg(0); len(args) > 0 && (a.kind == integer && a.num > 1<<20 || a.made(global{"builtins", "range"})) {
-			return made, "for more values than it holds: a bomb"
-		}
+	case "builtins.iter", "builtins.reversed", "builtins.enumerate", "builtins.zip":
+		return made, iterates(g, args)
 	case "torch._utils._rebuild_parameter_with_state":
 		if state := arg(3); state.kind != dict && len(args) > 3 && parts(state) == nil {
 			return made, "with a state that it computes"
@@ -292,6 +321,11 @@ func (m *machine) build() error {
 			if k := part.items[i]; k.kind == text && strings.HasPrefix(k.text, "__") && strings.HasSuffix(k.text, "__") {
 				m.refuse("it sets the attribute %.40s", k.text)
 			}
+		}
+	}
+	if top.made(arrays...) {
+		if why := m.state(state); why != "" {
+			m.refuse("%s", why)
 		}
 	}
 	if top.made(joblibWrapper...) {
@@ -357,7 +391,7 @@ func (m *machine) array(state value) error {
 			return err
 		}
 	}
-	if size > 0 && count > (1<<62)/size {
+	if size > 0 && count > (1<<62)/size || size == 0 && count > 1<<10 {
 		return errors.New("an array of joblib is too large")
 	}
 	return m.src.skip(uint64(count * size))

@@ -118,6 +118,7 @@ type machine struct {
 	seen       map[global]use
 	followed   int // items of containers
 	calls      int
+	copied     float64 // bytes that calls were given
 	refusals   []string
 	nested     []span // bytes that an allowed name unpickles
 	torchMagic bool

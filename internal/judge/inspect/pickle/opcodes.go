@@ -3,6 +3,7 @@ package pickle
 import (
 	"errors"
 	"fmt"
+	"math"
 	"math/big"
 	"strconv"
 	"strings"
@@ -63,7 +64,7 @@ func (m *machine) data(op byte) (done bool, err error) {
 		if err == nil {
 			err = m.src.skip(n)
 		}
-		return push(value{}, err)
+		return push(value{kind: integer, num: math.MaxInt64}, err)
 	}
 	return m.strings(op)
 }
@@ -87,7 +88,7 @@ func (m *machine) textNumber() (value, error) {
 		}
 	}
 	if !n.IsInt64() {
-		return value{}, nil
+		return value{kind: integer, num: math.MaxInt64}, nil
 	}
 	return value{kind: integer, num: n.Int64()}, nil
 }
@@ -145,7 +146,7 @@ func (m *machine) sized(width int64, k kind) error {
 			return err
 		}
 		if k == text {
-			return m.push(value{})
+			return m.push(value{data: &data{size: int64(n)}})
 		}
 		return m.push(value{kind: raw, num: at, data: &data{size: int64(n)}})
 	}
@@ -248,7 +249,7 @@ func (m *machine) long() error {
 	}
 	m.torchMagic = m.torchMagic || string(b) == torchNumber
 	if n > 7 {
-		return m.push(value{})
+		return m.push(value{kind: integer, num: math.MaxInt64})
 	}
 	num := int64(0)
 	for i, c := range b {

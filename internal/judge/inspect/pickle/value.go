@@ -6,11 +6,11 @@ import "strings"
 type kind uint8
 
 const (
-	unknown kind = iota // a value that holds no name: a number, bytes, a long text
+	unknown kind = iota // a value that holds no name: a number, a long text
 	mark                // MARK
 	raw                 // bytes: num is where they stand, size how many
 	none                // None
-	integer             // an int that fits 63 bits
+	integer             // an int, the largest of 63 bits if it does not fit
 	text                // a string that may become a name
 	tuple               // items
 	list                // items
@@ -18,6 +18,7 @@ const (
 	set                 // of anything
 	callee              // an imported name
 	product             // what calling an allowed name made
+	storage             // what a persistent id stands for: num numbers of torch
 )
 
 // data is what is known of a value besides its kind. Containers share it, so that
@@ -26,7 +27,8 @@ type data struct {
 	text  string  // of text
 	g     global  // of callee, and of a product: what made it
 	items []value // of containers: at most maxItems; of a product: its arguments
-	size  int64   // of raw, in bytes
+	size  int64   // of raw, of a text that is too long to be a name and of what is encoded, in bytes
+	n     int64   // items of a container, also those that are not followed
 	lost  bool    // more items came than are followed
 	inner bool    // a key of a dict is a special name, such as __class__
 	whole float64 // of containers: values in it, those that are shared as often as they are reached
@@ -57,6 +59,7 @@ func (m *machine) container(k kind, items []value) value {
 
 // add puts items into a container, as far as they are followed.
 func (m *machine) add(v value, items []value) {
+	v.n += int64(len(items))
 	for _, i := range items {
 		if v.whole++; i.data != nil && i.data != v.data {
 			v.whole += i.whole
