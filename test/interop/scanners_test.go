@@ -14,19 +14,9 @@ import (
 	"testing"
 	"time"
 
+	"enisle/internal/app"
 	"enisle/internal/artifact"
 	"enisle/internal/judge/inspect"
-	"enisle/internal/judge/inspect/archive"
-	"enisle/internal/judge/inspect/asset"
-	"enisle/internal/judge/inspect/gguf"
-	"enisle/internal/judge/inspect/keras"
-	"enisle/internal/judge/inspect/onnx"
-	"enisle/internal/judge/inspect/pickle"
-	"enisle/internal/judge/inspect/repo"
-	"enisle/internal/judge/inspect/safetensors"
-	"enisle/internal/judge/inspect/skops"
-	"enisle/internal/judge/inspect/template"
-	"enisle/internal/judge/inspect/tensorflow"
 )
 
 // judged is one file, and what each scanner says of it.
@@ -152,9 +142,7 @@ func ours(t *testing.T, path string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := inspect.Runner{Scanners: []inspect.Scanner{
-		archive.New(), pickle.New(), gguf.New(), safetensors.New(), onnx.New(), keras.New(), skops.New(), tensorflow.New(), asset.New(), template.New(), repo.New(),
-	}}
+	r := inspect.Runner{Scanners: app.Scanners()}
 	a := artifact.Artifact{Ref: artifact.Ref{Kind: "model", Name: "m"}, Files: []artifact.File{{Path: filepath.Base(path), Size: int64(len(b)), Digest: artifact.Sum(b)}}}
 	rep, err := r.Inspect(t.Context(), []artifact.Artifact{a}, func(artifact.Digest) (inspect.Blob, error) { return inMemory{bytes.NewReader(b)}, nil }, func(int64) {})
 	if err != nil {

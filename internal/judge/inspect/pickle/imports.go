@@ -128,7 +128,7 @@ func (m *machine) callArgs(n int) error {
 	at := len(m.stack) - n
 	args := m.stack[at]
 	f := m.stack[at-1]
-	if more := m.stack[len(m.stack)-1]; n == 2 && (more.kind != dict || len(more.items) > 0 || more.lost) && f.kind == callee && trainedUse(f.g) == class {
+	if more := m.stack[len(m.stack)-1]; n == 2 && (more.kind != dict || len(more.items) > 0 || more.lost) && f.kind == callee && (trainedUse(f.g) == class || filled(f.g) == class) {
 		m.refuse("it calls %s.%s with arguments, which may be a path", f.g.module, f.g.name)
 	}
 	m.stack = m.stack[:at-1]
@@ -152,11 +152,15 @@ func (m *machine) call(f value, args []value) error {
 		return m.push(value{kind: product, data: &data{}})
 	}
 	switch m.useOf(f.g) {
-	case refused: // the import was reported
+	case refused:
+		// If it was imported by its name, that was reported.
+		if !slices.ContainsFunc(m.globals, func(g global) bool { return moved(g) == f.g }) {
+			m.refuse("it calls %s.%s, which is not known", f.g.module, f.g.name)
+		}
 	case constant:
 		m.refuse("it calls %s.%s, which is no function", f.g.module, f.g.name)
 	default:
-		made, why := m.special(f.g, args)
+		made, why := m.specially(f.g, args)
 		if more := m.room(f.g, args); why == "" {
 			why = more
 		}
@@ -191,18 +195,22 @@ func (m *machine) made(g global, args []value) value {
 	return p
 }
 
-// stored is what a persistent id stands for: a storage of torch with so many numbers,
-// or something that nobody counts.
+// stored is what a persistent id stands for: a storage of torch with so many numbers, a
+// class, or something that nobody counts.
 func stored(id value) value {
 	if id.kind == tuple && len(id.items) >= 5 && id.items[0].kind == text && id.items[0].text == "storage" && id.items[4].kind == integer {
 		return value{kind: storage, num: max(0, id.items[4].num)}
+	}
+	// The legacy form keeps the source of a class beside it, to compare.
+	if id.kind == tuple && len(id.items) == 4 && id.items[0].kind == text && id.items[0].text == "module" && id.items[1].kind == callee {
+		return id.items[1]
 	}
 	return value{}
 }
 
 // found does the calls that find a name by another: of a zone, which zoneinfo pickles
-// as a call of ZoneInfo._unpickle, and of functions of numpy before version 1.20. Every
-// other use reaches any name.
+// as a call of ZoneInfo._unpickle, of functions of numpy before version 1.20, and of
+// methods that only compute. Every other use reaches any name.
 func (m *machine) found(by global, args []value) error {
 	var g global
 	switch {
@@ -212,6 +220,11 @@ func (m *machine) found(by global, args []value) error {
 	case by.name == "_ufunc_reconstruct" && args[0].kind == text && (args[0].text == "numpy" || args[0].text == "numpy.core._multiarray_umath") && numpyFunction(args[1].text):
 		g = global{"numpy", args[1].text}
 	}
+	if g == (global{}) && by.name == "getattr" && len(args) == 2 && args[1].kind == text {
+		if found, ok := method(args[0], args[1].text); ok {
+			g = found
+		}
+	}
 	if g == (global{}) {
 		m.refuse("it calls %s.%s, which reaches any name", by.module, by.name)
 		return m.push(value{kind: product, data: &data{}})
@@ -219,9 +232,9 @@ func (m *machine) found(by global, args []value) error {
 	return m.push(value{kind: callee, data: &data{g: g}})
 }
 
-// special checks the arguments of names that would call, make or decode what they
+// specially checks the arguments of names that would call, make or decode what they
 // are given. made is what comes out, where it is not of the name itself.
-func (m *machine) special(g global, args []value) (made global, why string) {
+func (m *machine) specially(g global, args []value) (made global, why string) {
 	arg := func(i int) value {
 		if i < len(args) {
 			return args[i]
@@ -285,7 +298,7 @@ func (m *machine) specialOf(g global, args []value, isClass func(value) bool) st
 		if len(args) == 0 || !isClass(args[0]) {
 			return "for something that is no index"
 		}
-	case trainedUse(g) == class && len(args) > 0:
+	case (trainedUse(g) == class || filled(g) == class) && len(args) > 0:
 		return "with arguments, which may be a path"
 	}
 	return ""
@@ -317,11 +330,17 @@ func (m *machine) build() error {
 		if part.kind == dict && part.inner {
 			m.refuse("it sets an attribute with a special name")
 		}
+		if part.kind == dict && part.odd {
+			m.refuse("it sets an attribute with a name that it computes")
+		}
 		for i := 0; part.kind == dict && i < len(part.items); i += 2 {
-			if k := part.items[i]; k.kind == text && strings.HasPrefix(k.text, "__") && strings.HasSuffix(k.text, "__") {
+			if k := part.items[i]; k.kind == text && special(k.text) {
 				m.refuse("it sets the attribute %.40s", k.text)
 			}
 		}
+	}
+	if why := fits(top.g, state); why != "" {
+		m.refuse("it gives %s.%s %s", top.g.module, top.g.name, why)
 	}
 	if top.made(arrays...) {
 		if why := m.state(state); why != "" {

@@ -330,7 +330,8 @@ func (m *machine) fill(op byte, items []value) error {
 	case 's', 'u':
 		fits = top.kind == dict || top.made(global{"collections", "OrderedDict"}, global{"collections", "defaultdict"}, global{"collections", "Counter"},
 			global{"builtins", "dict"}, global{"sklearn.utils._bunch", "Bunch"}, global{"collections", "UserDict"}, global{"pytorch_lightning.utilities.parsing", "AttributeDict"},
-			global{"lightning_fabric.utilities.data", "AttributeDict"}, global{"lightning.fabric.utilities.data", "AttributeDict"}, global{"sklearn.utils", "Bunch"}, global{"sklearn.datasets.base", "Bunch"})
+			global{"lightning_fabric.utilities.data", "AttributeDict"}, global{"lightning.fabric.utilities.data", "AttributeDict"}, global{"sklearn.utils", "Bunch"}, global{"sklearn.datasets.base", "Bunch"},
+			global{"sklearn.covariance._graph_lasso", "_DictWithDeprecatedKeys"}, global{"statsmodels.tools.tools", "Bunch"})
 	case 0x90:
 		fits = top.kind == set || top.made(global{"builtins", "set"})
 	}

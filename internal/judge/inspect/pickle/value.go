@@ -1,6 +1,9 @@
 package pickle
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // What a value on the stack is, as far as it matters.
 type kind uint8
@@ -31,6 +34,8 @@ type data struct {
 	n     int64   // items of a container, also those that are not followed
 	lost  bool    // more items came than are followed
 	inner bool    // a key of a dict is a special name, such as __class__
+	runs  bool    // a key of a dict has a library run its value
+	odd   bool    // a key of a dict is made by a call, and may be any text
 	whole float64 // of containers: values in it, those that are shared as often as they are reached
 }
 
@@ -61,6 +66,9 @@ func (m *machine) container(k kind, items []value) value {
 func (m *machine) add(v value, items []value) {
 	v.n += int64(len(items))
 	for _, i := range items {
+		if i.kind == callee && slices.Contains(tools, i.g) {
+			m.refuse("it hands %s.%s on, to be called later", i.g.module, i.g.name)
+		}
 		if v.whole++; i.data != nil && i.data != v.data {
 			v.whole += i.whole
 		}
@@ -70,8 +78,12 @@ func (m *machine) add(v value, items []value) {
 		m.refuse("it holds the same values in themselves again and again: a bomb")
 	}
 	for i := 0; v.kind == dict && i < len(items); i += 2 {
-		if k := items[i]; k.kind == text && strings.HasPrefix(k.text, "__") && strings.HasSuffix(k.text, "__") {
-			v.inner = true
+		switch k := items[i]; k.kind {
+		case text:
+			v.inner = v.inner || special(k.text)
+			v.runs = v.runs || i+1 < len(items) && runs(k, items[i+1])
+		case product:
+			v.odd = true
 		}
 	}
 	room := min(maxItems-len(v.items), maxFollowed-m.followed)
@@ -106,4 +118,10 @@ func (v value) made(by ...global) bool {
 		}
 	}
 	return false
+}
+
+// special reports whether a name has a meaning of its own in Python. What a thing is
+// called and explained as does no harm.
+func special(name string) bool {
+	return strings.HasPrefix(name, "__") && strings.HasSuffix(name, "__") && name != "__doc__" && name != "__name__"
 }
