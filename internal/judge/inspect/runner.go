@@ -1,6 +1,7 @@
 package inspect
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/sha256"
@@ -8,9 +9,11 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path"
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"enisle/internal/artifact"
 	"enisle/internal/plain"
@@ -244,7 +247,7 @@ func (w *walk) expected(s Subject, wanted int) {
 			w.add("kind", "unknown-package", Refuse, s.Path, "no scanner knows this kind of package")
 		}
 	case "model", "hf":
-		if !plainText(s) {
+		if !plainText(s) || !written(s) {
 			w.add("kind", "unknown-model", Refuse, s.Path, "no scanner knows this kind of model file")
 		}
 	case "engine":
@@ -262,6 +265,28 @@ func plainText(s Subject) bool {
 		return false
 	}
 	return !slices.Contains(buf, 0)
+}
+
+// prose are the endings of texts whose encoding may be any; constant.
+var prose = []string{".txt", ".md", ".rst", ".csv", ".tsv", ".vocab", ".json", ".jsonl", ".yaml", ".yml", ".html", ".xml", ".tex", ".bib", ".log", ".license"}
+
+// written reports whether a text is one that people or programs write: no other format
+// begins so, and what is not called a text is UTF-8 without control characters. Bytes
+// that are packed some other way often hold no zero.
+func written(s Subject) bool {
+	for _, magic := range []string{"!<arch>\n", "%PDF-", "PK", "070701", "070702", "070707", "#!AMR", "ID3", "Obj\x01", "RIFF", "FORM"} {
+		if bytes.HasPrefix(s.Head, []byte(magic)) {
+			return false
+		}
+	}
+	if slices.Contains(prose, strings.ToLower(path.Ext(s.Path))) {
+		return true
+	}
+	buf := make([]byte, s.Size) // of at most 16 MiB, see plainText
+	if _, err := s.ReadAt(buf, 0); err != nil && !errors.Is(err, io.EOF) {
+		return false
+	}
+	return utf8.Valid(buf) && !bytes.ContainsFunc(buf, func(r rune) bool { return r < ' ' && !strings.ContainsRune("\t\n\r\f", r) || r == 0x7f })
 }
 
 // run is what one scanner answers with about one subject.

@@ -12,6 +12,7 @@ import (
 
 	"enisle/internal/artifact"
 	"enisle/internal/judge/inspect"
+	"enisle/internal/judge/inspect/asset"
 )
 
 // short is a string of protocol 4.
@@ -270,6 +271,34 @@ func BenchmarkTensors(b *testing.B) {
 	for b.Loop() {
 		if err := New().Scan(b.Context(), s, sinkRun{}); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+// A pickle behind the beginning of a file of plain data is found by loaders that skip it.
+func TestPicklesInPlainData(t *testing.T) {
+	const run = "cos\nsystem\n(S'id'\ntR."
+	const run4 = "\x80\x04\x8c\x02os\x8c\x06system\x93\x8c\x02id\x85R."
+	for name, c := range map[string]struct {
+		file, content string
+		bad           bool
+	}{
+		"a document":                  {"a.pdf", "%PDF-1.4\n1 0 obj\nconsectetur\nadipiscing\nelit\n%%EOF\n", false},
+		"a document and a pickle":     {"a.pdf", "%PDF-1.4\n" + run + "\n%%EOF\n", true},
+		"the same of protocol 4":      {"a.pdf", "%PDF-1.4\n" + run4, true},
+		"by INST":                     {"a.pdf", "%PDF-1.4\n(S'id'\nios\nsystem\n.", true},
+		"in a picture":                {"a.jpg", "\xff\xd8\xff\xe0" + run4 + "\xff\xd9", true},
+		"far behind":                  {"a.ogg", "OggS" + strings.Repeat("\x80\x04abc", 300_000) + run4, true},
+		"across what is read at once": {"a.ogg", "OggS" + strings.Repeat("x", 1<<20-10) + run4, true},
+		"a picture":                   {"a.jpg", "\xff\xd8\xff\xe0" + strings.Repeat("\x80\x04\x8c\x02ab", 99) + "\xff\xd9", false},
+	} {
+		r := inspect.Runner{Scanners: []inspect.Scanner{New(), asset.New()}}
+		a := artifact.Artifact{Ref: artifact.Ref{Kind: "model", Name: "m"}, Files: []artifact.File{{Path: c.file, Size: int64(len(c.content)), Digest: artifact.Sum([]byte(c.content))}}}
+		rep, err := r.Inspect(t.Context(), []artifact.Artifact{a}, func(artifact.Digest) (inspect.Blob, error) {
+			return blob{bytes.NewReader([]byte(c.content))}, nil
+		}, func(int64) {})
+		if found := rep.Of(inspect.Refuse); err != nil || c.bad != (len(found) > 0) {
+			t.Errorf("%s: %+v, %v", name, found, err)
 		}
 	}
 }
