@@ -303,6 +303,42 @@ func TestNamesAsNpmReadsThem(t *testing.T) {
 	want(t, judge(t, ref, "so-so-1.0.0.tgz", pack("package/a.js", "./package/a.js")), "duplicate")
 }
 
+// What no scanner knows in a model is refused, if it is no text that people write, in
+// archives as well: numbers of torch stand in places of their own.
+func TestWhatNobodyKnowsInAModel(t *testing.T) {
+	model := artifact.Ref{Kind: "model", Name: "m"}
+	for name, tc := range map[string]struct {
+		content []byte
+		rule    string
+	}{
+		"card.md":      {[]byte("caf\xe9\n"), ""},
+		"vocab.txt":    {[]byte("\x01\n\x02\n"), ""},
+		"NOTICE":       {[]byte("Größe\n\tx\r\n"), ""},
+		"NOTE":         {[]byte("caf\xe9\n"), "unknown-model"},
+		"w.msgpack":    {[]byte("\x81\xa1w\xc4\x10AAAA"), "unknown-model"},
+		"a.txt":        {[]byte("!<arch>\nfile"), "unknown-model"},
+		"a":            {[]byte("bell\x07"), "unknown-model"},
+		"numbers.zip":  {zipped(t, member{name: "m/data/0", body: "\x00\x01"}), ""},
+		"weights.zip":  {zipped(t, member{name: "m/weights", body: "\x00\x01"}), "unknown-model"},
+		"inner.txt.gz": {gzipped(t, "X\n\x00\x00\x00\x02"), "unknown-model"},
+	} {
+		t.Run(name, func(t *testing.T) { want(t, judge(t, model, name, tc.content), tc.rule) })
+	}
+}
+
+func gzipped(t *testing.T, s string) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	z := gzip.NewWriter(&b)
+	if _, err := z.Write([]byte(s)); err != nil {
+		t.Fatal(err)
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
 // A file of one format that is a zip to who looks at its end.
 func TestArchivesBehindOtherFormats(t *testing.T) {
 	z := zipped(t, member{name: "archive/data.pkl", body: "cos\nsystem\n(S'id'\ntR."})

@@ -1,6 +1,7 @@
 package pickle
 
 import (
+	"archive/zip"
 	"bytes"
 	"compress/zlib"
 	"encoding/binary"
@@ -275,6 +276,39 @@ func BenchmarkTensors(b *testing.B) {
 	}
 }
 
+// A storage that the archive holds less of than the pickle says is memory of somebody else.
+func TestStoragesOfAnArchive(t *testing.T) {
+	data := "\x80\x02ctorch._utils\n_rebuild_tensor_v2\n((U\x07storagectorch\nFloatStorage\nU\x017U\x03cpuK\x04tQK\x00K\x04\x85K\x01\x85\x89ccollections\nOrderedDict\n)RtR."
+	for name, tc := range map[string]struct {
+		members map[string]string
+		bad     bool
+	}{
+		"whole":         {map[string]string{"m/data.pkl": data, "m/data/7": strings.Repeat("x", 16)}, false},
+		"cut short":     {map[string]string{"m/data.pkl": data, "m/data/7": strings.Repeat("x", 15)}, true},
+		"missing":       {map[string]string{"m/data.pkl": data, "m/data/8": strings.Repeat("x", 16)}, true},
+		"of constants":  {map[string]string{"m/constants.pkl": data, "m/constants/7": strings.Repeat("x", 16)}, false},
+		"another place": {map[string]string{"m/constants.pkl": data, "m/data/7": strings.Repeat("x", 16)}, true},
+	} {
+		var b bytes.Buffer
+		z := zip.NewWriter(&b)
+		for file, content := range tc.members {
+			w, err := z.Create(file)
+			if err == nil {
+				_, err = w.Write([]byte(content))
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := z.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if found := judge(t, "m.pt", b.Bytes()); tc.bad != (len(found) > 0) {
+			t.Errorf("%s: %+v", name, found)
+		}
+	}
+}
+
 // A pickle behind the beginning of a file of plain data is found by loaders that skip it.
 func TestPicklesInPlainData(t *testing.T) {
 	const run = "cos\nsystem\n(S'id'\ntR."
@@ -386,6 +420,9 @@ func TestStatesAndRoom(t *testing.T) {
 		"strides that are computed":              {"a.pt", tensor("K\x04", "K\x00", "K\x02", "G\x00\x00\x00\x00\x00\x00\x00\x00"), "computes"},
 		"joblib's array of nothing, without end": {"a.joblib", npArray("S0", 200, false) + ".", ""},
 		"numbers of no width, without end":       {"a.npy", "\x93NUMPY\x01\x00\x4c\x00" + fmt.Sprintf("%-75s\n", "{'descr': '|S0', 'fortran_order': False, 'shape': (99999999999,), }"), "overflows"},
+		"an array by a named shape":              {"a.pkl", p4 + "cnumpy\nndarray\n)}" + short("shape") + huge + "s\x92.", "by their names"},
+		"an array by copyreg":                    {"a.pkl", p2 + "ccopyreg\n__newobj__\ncnumpy\nndarray\n" + huge + "\x85\x86R.", "bomb"},
+		"bytes by copyreg":                       {"a.pkl", p2 + "ccopyreg\n_reconstructor\ncbuiltins\nbytes\ncbuiltins\nbytes\n" + huge + "\x87R.", "bomb"},
 		"a state of an array that is none":       {"a.pkl", p2 + "cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R}b.", "numpy does not write"},
 		"a tensor's type with a size":            {"a.pkl", p2 + "ctorch._tensor\n_rebuild_from_type_v2\n(ctorch._utils\n_rebuild_tensor_v2\nctorch\nTensor\n(NK\x00" + huge + "\x85K\x01\x85\x89}t}tR.", "computes"},
 	} {

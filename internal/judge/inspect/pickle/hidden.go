@@ -2,10 +2,27 @@ package pickle
 
 import (
 	"bytes"
+	"path"
 	"regexp"
+	"slices"
+	"strings"
 
 	"enisle/internal/judge/inspect"
+	"enisle/internal/judge/inspect/asset"
 )
+
+// hides says what a pickle would import that stands in a picture, a table or another
+// file of plain data of a model, or in a text that people do not read.
+func hides(s inspect.Subject) string {
+	if s.Ref.Kind != "model" && s.Ref.Kind != "hf" || len(s.Head) == 0 {
+		return ""
+	}
+	read := slices.Contains([]string{".md", ".rst", ".py", ".ipynb"}, strings.ToLower(path.Ext(s.Path)))
+	if asset.Is(s) || !read && !named(s) && !binaryStart(s.Head) && s.Size <= 16<<20 && bytes.IndexByte(s.Head, 0) < 0 && !sealed(s) {
+		return hidden(s)
+	}
+	return ""
+}
 
 // hidden looks for a pickle behind the beginning of a picture, a table or another file
 // of plain data, where a loader that skips the beginning finds it. It says what such a

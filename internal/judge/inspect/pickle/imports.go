@@ -50,7 +50,13 @@ func (m *machine) imports(op byte) (done bool, err error) {
 		if !m.persistent {
 			m.refuse("it refers to something outside of the file")
 		}
-		return true, m.push(stored(id))
+		v := stored(id)
+		if v.kind == storage && m.beside != nil {
+			if why := m.beside(id); why != "" {
+				m.refuse("%s", why)
+			}
+		}
+		return true, m.push(v)
 	case 0x82, 0x83, 0x84: // EXT1, EXT2, EXT4
 		m.refuse("it imports by a number that only the reader knows")
 		if err := m.src.skip(map[byte]uint64{0x82: 1, 0x83: 2, 0x84: 4}[op]); err != nil {
@@ -128,8 +134,8 @@ func (m *machine) callArgs(n int) error {
 	at := len(m.stack) - n
 	args := m.stack[at]
 	f := m.stack[at-1]
-	if more := m.stack[len(m.stack)-1]; n == 2 && (more.kind != dict || len(more.items) > 0 || more.lost) && f.kind == callee && (trainedUse(f.g) == class || filled(f.g) == class) {
-		m.refuse("it calls %s.%s with arguments, which may be a path", f.g.module, f.g.name)
+	if more := m.stack[len(m.stack)-1]; n == 2 && (more.kind != dict || len(more.items) > 0 || more.lost) && f.kind == callee && m.useOf(f.g) != refused {
+		m.refuse("it calls %s.%s with arguments by their names, which may be a path or a size", f.g.module, f.g.name)
 	}
 	m.stack = m.stack[:at-1]
 	if args.kind != tuple {

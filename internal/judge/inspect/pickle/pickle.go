@@ -102,7 +102,7 @@ func (Scanner) Wants(s inspect.Subject) bool {
 		return false
 	case named(s) && !other(s) && !plainFile(s):
 		return true
-	case asset.Is(s) && hidden(s) != "":
+	case hides(s) != "":
 		return true
 	}
 	// Walk it: what is no pickle ends within a few bytes.
@@ -139,11 +139,9 @@ func script(s inspect.Subject) bool {
 // Scan judges every stream of the subject.
 func (Scanner) Scan(ctx context.Context, s inspect.Subject, run inspect.Run) error {
 	run = s.Milder(run)
-	if asset.Is(s) {
-		if name := hidden(s); name != "" {
-			run.Report("hidden", inspect.Refuse, fmt.Sprintf("a pickle stands in it that would import %.80s", name))
-			return nil
-		}
+	if name := hides(s); name != "" {
+		run.Report("hidden", inspect.Refuse, fmt.Sprintf("a pickle stands in it that would import %.80s", name))
+		return nil
 	}
 	at := int64(0)
 	if bytes.HasPrefix(s.Head, []byte(numpyMagic)) {
@@ -169,7 +167,7 @@ func (Scanner) Scan(ctx context.Context, s inspect.Subject, run inspect.Run) err
 		if legacy && n == torchStream {
 			return nil // raw storages follow, which torch reads as numbers
 		}
-		m := machine{src: newSource(s, at), ctx: ctx, persistent: persistent(s) || legacy, script: script(s)}
+		m := machine{src: newSource(s, at), ctx: ctx, persistent: persistent(s) || legacy, script: script(s), beside: beside(s)}
 		err := m.run()
 		m.report(s, run)
 		if err == nil {

@@ -2,9 +2,12 @@ package pickle
 
 import (
 	"math/bits"
+	"path"
 	"regexp"
 	"slices"
 	"strings"
+
+	"enisle/internal/judge/inspect"
 )
 
 // A pickle may ask for more memory than it holds bytes: an array of a shape without its
@@ -70,6 +73,18 @@ func (m *machine) room(g global, args []value) (why string) {
 	case "builtins.int", "builtins.float", "builtins.complex":
 		if a := arg(0); a.data != nil && a.size > 4300 || a.data != nil && len(a.text) > 4300 {
 			return "on a number of too many digits"
+		}
+	case "copyreg.__newobj__", "copyreg.__newobj_ex__":
+		if c := arg(0); c.kind == callee {
+			more := args[1:]
+			if g.name == "__newobj_ex__" {
+				more = arg(1).listed()
+			}
+			return m.room(c.g, more)
+		}
+	case "copyreg._reconstructor":
+		if base, state := arg(1), arg(2); base.kind == callee && state.kind != none {
+			return m.room(base.g, []value{state})
 		}
 	case "fractions.Fraction":
 		if a := arg(0); a.kind != integer && (a.kind != text || !fraction.MatchString(a.text)) {
@@ -237,4 +252,34 @@ func length(args []value) float64 {
 		}
 	}
 	return max(0, (float64(to)-float64(from))/float64(step))
+}
+
+// widths are the bytes of a number in storages of torch, by their names; constant.
+var widths = map[string]int64{
+	"UntypedStorage": 1, "DoubleStorage": 8, "FloatStorage": 4, "HalfStorage": 2, "BFloat16Storage": 2, "LongStorage": 8, "IntStorage": 4, "ShortStorage": 2,
+	"CharStorage": 1, "ByteStorage": 1, "BoolStorage": 1, "ComplexDoubleStorage": 16, "ComplexFloatStorage": 8, "QInt8Storage": 1, "QUInt8Storage": 1, "QInt32Storage": 4,
+}
+
+// beside compares the storages that a pickle of torch names with the members of its
+// archive: torch takes their length from the pickle, and reads past the end of one that
+// is shorter.
+func beside(s inspect.Subject) func(id value) string {
+	of, ok := s.ReaderAt.(inspect.Member)
+	base := s.Path[strings.LastIndex(s.Path, "!")+1:]
+	dir, isPickle := strings.CutSuffix(base, ".pkl")
+	// Inputs that a model was traced with are not kept, only what they were like.
+	if name := path.Base(dir); !ok || !isPickle || name != "data" && name != "constants" {
+		return nil
+	}
+	return func(id value) string {
+		class, key, n := id.items[1], id.items[2], id.items[4].num
+		if n == 0 || class.kind != callee {
+			return ""
+		}
+		size, ok := of.Beside(dir + "/" + key.name())
+		if width := widths[class.g.name]; !ok || width > 0 && (n > 1<<60/width || size < n*width) {
+			return "it names a storage that the archive does not hold in full"
+		}
+		return ""
+	}
 }

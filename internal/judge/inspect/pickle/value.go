@@ -125,3 +125,19 @@ func (v value) made(by ...global) bool {
 func special(name string) bool {
 	return strings.HasPrefix(name, "__") && strings.HasSuffix(name, "__") && name != "__doc__" && name != "__name__"
 }
+
+// name returns a text, and of what is none what nothing is called.
+func (v value) name() string {
+	if v.kind != text {
+		return "\x00"
+	}
+	return v.text
+}
+
+// listed returns the items of a container.
+func (v value) listed() []value {
+	if v.data == nil {
+		return nil
+	}
+	return v.items
+}

@@ -87,6 +87,7 @@ func TestWhatRunsBesideTheWeights(t *testing.T) {
 		"a target in capitals":        {"model", "m.ini", "[a]\n_TARGET_: os.system\n", "target", inspect.Refuse},
 		"a target in Jsonnet":         {"model", "m.jsonnet", "{ '_target_'+: \"os.system\" }", "target", inspect.Refuse},
 		"a key that Jsonnet computes": {"model", "m.jsonnet", "{ ['_tar' + 'get_']: \"os.system\" }", "target", inspect.Refuse},
+		"a key that has a name":       {"model", "m.jsonnet", "local t = '_target_'; {[t]: \"os.system\" }", "target", inspect.Refuse},
 		"a file that Jsonnet reads":   {"model", "m.jsonnet", "{ a: importstr '/etc/passwd' }", "target", inspect.Refuse},
 		"plain Jsonnet":               {"model", "m.jsonnet", "local x = import 'base.libsonnet';\nx + { a: [1, 2], b: 'c' }", "", ""},
 		"a registry of spaCy":         {"model", "config.cfg", "[components.tagger.model]\n@architectures = \"spacy.Tagger.v2\"\n", "target", inspect.Warn},

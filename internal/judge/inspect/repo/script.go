@@ -39,7 +39,7 @@ var (
 	reads = regexp.MustCompile(`getattr\((?:\(?[A-Za-z_][A-Za-z0-9_.]*\)?|\([^()]*\)), "([^"\\]*)"\)`)
 	// operators are names of operators as texts, each behind its length.
 	operators = regexp.MustCompile(`(?s)X..\x00\x00([A-Za-z0-9_]+)::[A-Za-z0-9_.]+`)
-	ops       = regexp.MustCompile(`\bops\.([A-Za-z0-9_]+)\.([A-Za-z0-9_]+)`)
+	ops       = regexp.MustCompile(`\bops(?:\s|\\)*\.(?:\s|\\)*([A-Za-z0-9_]+)(?:\s|\\)*\.(?:\s|\\)*([A-Za-z0-9_]+)`)
 )
 
 const maxScript = 64 << 20 // bytes

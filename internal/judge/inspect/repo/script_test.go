@@ -54,6 +54,7 @@ func TestTorchScript(t *testing.T) {
 	}{
 		"what computes":                       {code, call("_0 = torch.relu(ops.quantized.linear(x, getattr(self, \"0\")))"), inspect.Warn},
 		"an operator of another library":      {code, call("_0 = ops.mylib.thing(x)"), inspect.Refuse},
+		"the same, spaced":                    {code, call("_0 = ops . \\\n mylib . thing(x)"), inspect.Refuse},
 		"a word in a comment":                 {code, call("# saved"), inspect.Warn},
 		"torch.save":                          {code, call(`torch.save(x, "f")`), inspect.Refuse},
 		"torch.save, spaced":                  {code, call("torch . \\\n save (x)"), inspect.Refuse},

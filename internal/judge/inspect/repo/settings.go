@@ -28,7 +28,7 @@ var (
 	registry = regexp.MustCompile(`(?m)^\s*["']?(@[A-Za-z_]+)["']?\s*=\s*["']*([^"'\s#;]*)`)
 	escaped  = regexp.MustCompile(`\\(?:u00|x)([0-9A-Fa-f]{2})`)
 	// computed is a key that Jsonnet makes of an expression.
-	computed = regexp.MustCompile(`\[[^\[\]\n]*["'+(][^\[\]\n]*\]\s*\+?:`)
+	computed = regexp.MustCompile(`[{,;]\s*\[[^\[\]\n]*\]\s*\+?:`)
 	// imports are texts that Jsonnet takes from other files.
 	imports  = regexp.MustCompile(`\bimport(?:str|bin)?\s*(["'@|][^\n;,)]*)`)
 	ordinary = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_./-]*$`)
