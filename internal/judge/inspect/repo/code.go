@@ -13,13 +13,14 @@ const maxCode = 16 << 20 // bytes of one file
 // starting is what code of a model has no need for: it starts programs, loads libraries,
 // opens sockets, or runs text and bytes as code. It finds what is written plainly, and
 // that nothing of it is there says nothing: people read all code before they approve.
-var starting = regexp.MustCompile(`\b(?:os|posix|nt)\.(?:system|popen|exec[lv]p?e?|spawn[lv]p?e?|posix_spawnp?|startfile|fork)\b` +
+var starting = regexp.MustCompile(`\b(?:os|posix|nt)\s*\.\s*(?:system|popen|exec[lv]p?e?|spawn[lv]p?e?|posix_spawnp?|startfile|fork)\b` +
 	`|\bfrom\s+(?:os|posix|nt)\s+import\b[^\n]*\b(?:system|popen|exec[lv]|spawn)` +
 	`|\b(?:import|from)\s+(?:subprocess|pty|socket|ctypes|marshal|pickle|dill|cloudpickle|runpy|code|codeop|telnetlib|ftplib|smtplib|winreg)\b` +
 	`|\b(?:subprocess|pty|marshal|pickle|dill|cloudpickle)\.(?:Popen|run|call|check_call|check_output|getoutput|spawn|loads?)\b` +
 	`|(?:^|[^.\w])(?:exec|eval|compile|__import__)\s*\(` +
 	`|\b__builtins__\b|\b(?:__import__|builtins)\s*[.\[]` +
 	`|\bimport_module\s*\(\s*["'](?:os|subprocess|socket|pty|ctypes|builtins|posix|nt)["']` +
+	`|\bimport_module\s*\(\s*["'][^"'\n]*["']\s*[+%]` + `|\btorch\.(?:ops|classes)\.load_library\b|\btorch\.hub\.load\b|\byaml\.(?:unsafe_load|UnsafeLoader)\b` +
 	`|\bgetattr\s*\(\s*(?:os|builtins|sys|subprocess|importlib)\b` +
 	`|\bsys\s*\.\s*modules\s*\[` + `|\b__subclasses__\b|\b__globals__\b`)
 

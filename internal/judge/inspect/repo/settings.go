@@ -26,7 +26,7 @@ var (
 	calling = regexp.MustCompile(`(?i)(^|[^A-Za-z0-9_@])["'\x60]?(_target_|class_path|_component_|custom_pipelines)["'\x60]?\s*\]?\s*(?:\+?:{1,3}|\+?=|=>)\s*["'\x60]*([^"'\x60,;\s}\]#]*)`)
 	// registry is a key by which spaCy and its companions find a function.
 	registry = regexp.MustCompile(`(?m)^\s*["']?(@[A-Za-z_]+)["']?\s*=\s*["']*([^"'\s#;]*)`)
-	escaped  = regexp.MustCompile(`\\(?:u00|x)([0-9A-Fa-f]{2})`)
+	escaped  = regexp.MustCompile(`\\(?:u00|U000000|x|u\{0*)([0-9A-Fa-f]{2})\}?`)
 	// computed is a key that Jsonnet makes of an expression.
 	computed = regexp.MustCompile(`[{,;]\s*\[[^\[\]\n]*\]\s*\+?:`)
 	// imports are texts that Jsonnet takes from other files.
@@ -56,7 +56,8 @@ func isSettings(s inspect.Subject) bool {
 func plainly(b []byte) []byte {
 	b = bytes.ReplaceAll(bytes.ReplaceAll(b, []byte("\\\r\n"), nil), []byte("\\\n"), nil)
 	return escaped.ReplaceAllFunc(b, func(m []byte) []byte {
-		n, err := strconv.ParseUint(string(m[len(m)-2:]), 16, 8)
+		digits := bytes.TrimSuffix(m, []byte("}"))
+		n, err := strconv.ParseUint(string(digits[len(digits)-2:]), 16, 8)
 		if err != nil || n < ' ' || n > '~' {
 			return m
 		}
