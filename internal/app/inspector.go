@@ -52,8 +52,8 @@ const (
 	maxAnswer      = 256 << 20   // bytes
 )
 
-// scanners are all of them, in the order in which findings are made.
-func scanners() []inspect.Scanner {
+// Scanners are all of them, in the order in which findings are made.
+func Scanners() []inspect.Scanner {
 	return []inspect.Scanner{
 		archive.New(), wheel.New(), pickle.New(), gguf.New(), safetensors.New(), onnx.New(), keras.New(), skops.New(), tensorflow.New(), asset.New(),
 		template.New(), repo.New(), packages.New(), secrets.New(), vulndb.New(),
@@ -66,7 +66,7 @@ func scanners() []inspect.Scanner {
 func (a *App) inspector(ctx context.Context, s *site.Site) (_ crossing.Inspector, done func() error, err error) {
 	c := &confined{limits: inspect.Limits{Time: 10 * time.Minute}}
 	m, err := crossing.Malware(ctx, s)
-	return inspector{&inspect.Runner{Scanners: scanners(), Limits: c.limits, Elsewhere: c.file}, c, m}, c.end, err
+	return inspector{&inspect.Runner{Scanners: Scanners(), Limits: c.limits, Elsewhere: c.file}, c, m}, c.end, err
 }
 
 // inspector is the scanners, and what looks things up for them.
@@ -283,7 +283,7 @@ func inspectConfined(ctx context.Context) error {
 		return err
 	}
 	const control = 3 // the first file it inherits
-	runner := inspect.Runner{Scanners: scanners()}
+	runner := inspect.Runner{Scanners: Scanners()}
 	buf := make([]byte, 1<<20)
 	out := json.NewEncoder(os.Stdout)
 	for {

@@ -49,7 +49,7 @@ func TestAScannerThatDiesIsAFinding(t *testing.T) {
 	}
 	c := &confined{}
 	c.limits.Time = 1 << 36
-	r := inspect.Runner{Scanners: scanners(), Elsewhere: c.file}
+	r := inspect.Runner{Scanners: Scanners(), Elsewhere: c.file}
 	report := func(before func(n int)) inspect.Report {
 		t.Helper()
 		n := 0

@@ -82,7 +82,7 @@ func BenchmarkWheels(b *testing.B) {
 	b.SetBytes(total)
 	for b.Loop() {
 		child := &confined{limits: inspect.Limits{Time: time.Minute}}
-		i := inspector{&inspect.Runner{Scanners: scanners(), Limits: child.limits, Elsewhere: child.file}, child, crossing.MalwareSettings{}}
+		i := inspector{&inspect.Runner{Scanners: Scanners(), Limits: child.limits, Elsewhere: child.file}, child, crossing.MalwareSettings{}}
 		rep, err := i.Inspect(context.Background(), all, open, func(int64) {})
 		if err != nil {
 			b.Fatal(err)

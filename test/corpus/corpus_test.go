@@ -11,18 +11,9 @@ import (
 	"path/filepath"
 	"testing"
 
+	"enisle/internal/app"
 	"enisle/internal/artifact"
 	"enisle/internal/judge/inspect"
-	"enisle/internal/judge/inspect/archive"
-	"enisle/internal/judge/inspect/asset"
-	"enisle/internal/judge/inspect/gguf"
-	"enisle/internal/judge/inspect/keras"
-	"enisle/internal/judge/inspect/onnx"
-	"enisle/internal/judge/inspect/pickle"
-	"enisle/internal/judge/inspect/repo"
-	"enisle/internal/judge/inspect/safetensors"
-	"enisle/internal/judge/inspect/skops"
-	"enisle/internal/judge/inspect/tensorflow"
 )
 
 type blob struct{ *bytes.Reader }
@@ -37,7 +28,7 @@ func TestHonestFilesPass(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = f.Close() }()
-	r := inspect.Runner{Scanners: scanners()}
+	r := inspect.Runner{Scanners: app.Scanners()}
 	files, bad := 0, 0
 	for lines := bufio.NewScanner(f); lines.Scan(); files++ {
 		var row struct{ File, What, Sha256 string }
@@ -74,7 +65,7 @@ func TestHostileFilesAreRefused(t *testing.T) {
 	if err != nil || len(files) < 25 {
 		t.Fatal(err, files)
 	}
-	r := inspect.Runner{Scanners: scanners()}
+	r := inspect.Runner{Scanners: app.Scanners()}
 	for _, file := range files {
 		b, err := os.ReadFile(file)
 		if err != nil {
@@ -89,8 +80,4 @@ func TestHostileFilesAreRefused(t *testing.T) {
 			t.Errorf("%s passes: %+v", file, rep.Findings)
 		}
 	}
-}
-
-func scanners() []inspect.Scanner {
-	return []inspect.Scanner{archive.New(), pickle.New(), gguf.New(), safetensors.New(), onnx.New(), keras.New(), skops.New(), tensorflow.New(), asset.New(), repo.New()}
 }

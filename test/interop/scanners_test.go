@@ -14,19 +14,9 @@ import (
 	"testing"
 	"time"
 
+	"enisle/internal/app"
 	"enisle/internal/artifact"
 	"enisle/internal/judge/inspect"
-	"enisle/internal/judge/inspect/archive"
-	"enisle/internal/judge/inspect/asset"
-	"enisle/internal/judge/inspect/gguf"
-	"enisle/internal/judge/inspect/keras"
-	"enisle/internal/judge/inspect/onnx"
-	"enisle/internal/judge/inspect/pickle"
-	"enisle/internal/judge/inspect/repo"
-	"enisle/internal/judge/inspect/safetensors"
-	"enisle/internal/judge/inspect/skops"
-	"enisle/internal/judge/inspect/template"
-	"enisle/internal/judge/inspect/tensorflow"
 )
 
 // judged is one file, and what each scanner says of it.
@@ -85,7 +75,13 @@ func TestScannersBesideOthers(t *testing.T) {
 	table := table(files)
 	t.Log("\n" + table)
 	if os.Getenv("ENISLE_WRITE_TABLE") != "" {
-		if err := os.WriteFile("../../docs/manual/scanners.md", []byte(table), 0o644); err != nil {
+		const page = "../../docs/manual/scanners.md"
+		b, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, rest, _ := strings.Cut(string(b), "\n## ") // what people wrote behind it stays
+		if err := os.WriteFile(page, []byte(table+"\n## "+rest), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -152,9 +148,7 @@ func ours(t *testing.T, path string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := inspect.Runner{Scanners: []inspect.Scanner{
-		archive.New(), pickle.New(), gguf.New(), safetensors.New(), onnx.New(), keras.New(), skops.New(), tensorflow.New(), asset.New(), template.New(), repo.New(),
-	}}
+	r := inspect.Runner{Scanners: app.Scanners()}
 	a := artifact.Artifact{Ref: artifact.Ref{Kind: "model", Name: "m"}, Files: []artifact.File{{Path: filepath.Base(path), Size: int64(len(b)), Digest: artifact.Sum(b)}}}
 	rep, err := r.Inspect(t.Context(), []artifact.Artifact{a}, func(artifact.Digest) (inspect.Blob, error) { return inMemory{bytes.NewReader(b)}, nil }, func(int64) {})
 	if err != nil {

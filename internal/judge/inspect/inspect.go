@@ -132,6 +132,14 @@ func (s Subject) HashTile() bool {
 	return s.Depth == 0 && s.Ref.Kind == "gomod" && strings.HasPrefix(s.Ref.Name, "sumdb/") && s.Size%32 == 0 && s.Size <= 256*32 && tileForm.MatchString(s.Path)
 }
 
+// Member is the content of a member of an archive that says how large the members
+// beside it are.
+type Member interface {
+	io.ReaderAt
+	// Beside returns the size of a member in bytes, by its whole name in the archive.
+	Beside(name string) (size int64, ok bool)
+}
+
 // Run is what a scanner is given to answer with.
 type Run interface {
 	// Report records a finding about the subject being scanned.

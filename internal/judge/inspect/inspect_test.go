@@ -242,6 +242,7 @@ func TestTarballs(t *testing.T) {
 		return b.Bytes()
 	}
 	reg := func(n string) tar.Header { return tar.Header{Name: n, Typeflag: tar.TypeReg, Mode: 0o644} }
+	soft := func(n, to string) tar.Header { return tar.Header{Name: n, Typeflag: tar.TypeSymlink, Linkname: to} }
 	var huge bytes.Buffer
 	z, _ := gzip.NewWriterLevel(&huge, flate.BestCompression)
 	_, _ = z.Write(make([]byte, 200<<20))
@@ -255,6 +256,15 @@ func TestTarballs(t *testing.T) {
 		"a name that leaves":       {"f.tar.gz", pack(reg("../a")), "name"},
 		"a symbolic link":          {"f.tgz", pack(tar.Header{Name: "l", Typeflag: tar.TypeSymlink, Linkname: "/etc/passwd"}), "special"},
 		"a hard link":              {"f.tgz", pack(tar.Header{Name: "l", Typeflag: tar.TypeLink, Linkname: "/etc/passwd"}), "special"},
+		"a link up and out":        {"f.tgz", pack(reg("d/a"), soft("d/l", "../../a")), "special"},
+		"one that goes through":    {"f.tgz", pack(reg("d/e/a"), soft("x", "d/e"), soft("l", "x/../../a")), "special"},
+		"a member below a link":    {"f.tgz", pack(reg("d/a"), soft("l", "d"), reg("l/b")), "special"},
+		"the same in capitals":     {"f.tgz", pack(reg("d/a"), soft("l", "d"), reg("L/b")), "special"},
+		"a link over a file":       {"f.tgz", pack(soft("l", "d/a"), reg("l")), "duplicate"},
+		"a link to a drive":        {"f.tgz", pack(soft("l", "c:/a")), "special"},
+		"a hard link up":           {"f.tgz", pack(tar.Header{Name: "d/l", Typeflag: tar.TypeLink, Linkname: "../a"}), "special"},
+		"a link inside":            {"f.tgz", pack(reg("d/a"), soft("d/e/l", "../a"), soft("m", "./d/a")), ""},
+		"a hard link inside":       {"f.tgz", pack(reg("d/a"), tar.Header{Name: "d/l", Typeflag: tar.TypeLink, Linkname: "d/a"}), ""},
 		"a device":                 {"f.tgz", pack(tar.Header{Name: "l", Typeflag: tar.TypeChar}), "special"},
 		"a pipe":                   {"f.tgz", pack(tar.Header{Name: "l", Typeflag: tar.TypeFifo}), "special"},
 		"twice the same":           {"f.tgz", pack(reg("a"), reg("a")), "duplicate"},
@@ -291,6 +301,42 @@ func TestNamesAsNpmReadsThem(t *testing.T) {
 	want(t, judge(t, ref, "so-so-1.0.0.tgz", pack("package/a.js", "node/b.js")), "")
 	want(t, judge(t, ref, "so-so-1.0.0.tgz", pack("package/a.js", "other/a.js")), "duplicate")
 	want(t, judge(t, ref, "so-so-1.0.0.tgz", pack("package/a.js", "./package/a.js")), "duplicate")
+}
+
+// What no scanner knows in a model is refused, if it is no text that people write, in
+// archives as well: numbers of torch stand in places of their own.
+func TestWhatNobodyKnowsInAModel(t *testing.T) {
+	model := artifact.Ref{Kind: "model", Name: "m"}
+	for name, tc := range map[string]struct {
+		content []byte
+		rule    string
+	}{
+		"card.md":      {[]byte("caf\xe9\n"), ""},
+		"vocab.txt":    {[]byte("\x01\n\x02\n"), ""},
+		"NOTICE":       {[]byte("Größe\n\tx\r\n"), ""},
+		"NOTE":         {[]byte("caf\xe9\n"), "unknown-model"},
+		"w.msgpack":    {[]byte("\x81\xa1w\xc4\x10AAAA"), "unknown-model"},
+		"a.txt":        {[]byte("!<arch>\nfile"), "unknown-model"},
+		"a":            {[]byte("bell\x07"), "unknown-model"},
+		"numbers.zip":  {zipped(t, member{name: "m/data/0", body: "\x00\x01"}), ""},
+		"weights.zip":  {zipped(t, member{name: "m/weights", body: "\x00\x01"}), "unknown-model"},
+		"inner.txt.gz": {gzipped(t, "X\n\x00\x00\x00\x02"), "unknown-model"},
+	} {
+		t.Run(name, func(t *testing.T) { want(t, judge(t, model, name, tc.content), tc.rule) })
+	}
+}
+
+func gzipped(t *testing.T, s string) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	z := gzip.NewWriter(&b)
+	if _, err := z.Write([]byte(s)); err != nil {
+		t.Fatal(err)
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
 }
 
 // A file of one format that is a zip to who looks at its end.

@@ -1,6 +1,7 @@
 package inspect
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/sha256"
@@ -8,9 +9,12 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"enisle/internal/artifact"
 	"enisle/internal/plain"
@@ -229,6 +233,10 @@ func (w *walk) one(ctx context.Context, sc Scanner, s Subject) (err error) {
 	return ctx.Err()
 }
 
+// storage is a member of an archive of torch that holds bare numbers, which the pickle
+// beside it describes.
+var storage = regexp.MustCompile(`![^!]*(?:/|!)(?:\.?data|constants|tensors)/(?:weights/|constants/)?[A-Za-z_]*[0-9]+(?:\.storage)?$|![^!/]*(?:tensors|storages)$`)
+
 // expected refuses what nobody could read in a place where a package or a model
 // is expected.
 func (w *walk) expected(s Subject, wanted int) {
@@ -240,11 +248,11 @@ func (w *walk) expected(s Subject, wanted int) {
 		w.add("kind", "unknown-package", Refuse, s.Path, "no scanner knows this kind of package")
 	case "gomod", "cargo", "maven", "debian", "oci", "helm", "ollama":
 		// What registries say of a package stands beside it as text.
-		if !plainText(s) && !s.HashTile() {
+		if _, ok := plainText(s); !ok && !s.HashTile() {
 			w.add("kind", "unknown-package", Refuse, s.Path, "no scanner knows this kind of package")
 		}
 	case "model", "hf":
-		if !plainText(s) {
+		if !storage.MatchString(s.Path) && !written(s) {
 			w.add("kind", "unknown-model", Refuse, s.Path, "no scanner knows this kind of model file")
 		}
 	case "engine":
@@ -252,16 +260,33 @@ func (w *walk) expected(s Subject, wanted int) {
 	}
 }
 
-// plainText reports whether a small file is text, such as a model's card.
-func plainText(s Subject) bool {
+// plainText returns a small file that is text, such as a model's card.
+func plainText(s Subject) (text []byte, ok bool) {
 	if s.Size > 16<<20 {
-		return false
+		return nil, false
 	}
-	buf := make([]byte, s.Size)
-	if _, err := s.ReadAt(buf, 0); err != nil && !errors.Is(err, io.EOF) {
-		return false
+	text = make([]byte, s.Size)
+	if _, err := s.ReadAt(text, 0); err != nil && !errors.Is(err, io.EOF) {
+		return nil, false
 	}
-	return !slices.Contains(buf, 0)
+	return text, !bytes.ContainsRune(text, 0)
+}
+
+// prose are the endings of texts whose encoding may be any; constant.
+var prose = []string{".txt", ".md", ".rst", ".csv", ".tsv", ".vocab", ".json", ".jsonl", ".yaml", ".yml", ".html", ".xml", ".tex", ".bib", ".log", ".license"}
+
+// written reports whether a file is a text that people or programs write: no other format
+// begins so, and what is not called a text is UTF-8 without control characters. Bytes
+// that are packed some other way often hold no zero.
+func written(s Subject) bool {
+	text, ok := plainText(s)
+	for _, magic := range []string{"!<arch>\n", "%PDF-", "PK", "070701", "070702", "070707", "#!AMR", "ID3", "Obj\x01", "RIFF", "FORM"} {
+		ok = ok && !bytes.HasPrefix(text, []byte(magic))
+	}
+	if !ok || slices.Contains(prose, strings.ToLower(path.Ext(s.Path))) {
+		return ok
+	}
+	return utf8.Valid(text) && !bytes.ContainsFunc(text, func(r rune) bool { return r < ' ' && !strings.ContainsRune("\t\n\r\f", r) || r == 0x7f })
 }
 
 // run is what one scanner answers with about one subject.
@@ -313,7 +338,10 @@ func (r *run) Descend(ctx context.Context, name string, content io.ReaderAt, siz
 	}
 	w.report.Members++
 	w.report.Bytes += size
-	w.scan(ctx, Subject{Ref: s.Ref, Path: s.Path + "!" + name, Size: size, ReaderAt: content, Depth: s.Depth + 1})
+	member := Subject{Ref: s.Ref, Path: s.Path + "!" + name, Size: size, ReaderAt: content, Depth: s.Depth + 1}
+	if wanted := w.scan(ctx, member); w.ref.Kind == "model" || w.ref.Kind == "hf" {
+		w.expected(member, wanted)
+	}
 	return nil
 }
 

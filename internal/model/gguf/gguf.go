@@ -2,7 +2,7 @@
 // offset is held against the file before anything trusts it.
 //
 // It reads the header only, in one pass, and no tensor. Layout: ggml
-// documentation, "GGUF", versions 2 and 3.
+// documentation, "GGUF", versions 2 and 3, and 3 in big-endian too.
 package gguf
 
 import (
@@ -62,6 +62,15 @@ type reader struct {
 	in   *bufio.Reader
 	at   int64
 	size int64
+	big  bool // numbers are big-endian
+}
+
+// order is how numbers are written.
+func (r *reader) order() binary.ByteOrder {
+	if r.big {
+		return binary.BigEndian
+	}
+	return binary.LittleEndian
 }
 
 func (r *reader) bytes(n uint64) ([]byte, error) {
@@ -79,7 +88,7 @@ func (r *reader) u32() (uint32, error) {
 	if err != nil {
 		return 0, err
 	}
-	return binary.LittleEndian.Uint32(b), nil
+	return r.order().Uint32(b), nil
 }
 
 func (r *reader) u64() (uint64, error) {
@@ -87,7 +96,7 @@ func (r *reader) u64() (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	return binary.LittleEndian.Uint64(b), nil
+	return r.order().Uint64(b), nil
 }
 
 func (r *reader) text(limit uint64) (string, error) {
@@ -114,10 +123,7 @@ func (r *reader) header() (*Header, error) {
 	if err != nil {
 		return nil, err
 	}
-	if version != 2 && version != 3 {
-		if bits.ReverseBytes32(version) <= 3 {
-			return nil, errors.New("it is big-endian, which is not read")
-		}
+	if r.big = bits.ReverseBytes32(version) == 3; version != 2 && version != 3 && !r.big {
 		return nil, fmt.Errorf("version %d is not known", version)
 	}
 	tensors, err := r.u64()
@@ -211,7 +217,7 @@ func (r *reader) fact(h *Header, key string, t uint32) error {
 		return errors.New("a truth value is neither 0 nor 1")
 	}
 	if key == "general.alignment" {
-		h.Align = uint64(binary.LittleEndian.Uint32(b))
+		h.Align = uint64(r.order().Uint32(b))
 		if h.Align == 0 || h.Align%8 != 0 || bits.OnesCount64(h.Align) != 1 || h.Align > 1<<20 {
 			return fmt.Errorf("%d is no alignment", h.Align)
 		}

@@ -18,6 +18,7 @@ import (
 	"io"
 	"math/bits"
 	"slices"
+	"unicode/utf8"
 )
 
 const (
@@ -98,6 +99,9 @@ func Read(ctx context.Context, f io.ReaderAt, size int64) (*Header, error) {
 // parse reads the JSON key by key, so that none can hide behind another of the
 // same name.
 func (h *Header) parse(b []byte) error {
+	if !utf8.Valid(b) {
+		return errors.New("the header is no UTF-8")
+	}
 	d := json.NewDecoder(bytes.NewReader(b))
 	if t, err := d.Token(); err != nil || t != json.Delim('{') {
 		return errors.Join(errors.New("the header is no JSON object"), err)

@@ -128,7 +128,7 @@ func value(d *json.Decoder, depth int, left *int) (any, error) {
 	return t, nil
 }
 
-// YAML reads every document of a stream, scalars as text. tag is told of each tag
+// YAML reads every document of a stream, scalars as text but for null. tag is told of each tag
 // that YAML itself does not have, such as those that make Python construct objects.
 func YAML(b []byte, tag func(string)) (docs []any, err error) {
 	d := yaml.NewDecoder(bytes.NewReader(b))
@@ -180,6 +180,9 @@ func node(n *yaml.Node, depth int, left *int, tag func(string)) (any, error) {
 		return list, nil
 	case yaml.MappingNode:
 		return mapping(n, depth, left, tag)
+	}
+	if n.ShortTag() == "!!null" {
+		return nil, nil
 	}
 	return n.Value, nil
 }

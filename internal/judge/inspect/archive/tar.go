@@ -155,9 +155,13 @@ func scanTar(ctx context.Context, s inspect.Subject, r io.Reader, run inspect.Ru
 	t := tar.NewReader(r)
 	known := newNames(s, run)
 	known.below = below(s)
+	linked := &links{to: map[string]bool{}, below: known.below}
 	for n := 0; ; n++ {
 		h, err := t.Next()
 		if errors.Is(err, io.EOF) {
+			if name := linked.through(); name != "" && len(linked.to) > 0 {
+				run.Report("special", s.Data(), fmt.Sprintf("member %q stands below a link", name))
+			}
 			if n == 0 {
 				run.Report("broken", inspect.Refuse, "a tar without members")
 			}
@@ -168,6 +172,9 @@ func scanTar(ctx context.Context, s inspect.Subject, r io.Reader, run inspect.Ru
 			return nil
 		}
 		known.check(h.Name)
+		if !installs(s) {
+			linked.names = append(linked.names, h.Name)
+		}
 		switch h.Typeflag {
 		case tar.TypeDir, tar.TypeXGlobalHeader:
 			continue
@@ -176,7 +183,11 @@ func scanTar(ctx context.Context, s inspect.Subject, r io.Reader, run inspect.Ru
 			if installs(s) {
 				continue // whoever unpacks it is a package manager, in a root of its own
 			}
-			run.Report("special", s.Data(), fmt.Sprintf("member %q is a link to %q", h.Name, h.Linkname))
+			sev := s.Data()
+			if linked.stays(h.Name, h.Linkname, h.Typeflag == tar.TypeLink) {
+				sev = inspect.Warn
+			}
+			run.Report("special", sev, fmt.Sprintf("member %q is a link to %q", h.Name, h.Linkname))
 			continue
 		case tar.TypeChar, tar.TypeBlock, tar.TypeFifo:
 			if installs(s) {

@@ -47,6 +47,10 @@ func scanZip(ctx context.Context, s inspect.Subject, run inspect.Run) error {
 		run.Report("broken", inspect.Refuse, "not a zip that can be read: "+err.Error())
 		return nil
 	}
+	sizes := make(map[string]int64, len(entries))
+	for _, e := range entries {
+		sizes[e.name] = int64(e.size)
+	}
 	spans := make([][2]uint64, 0, len(entries))
 	known := newNames(s, run)
 	for _, e := range entries {
@@ -56,7 +60,7 @@ func scanZip(ctx context.Context, s inspect.Subject, run inspect.Run) error {
 			continue
 		}
 		spans = append(spans, [2]uint64{e.offset, uint64(body) + e.packed})
-		if err := e.member(ctx, s, body, run); err != nil {
+		if err := e.member(ctx, s, body, sizes, run); err != nil {
 			return err
 		}
 	}
@@ -314,8 +318,22 @@ func (e entry) unset() bool {
 // the zip64 field.
 func differs(short uint32, size uint64) bool { return short != 0xffffffff && uint64(short) != size }
 
+// content is a member among the others.
+type content struct {
+	io.ReaderAt
+	sizes map[string]int64
+}
+
+var _ inspect.Member = content{}
+
+// Beside returns the size of another member.
+func (c content) Beside(name string) (size int64, ok bool) {
+	size, ok = c.sizes[name]
+	return size, ok
+}
+
 // member unpacks one member and hands it on.
-func (e entry) member(ctx context.Context, s inspect.Subject, body int64, run inspect.Run) (err error) {
+func (e entry) member(ctx context.Context, s inspect.Subject, body int64, sizes map[string]int64, run inspect.Run) (err error) {
 	raw := io.NewSectionReader(s, body, int64(e.packed))
 	var r io.Reader
 	switch e.method {
@@ -327,7 +345,7 @@ func (e entry) member(ctx context.Context, s inspect.Subject, body int64, run in
 		if err := checkSum(raw, e.crc); err != nil {
 			run.Report("checksum", inspect.Refuse, fmt.Sprintf("member %q: %v", e.name, err))
 		}
-		return run.Descend(ctx, e.name, io.NewSectionReader(s, body, int64(e.packed)), int64(e.size))
+		return run.Descend(ctx, e.name, content{io.NewSectionReader(s, body, int64(e.packed)), sizes}, int64(e.size))
 	case 8:
 		r = flate.NewReader(raw)
 	default:
@@ -353,7 +371,7 @@ func (e entry) member(ctx context.Context, s inspect.Subject, body int64, run in
 	if sum.Sum32() != e.crc {
 		run.Report("checksum", inspect.Refuse, fmt.Sprintf("member %q: the checksum is wrong", e.name))
 	}
-	return run.Descend(ctx, e.name, at, int64(e.size))
+	return run.Descend(ctx, e.name, content{at, sizes}, int64(e.size))
 }
 
 func checkSum(r io.Reader, want uint32) error {

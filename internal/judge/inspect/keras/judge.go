@@ -58,6 +58,24 @@ func (j *judge) text(b string, config bool) {
 		j.refuse("config", "a configuration is no JSON that can be read: "+err.Error())
 		return
 	}
+	if inner, ok := doc.(string); ok && config && inner != b {
+		j.text(inner, true)
+		return
+	}
+	j.walk(doc)
+}
+
+// yaml judges a configuration as YAML, as Keras wrote it before version 2.6. Its tags are
+// judged elsewhere.
+func (j *judge) yaml(b []byte) {
+	docs, err := tree.YAML(b, func(string) {})
+	if err != nil {
+		j.refuse("config", "a configuration is no YAML that can be read: "+err.Error())
+	}
+	j.walk(docs)
+}
+
+func (j *judge) walk(doc any) {
 	tree.Walk(doc, func(at string, m tree.Map) bool {
 		j.object(at, m)
 		return true

@@ -12,8 +12,10 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"enisle/internal/judge/inspect"
 	"enisle/internal/model/hdf5"
@@ -32,7 +34,7 @@ func New() Scanner { return Scanner{} }
 func (Scanner) Name() string { return "keras" }
 
 // Version changes when verdicts may.
-func (Scanner) Version() string { return "2" }
+func (Scanner) Version() string { return "3" }
 
 const maxConfig = 64 << 20 // bytes
 
@@ -58,33 +60,61 @@ func isHDF5(s inspect.Subject) bool {
 	return bytes.HasPrefix(s.Head, []byte(hdf5.Magic)) || slices.Contains([]string{".h5", ".hdf5", ".he5"}, ext)
 }
 
-// Wants takes HDF5 files, the configurations in .keras archives, and any JSON that
-// reads as one.
+// Wants takes HDF5 files, the configurations in .keras archives, and any JSON or YAML
+// that reads as one.
 func (Scanner) Wants(s inspect.Subject) bool {
 	name := inside(s)
 	return isHDF5(s) || name == "config.json" || name == "metadata.json" || isConfig(s)
 }
 
-// isConfig reports whether a JSON file has the form of a model's architecture, or
-// means to have it and cannot be read.
+// isConfig reports whether a text has the form of a model's architecture, or means to
+// have it and cannot be read: JSON or YAML, whatever it is called, since loaders take the
+// text and not the file.
 func isConfig(s inspect.Subject) bool {
-	if !strings.EqualFold(path.Ext(s.Path), ".json") || s.Size > maxConfig || s.Packaged() {
+	if s.Size > maxConfig || s.Packaged() || bytes.IndexByte(s.Head, 0) >= 0 {
 		return false
+	}
+	json := isJSON(s)
+	if !json && slices.Contains([]string{".md", ".rst", ".py", ".ipynb", ".html"}, strings.ToLower(path.Ext(s.Path))) {
+		return false // prose and code may speak of layers
 	}
 	b, err := content(s)
 	if err != nil {
 		return false
 	}
+	if !json {
+		if !inYAML.Match(b) || !utf8.Valid(b) {
+			return false
+		}
+		docs, err := tree.YAML(b, func(string) {})
+		return err != nil || architecture(docs)
+	}
 	plain, escaped := tree.MayHold(b, "class_name")
-	if !plain && !escaped {
+	if inner := bytes.Contains(b, []byte(`\"class_name\"`)); !plain && !escaped && !inner {
 		return false
 	}
 	doc, err := tree.JSON(b)
+	if text, ok := doc.(string); ok { // what to_json returns, written as JSON once more
+		doc, err = tree.JSON([]byte(text))
+	}
 	if err != nil {
 		return plain
 	}
-	m, _ := doc.(tree.Map)
-	return m["class_name"] != nil && m["config"] != nil
+	return architecture(doc)
+}
+
+// inYAML is the key of a class.
+var inYAML = regexp.MustCompile(`(?m)(?:^|[\s{,-])["']?class_name["']?\s*:`)
+
+// isJSON reports whether a text is JSON by its name, or by what it begins with.
+func isJSON(s inspect.Subject) bool {
+	head := bytes.TrimLeft(bytes.TrimPrefix(s.Head, []byte("\xef\xbb\xbf")), " \t\r\n")
+	return strings.EqualFold(path.Ext(s.Path), ".json") || len(head) > 0 && bytes.IndexByte([]byte(`{["`), head[0]) >= 0
+}
+
+// architecture reports whether an object at any depth is one that Keras builds.
+func architecture(doc any) bool {
+	return !tree.Walk(doc, func(_ string, m tree.Map) bool { return m["class_name"] == nil || m["config"] == nil })
 }
 
 func content(s inspect.Subject) ([]byte, error) {
@@ -118,7 +148,11 @@ func (Scanner) Scan(ctx context.Context, s inspect.Subject, run inspect.Run) err
 			return err
 		}
 		run.Note(inspect.Format, "keras")
-		j.text(string(b), true)
+		if inside(s) == "" && !isJSON(s) {
+			j.yaml(b)
+		} else {
+			j.text(string(b), true)
+		}
 	}
 	j.end()
 	return ctx.Err()

@@ -121,6 +121,8 @@ func TestConfigurations(t *testing.T) {
 			for path, content := range map[string][]byte{
 				"m.keras":           zipped(t, "config.json", layer(tc.object)),
 				"architecture.json": []byte(layer(tc.object)),
+				"architecture.txt":  []byte(" " + layer(tc.object)),
+				"architecture":      []byte(`{"models":[` + layer(tc.object) + `]}`),
 			} {
 				said, facts := look(t, "model", path, content)
 				if tc.want == "" && said != "" || !strings.HasPrefix(said, tc.want) {
@@ -138,6 +140,25 @@ func TestOtherJSONIsLeftAlone(t *testing.T) {
 	for _, content := range []string{`{"architectures":["X"]}`, `{"class_name":1}`, `[{"class_name":"Lambda"}]`, `{"a":"\u0061"}`, `{"a":1}{"b":2}`} {
 		if said, facts := look(t, "model", "x.json", []byte(content)); said != "" || len(facts) > 0 {
 			t.Errorf("%s: %s", content, said)
+		}
+	}
+}
+
+// A configuration in YAML, as Keras wrote it before 2.6, or as text in JSON.
+func TestOtherForms(t *testing.T) {
+	const lambda = "class_name: Sequential\nconfig:\n  layers:\n  - class_name: Lambda\n    module: null\n    config: {function_type: lambda}\n"
+	for path, tc := range map[string]struct{ content, want string }{
+		"a.yaml":    {lambda, "refuse lambda"},
+		"a.txt":     {lambda, "refuse lambda"},
+		"model":     {"x:\n  - " + strings.ReplaceAll(lambda, "\n", "\n    "), "refuse lambda"},
+		"b.yaml":    {"class_name: Dense\nmodule: null\nconfig: {units: 1}\n", ""},
+		"c.yml":     {"class_name: Dense\nmodule: os\nconfig: {units: 1}\n", "refuse module"},
+		"text.json": {`"{\"class_name\":\"Lambda\",\"config\":{}}"`, "refuse lambda"},
+		"d.txt":     {"class_name: [\n", "refuse config"},
+		"card.md":   {lambda, ""},
+	} {
+		if said, _ := look(t, "model", path, []byte(tc.content)); tc.want == "" && said != "" || !strings.HasPrefix(said, tc.want) {
+			t.Errorf("%s: %q, want %q", path, said, tc.want)
 		}
 	}
 }

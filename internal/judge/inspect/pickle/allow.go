@@ -25,9 +25,11 @@ func useOf(g global) use {
 	case "builtins", "collections", "_codecs", "copyreg", "datetime", "decimal", "fractions", "uuid", "pathlib", "argparse", "types", "array", "re", "random", "typing", "zoneinfo", "pytz", "dateutil":
 		return plainUse(g)
 	case "numpy":
-		return numpyUse(g)
+		return max(numpyUse(g), filled(g))
 	case "torch":
-		return torchUse(g)
+		return max(torchUse(g), filled(g))
+	case "torchvision", "statsmodels", "imblearn", "catboost":
+		return filled(g)
 	case "scipy", "pandas", "joblib", "sklearn", "_loss", "pyarrow": // scikit-learn 1.6 and newer has losses in a module _loss
 		return learnedUse(g)
 	case "xgboost", "lightgbm", "transformers", "accelerate", "pytorch_lightning", "lightning", "lightning_fabric", "omegaconf":
@@ -49,7 +51,8 @@ func (m *machine) useOf(g global) use {
 func plainUse(g global) use {
 	switch g.module + "." + g.name {
 	case "builtins.set", "builtins.frozenset", "builtins.bytearray", "builtins.complex", "builtins.slice", "builtins.range", "builtins.list",
-		"builtins.dict", "builtins.tuple", "builtins.int", "builtins.float", "builtins.bool", "builtins.str", "builtins.bytes":
+		"builtins.dict", "builtins.tuple", "builtins.int", "builtins.float", "builtins.bool", "builtins.str", "builtins.bytes",
+		"builtins.iter", "builtins.reversed", "builtins.enumerate", "builtins.zip":
 		return function
 	case "builtins.Exception", "builtins.ValueError", "builtins.TypeError", "builtins.KeyError", "builtins.IndexError", "builtins.RuntimeError", "builtins.AttributeError":
 		return class
@@ -86,6 +89,8 @@ func numpyUse(g global) use {
 			return class
 		case "mean", "median", "sum", "max", "min", "amax", "amin", "average", "std", "var":
 			return constant // what an estimator pools with
+		case "number", "integer", "floating", "inexact", "generic", "signedinteger", "unsignedinteger", "complexfloating", "character", "flexible":
+			return constant // kinds of numbers that columns are chosen by
 		case "poly1d":
 			return class
 		}
@@ -251,12 +256,15 @@ func learnedUse(g global) use {
 	switch {
 	case learned(g), pandasClass(g):
 		return class
+	case g.module == "sklearn._loss._loss" && strings.HasPrefix(g.name, "__pyx_unpickle_") && learned(global{g.module, strings.TrimPrefix(g.name, "__pyx_unpickle_")}),
+		g.module == "sklearn.covariance._graph_lasso" && g.name == "_DictWithDeprecatedKeys":
+		return class // scikit-learn 1.1
 	case handed(g):
 		return constant
 	case g.module == "pyarrow.lib" && slices.Contains([]string{"_restore_array", "py_buffer", "type_for_alias", "chunked_array", "schema", "field"}, g.name):
 		return function // columns of text, as pandas 3 keeps them
 	}
-	return refused
+	return filled(g)
 }
 
 var (

@@ -1,6 +1,7 @@
 package pickle
 
 import (
+	"archive/zip"
 	"bytes"
 	"compress/zlib"
 	"encoding/binary"
@@ -12,6 +13,7 @@ import (
 
 	"enisle/internal/artifact"
 	"enisle/internal/judge/inspect"
+	"enisle/internal/judge/inspect/asset"
 )
 
 // short is a string of protocol 4.
@@ -127,7 +129,7 @@ func TestAttacks(t *testing.T) {
 		"a list of a range":                    {"a.pkl", p2 + "cbuiltins\nlist\ncbuiltins\nrange\n\x8a\x06\x00\x00\x00\x00\x00\x01\x85R\x85R.", "bomb"},
 		"getattr of anything":                  {"a.pkl", p2 + "cbuiltins\ngetattr\ncnumpy\ndtype\nU\x05xxxxx\x86R.", "getattr"},
 		"getattr of a zone's other name":       {"a.pkl", p2 + "cbuiltins\ngetattr\nczoneinfo\nZoneInfo\nU\x08no_cache\x86R.", "getattr"},
-		"a distribution that compiles itself":  {"a.pkl", p2 + "cscipy.stats._continuous_distns\nuniform_gen\n)\x81}U\x13_parse_arg_templateU\x02idsb.", "uniform_gen"},
+		"a distribution that compiles itself":  {"a.pkl", p2 + "cscipy.stats._continuous_distns\nuniform_gen\n)\x81}U\x13_parse_arg_templateU\x02idsb.", "code"},
 		"trees from a path":                    {"a.pkl", p2 + "clightgbm.basic\nBooster\n(NU\x01xtR.", "path"},
 		"trees from a path that it computes":   {"a.pkl", p2 + "cxgboost.core\nBooster\n}c_codecs\nencode\n(U\x02/xtR\x86R.", "arguments"},
 		"trees from a path by its name":        {"a.pkl", p4 + "clightgbm.basic\nBooster\n)}" + short("model_file") + short("/x") + "s\x92.", "arguments"},
@@ -271,5 +273,172 @@ func BenchmarkTensors(b *testing.B) {
 		if err := New().Scan(b.Context(), s, sinkRun{}); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// A storage that the archive holds less of than the pickle says is memory of somebody else.
+func TestStoragesOfAnArchive(t *testing.T) {
+	data := "\x80\x02ctorch._utils\n_rebuild_tensor_v2\n((U\x07storagectorch\nFloatStorage\nU\x017U\x03cpuK\x04tQK\x00K\x04\x85K\x01\x85\x89ccollections\nOrderedDict\n)RtR."
+	for name, tc := range map[string]struct {
+		members map[string]string
+		bad     bool
+	}{
+		"whole":         {map[string]string{"m/data.pkl": data, "m/data/7": strings.Repeat("x", 16)}, false},
+		"cut short":     {map[string]string{"m/data.pkl": data, "m/data/7": strings.Repeat("x", 15)}, true},
+		"missing":       {map[string]string{"m/data.pkl": data, "m/data/8": strings.Repeat("x", 16)}, true},
+		"of constants":  {map[string]string{"m/constants.pkl": data, "m/constants/7": strings.Repeat("x", 16)}, false},
+		"another place": {map[string]string{"m/constants.pkl": data, "m/data/7": strings.Repeat("x", 16)}, true},
+	} {
+		var b bytes.Buffer
+		z := zip.NewWriter(&b)
+		for file, content := range tc.members {
+			w, err := z.Create(file)
+			if err == nil {
+				_, err = w.Write([]byte(content))
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := z.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if found := judge(t, "m.pt", b.Bytes()); tc.bad != (len(found) > 0) {
+			t.Errorf("%s: %+v", name, found)
+		}
+	}
+}
+
+// A pickle behind the beginning of a file of plain data is found by loaders that skip it.
+func TestPicklesInPlainData(t *testing.T) {
+	const run = "cos\nsystem\n(S'id'\ntR."
+	const run4 = "\x80\x04\x8c\x02os\x8c\x06system\x93\x8c\x02id\x85R."
+	for name, c := range map[string]struct {
+		file, content string
+		bad           bool
+	}{
+		"a document":                  {"a.pdf", "%PDF-1.4\n1 0 obj\nconsectetur\nadipiscing\nelit\n%%EOF\n", false},
+		"a document and a pickle":     {"a.pdf", "%PDF-1.4\n" + run + "\n%%EOF\n", true},
+		"the same of protocol 4":      {"a.pdf", "%PDF-1.4\n" + run4, true},
+		"by INST":                     {"a.pdf", "%PDF-1.4\n(S'id'\nios\nsystem\n.", true},
+		"in a picture":                {"a.jpg", "\xff\xd8\xff\xe0" + run4 + "\xff\xd9", true},
+		"far behind":                  {"a.ogg", "OggS" + strings.Repeat("\x80\x04abc", 300_000) + run4, true},
+		"across what is read at once": {"a.ogg", "OggS" + strings.Repeat("x", 1<<20-10) + run4, true},
+		"a picture":                   {"a.jpg", "\xff\xd8\xff\xe0" + strings.Repeat("\x80\x04\x8c\x02ab", 99) + "\xff\xd9", false},
+	} {
+		r := inspect.Runner{Scanners: []inspect.Scanner{New(), asset.New()}}
+		a := artifact.Artifact{Ref: artifact.Ref{Kind: "model", Name: "m"}, Files: []artifact.File{{Path: c.file, Size: int64(len(c.content)), Digest: artifact.Sum([]byte(c.content))}}}
+		rep, err := r.Inspect(t.Context(), []artifact.Artifact{a}, func(artifact.Digest) (inspect.Blob, error) {
+			return blob{bytes.NewReader([]byte(c.content))}, nil
+		}, func(int64) {})
+		if found := rep.Of(inspect.Refuse); err != nil || c.bad != (len(found) > 0) {
+			t.Errorf("%s: %+v, %v", name, found, err)
+		}
+	}
+}
+
+// State that a library would run, and what is asked of memory without the bytes for it.
+func TestStatesAndRoom(t *testing.T) {
+	const p2, p4 = "\x80\x02", "\x80\x04"
+	uni := func(s string) string {
+		return "X" + string(binary.LittleEndian.AppendUint32(nil, uint32(len(s)))) + s
+	}
+	huge := "\x8a\x06\x00\x00\x00\x00\x00\x10"         // 2^44
+	wide := "\x8a\x08\x00\x00\x00\x00\x00\x00\x00\x01" // a number of eight bytes
+	long := "\x8b\x09\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x00"
+	gen := "cscipy.stats._continuous_distns\nuniform_gen\n)\x81"
+	parser := func(shape, in, out, extra string) string {
+		return "\ndef _parse_args(self, " + shape + " " + in + "):\n    return (" + shape + "), " + out + extra +
+			"\n\ndef _parse_args_rvs(self, " + shape + " " + in + ", size=None):\n    return self._argcheck_rvs(" + shape + " " + out + ", size=size)\n\n" +
+			"def _parse_args_stats(self, " + shape + " " + in + ", moments='mv'):\n    return (" + shape + "), " + out + ", moments\n"
+	}
+	none := parser("", "loc=0, scale=1", "loc, scale", "")
+	array := func(shape, dtype, body string) string {
+		return p2 + "cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R(K\x01" + shape + "cnumpy\ndtype\nU\x02" + dtype + "K\x00K\x01\x87R\x89" + body + "tb."
+	}
+	tensor := func(numel, offset, size, stride string) string { // in the legacy form
+		return "\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.\x80\x02M\xe9\x03.\x80\x02}.\x80\x02ctorch._utils\n_rebuild_tensor_v2\n((U\x07storagectorch\nFloatStorage\nU\x010U\x03cpu" +
+			numel + "NtQ" + offset + "(" + size + "t(" + stride + "t\x89ccollections\nOrderedDict\n)RtR.\x80\x02]."
+	}
+	for name, c := range map[string]struct{ file, content, want string }{
+		"a distribution":                         {"a.pkl", p2 + gen + "}" + uni("_parse_arg_template") + uni(none) + "sb.", ""},
+		"one with shapes":                        {"a.pkl", p2 + gen + "}" + uni("_parse_arg_template") + uni(parser("a, b_2, ", "loc=0, scale=1", "loc, scale", "")) + "sb.", ""},
+		"a discrete one":                         {"a.pkl", p2 + gen + "}" + uni("_parse_arg_template") + uni(parser("n, ", "loc=0", "loc, 1", "")) + "sb.", ""},
+		"a distribution with code":               {"a.pkl", p2 + gen + "}" + uni("_parse_arg_template") + uni("import os") + "sb.", "code"},
+		"code behind what scipy writes":          {"a.pkl", p2 + gen + "}" + uni("_parse_arg_template") + uni(none+"import os\n") + "sb.", "code"},
+		"code as a shape":                        {"a.pkl", p2 + gen + "}" + uni("_parse_arg_template") + uni(parser("a=exec(''), ", "loc=0, scale=1", "loc, scale", "")) + "sb.", "code"},
+		"code in what is returned":               {"a.pkl", p2 + gen + "}" + uni("_parse_arg_template") + uni(parser("", "loc=0, scale=1", "loc, scale", ", exec('')")) + "sb.", "code"},
+		"a default that calls":                   {"a.pkl", p2 + gen + "}" + uni("_parse_arg_template") + uni(parser("", "loc=0, scale=exec('')", "loc, scale", "")) + "sb.", "code"},
+		"code that is computed":                  {"a.pkl", p2 + gen + "}" + uni("_parse_arg_template") + "cbuiltins\nstr\n" + uni("import os") + "\x85Rsb.", "code"},
+		"code by a key that is computed":         {"a.pkl", p2 + gen + "}cbuiltins\nstr\n" + uni("_parse_arg_template") + "\x85R" + uni("import os") + "sb.", "computes"},
+		"code behind 40 keys":                    {"a.pkl", p2 + gen + "}(" + strings.Repeat("K\x01K\x01", 40) + uni("_parse_arg_template") + uni("import os") + "ub.", "code"},
+		"code in a list of pairs":                {"a.pkl", p2 + gen + "](" + uni("_parse_arg_template") + uni("import os") + "\x86eb.", "code"},
+		"code in a pair of states":               {"a.pkl", p2 + gen + "(" + uni("_parse_arg_template") + uni("import os") + "\x86K\x01K\x01\x86tb.", "code"},
+		"code that a dict gets later":            {"a.pkl", p2 + "}q\x01" + gen + "h\x01" + uni("_parse_arg_template") + uni("import os") + "sb.", "code"},
+		"a distribution called with shapes":      {"a.pkl", p2 + "cscipy.stats._continuous_distns\nuniform_gen\n(" + uni("x") + "tR.", "path"},
+		"a function that is vectorised":          {"a.pkl", p2 + "cnumpy\nvectorize\n)\x81}" + uni("pyfunc") + "cbuiltins\nstr\nsb.", "not known"},
+		"a method of a distribution":             {"a.pkl", p2 + "cbuiltins\ngetattr\n" + gen + uni("_entropy") + "\x86R.", ""},
+		"another method of it":                   {"a.pkl", p2 + "cbuiltins\ngetattr\n" + gen + uni("__class__") + "\x86R.", "any name"},
+		"a method of it that is called":          {"a.pkl", p2 + "cbuiltins\ngetattr\n" + gen + uni("_entropy") + "\x86R)R.", "no function"},
+		"a formula of statsmodels":               {"a.pkl", p2 + "cstatsmodels.base.data\nPandasData\n)\x81}(" + uni("restore_design_info") + "\x88" + uni("formula") + uni("y ~ x") + "ub.", "code"},
+		"the same by its new name":               {"a.pkl", p2 + "cstatsmodels.base.data\nPandasData\n)\x81}(" + uni("restore_model_spec") + "\x88ub.", "code"},
+		"statsmodels that reads":                 {"a.pkl", p2 + "cstatsmodels.iolib.smpickle\nload_pickle\n(" + uni("x") + "tR.", "load_pickle"},
+		"a class of torch's with weights":        {"a.pkl", p2 + "ctorch\nScriptObject\n)\x81)" + uni("__torch__.torch.classes.quantized.LinearPackedParamsBase") + "\x86b.", ""},
+		"a class of another library":             {"a.pkl", p2 + "ctorch\nScriptObject\n)\x81)" + uni("__torch__.torch.classes.evil.Thing") + "\x86b.", "not known"},
+		"a rate's method":                        {"a.pkl", p2 + "cbuiltins\ngetattr\nctorch.optim.lr_scheduler\nOneCycleLR\n)\x81" + uni("_annealing_cos") + "\x86R.", ""},
+		"another method of a rate":               {"a.pkl", p2 + "cbuiltins\ngetattr\nctorch.optim.lr_scheduler\nOneCycleLR\n)\x81" + uni("load_state_dict") + "\x86R.", "any name"},
+		"getattr that is handed on":              {"a.pkl", p2 + "]cbuiltins\ngetattr\na.", "hands"},
+		"an attribute by a slot, computed":       {"a.pkl", p2 + "cargparse\nNamespace\n)\x81N}cbuiltins\nstr\n" + uni("__class__") + "\x85RK\x01s\x86b.", "computes"},
+		"an iterator":                            {"a.pkl", p4 + "cbuiltins\niter\n](K\x01K\x02e\x85RK\x01b.", ""},
+		"one of a range":                         {"a.pkl", p4 + "cbuiltins\niter\ncbuiltins\nrange\nK\x00K\x05K\x01\x87R\x85RK\x01b.", ""},
+		"an iterator that calls":                 {"a.pkl", p4 + "cbuiltins\niter\ncbuiltins\nlist\nN\x86R.", "no plain container"},
+		"an array":                               {"a.pkl", array("K\x02\x85", "f4", "U\x0812345678"), ""},
+		"an array without its numbers":           {"a.pkl", array(huge+"\x85", "f4", "U\x0812345678"), "bomb"},
+		"an array of a few more":                 {"a.pkl", array("M\x00\x02\x85", "f4", "U\x0812345678"), "bomb"},
+		"objects without their values":           {"a.pkl", array(huge+"\x85", "O8", "](K\x01e"), "bomb"},
+		"a shape that overflows":                 {"a.pkl", array(huge+huge+huge+"\x87", "f4", "U\x0812345678"), "bomb"},
+		"a shape of a wide number":               {"a.pkl", array(wide+"\x85", "f4", "U\x0812345678"), "bomb"},
+		"a reconstruction of a shape":            {"a.pkl", p2 + "cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\n" + huge + "\x85U\x01b\x87R.", "bomb"},
+		"an array that is called":                {"a.pkl", p2 + "cnumpy\nndarray\n" + huge + "\x85\x85R.", "bomb"},
+		"an array by NEWOBJ with strides":        {"a.pkl", p2 + "cnumpy\nndarray\n(" + huge + "\x85U\x02f4NK\x00K\x00\x85t\x81.", "bomb"},
+		"a scalar without a value":               {"a.pkl", p2 + "cnumpy.core.multiarray\nscalar\ncnumpy\ndtype\nU\x0bV2000000000K\x00K\x01\x87R\x85R.", "without its value"},
+		"a void of a length":                     {"a.pkl", p2 + "cnumpy\nvoid\n" + huge + "\x85R.", "bomb"},
+		"a tensor of a length":                   {"a.pkl", p2 + "ctorch\nTensor\n" + huge + "\x85R.", "bomb"},
+		"bytes of a wide number":                 {"a.pkl", p2 + "cbuiltins\nbytearray\n" + wide + "\x85R.", "bomb"},
+		"bytes of a long number":                 {"a.pkl", p2 + "cbuiltins\nbytes\n" + long + "\x85R.", "bomb"},
+		"bytes of a number that is made":         {"a.pkl", p2 + "cbuiltins\nbytearray\ncbuiltins\nint\nU\x0c100000000000\x85R\x85R.", "bomb"},
+		"a fraction with an exponent":            {"a.pkl", p2 + "cfractions\nFraction\nU\x0b1e999999999\x85R.", "fraction"},
+		"a table of a long index":                {"a.pkl", p2 + "cpandas.core.series\nSeries\n(K\x00tR.", "bomb"},
+		"an index of a long range":               {"a.pkl", p2 + "cpandas.core.indexes.base\n_new_Index\ncpandas.core.indexes.base\nIndex\n}U\x04datacbuiltins\nrange\n" + huge + "\x85Rs\x86R.", "bomb"},
+		"the same list copied again and again":   {"a.pkl", p2 + "](" + strings.Repeat("K\x01", 4000) + "eq\x000](" + strings.Repeat("cbuiltins\nlist\nh\x00\x85R", 40000) + "e.", "bomb"},
+		"masked numbers of a shape":              {"a.pkl", p2 + "cnumpy.ma.core\n_mareconstruct\n(cnumpy.ma.core\nMaskedArray\ncnumpy\nndarray\n" + huge + "\x85U\x01btR.", "bomb"},
+		"a tensor":                               {"a.pt", tensor("K\x04", "K\x00", "K\x02K\x02", "K\x02K\x01"), ""},
+		"one that repeats a little":              {"a.pt", tensor("K\x01", "K\x00", "K\x09K\x09", "K\x00K\x00"), ""},
+		"one that repeats without end":           {"a.pt", tensor("K\x01", "K\x00", huge+"K\x01", "K\x00K\x01"), "repeats"},
+		"one outside of its storage":             {"a.pt", tensor("K\x04", "K\x01", "K\x02K\x02", "K\x02K\x01"), "outside"},
+		"one of strides that overflow":           {"a.pt", tensor("K\x04", "K\x00", "K\x03", wide), "outside"},
+		"strides that are computed":              {"a.pt", tensor("K\x04", "K\x00", "K\x02", "G\x00\x00\x00\x00\x00\x00\x00\x00"), "computes"},
+		"joblib's array of nothing, without end": {"a.joblib", npArray("S0", 200, false) + ".", ""},
+		"numbers of no width, without end":       {"a.npy", "\x93NUMPY\x01\x00\x4c\x00" + fmt.Sprintf("%-75s\n", "{'descr': '|S0', 'fortran_order': False, 'shape': (99999999999,), }"), "overflows"},
+		"an array by a named shape":              {"a.pkl", p4 + "cnumpy\nndarray\n)}" + short("shape") + huge + "s\x92.", "by their names"},
+		"an array by copyreg":                    {"a.pkl", p2 + "ccopyreg\n__newobj__\ncnumpy\nndarray\n" + huge + "\x85\x86R.", "bomb"},
+		"bytes by copyreg":                       {"a.pkl", p2 + "ccopyreg\n_reconstructor\ncbuiltins\nbytes\ncbuiltins\nbytes\n" + huge + "\x87R.", "bomb"},
+		"a state of an array that is none":       {"a.pkl", p2 + "cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R}b.", "numpy does not write"},
+		"a tensor's type with a size":            {"a.pkl", p2 + "ctorch._tensor\n_rebuild_from_type_v2\n(ctorch._utils\n_rebuild_tensor_v2\nctorch\nTensor\n(NK\x00" + huge + "\x85K\x01\x85\x89}t}tR.", "computes"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			found := judge(t, c.file, []byte(c.content))
+			if c.want == "" && len(found) > 0 {
+				t.Errorf("refused: %+v", found)
+			}
+			for _, f := range found {
+				if c.want != "" && strings.Contains(f.Detail, c.want) {
+					return
+				}
+			}
+			if c.want != "" {
+				t.Errorf("got %+v, want a refusal that says %q", found, c.want)
+			}
+		})
 	}
 }

@@ -46,11 +46,17 @@ func (m *machine) imports(op byte) (done bool, err error) {
 		if err := m.needs(1); err != nil {
 			return true, err
 		}
-		_, _ = m.pop()
+		id, _ := m.pop()
 		if !m.persistent {
 			m.refuse("it refers to something outside of the file")
 		}
-		return true, m.push(value{})
+		v := stored(id)
+		if v.kind == storage && m.beside != nil {
+			if why := m.beside(id); why != "" {
+				m.refuse("%s", why)
+			}
+		}
+		return true, m.push(v)
 	case 0x82, 0x83, 0x84: // EXT1, EXT2, EXT4
 		m.refuse("it imports by a number that only the reader knows")
 		if err := m.src.skip(map[byte]uint64{0x82: 1, 0x83: 2, 0x84: 4}[op]); err != nil {
@@ -128,8 +134,8 @@ func (m *machine) callArgs(n int) error {
 	at := len(m.stack) - n
 	args := m.stack[at]
 	f := m.stack[at-1]
-	if more := m.stack[len(m.stack)-1]; n == 2 && (more.kind != dict || len(more.items) > 0 || more.lost) && f.kind == callee && trainedUse(f.g) == class {
-		m.refuse("it calls %s.%s with arguments, which may be a path", f.g.module, f.g.name)
+	if more := m.stack[len(m.stack)-1]; n == 2 && (more.kind != dict || len(more.items) > 0 || more.lost) && f.kind == callee && m.useOf(f.g) != refused {
+		m.refuse("it calls %s.%s with arguments by their names, which may be a path or a size", f.g.module, f.g.name)
 	}
 	m.stack = m.stack[:at-1]
 	if args.kind != tuple {
@@ -152,26 +158,65 @@ func (m *machine) call(f value, args []value) error {
 		return m.push(value{kind: product, data: &data{}})
 	}
 	switch m.useOf(f.g) {
-	case refused: // the import was reported
+	case refused:
+		// If it was imported by its name, that was reported.
+		if !slices.ContainsFunc(m.globals, func(g global) bool { return moved(g) == f.g }) {
+			m.refuse("it calls %s.%s, which is not known", f.g.module, f.g.name)
+		}
 	case constant:
 		m.refuse("it calls %s.%s, which is no function", f.g.module, f.g.name)
 	default:
-		if made, why := m.special(f.g, args); why != "" {
+		made, why := m.specially(f.g, args)
+		if more := m.room(f.g, args); why == "" {
+			why = more
+		}
+		if why != "" {
 			m.refuse("it calls %s.%s %s", f.g.module, f.g.name, why)
 		} else if made != (global{}) {
 			return m.push(value{kind: product, data: &data{g: made}})
 		}
 	}
-	p := value{kind: product, data: &data{g: f.g}}
-	if f.g == (global{"numpy", "dtype"}) {
+	return m.push(m.made(f.g, args))
+}
+
+// made is what a call of a name makes, with what is asked of it later.
+func (m *machine) made(g global, args []value) value {
+	p := value{kind: product, data: &data{g: g}}
+	switch g {
+	case global{"numpy", "dtype"}, global{"torch", "Size"}:
 		m.add(p, args)
+	case global{"_codecs", "encode"}, global{"torch.storage", "_load_from_bytes"}, global{"builtins", "bytes"}, global{"builtins", "bytearray"}:
+		if len(args) > 0 && args[0].data != nil {
+			p.size = args[0].size + int64(len(args[0].text))
+		}
+	case global{"builtins", "range"}:
+		p.whole = length(args)
+	case global{"pandas.core.indexes.base", "_new_Index"}:
+		if len(args) == 2 && args[0].kind == callee && args[0].g.name == "RangeIndex" {
+			from, _ := args[1].get("start")
+			to, _ := args[1].get("stop")
+			p.whole = length([]value{from, to})
+		}
 	}
-	return m.push(p)
+	return p
+}
+
+// stored is what a persistent id stands for: a storage of torch with so many numbers, a
+// class, or something that nobody counts.
+func stored(id value) value {
+	if id.kind == tuple && len(id.items) >= 5 && id.items[0].kind == text && id.items[0].text == "storage" && id.items[4].kind == integer {
+		return value{kind: storage, num: max(0, id.items[4].num)}
+	}
+	// The legacy form keeps the source of a class beside it, to compare.
+	if id.kind == tuple && len(id.items) == 4 && id.items[0].kind == text && id.items[0].text == "module" && id.items[1].kind == callee {
+		return id.items[1]
+	}
+	return value{}
 }
 
 // found does the calls that find a name by another: of a zone, which zoneinfo pickles
-// as a call of ZoneInfo._unpickle, and of functions of numpy before version 1.20. Every
-// other use reaches any name.
+// as a call of ZoneInfo._unpickle, of functions of numpy before version 1.20, and of
+// methods that only compute. Every other use reaches any name.
 func (m *machine) found(by global, args []value) error {
 	var g global
 	switch {
@@ -181,6 +226,11 @@ func (m *machine) found(by global, args []value) error {
 	case by.name == "_ufunc_reconstruct" && args[0].kind == text && (args[0].text == "numpy" || args[0].text == "numpy.core._multiarray_umath") && numpyFunction(args[1].text):
 		g = global{"numpy", args[1].text}
 	}
+	if g == (global{}) && by.name == "getattr" && len(args) == 2 && args[1].kind == text {
+		if found, ok := method(args[0], args[1].text); ok {
+			g = found
+		}
+	}
 	if g == (global{}) {
 		m.refuse("it calls %s.%s, which reaches any name", by.module, by.name)
 		return m.push(value{kind: product, data: &data{}})
@@ -188,9 +238,9 @@ func (m *machine) found(by global, args []value) error {
 	return m.push(value{kind: callee, data: &data{g: g}})
 }
 
-// special checks the arguments of names that would call, make or decode what they
+// specially checks the arguments of names that would call, make or decode what they
 // are given. made is what comes out, where it is not of the name itself.
-func (m *machine) special(g global, args []value) (made global, why string) {
+func (m *machine) specially(g global, args []value) (made global, why string) {
 	arg := func(i int) value {
 		if i < len(args) {
 			return args[i]
@@ -235,10 +285,8 @@ func (m *machine) special(g global, args []value) (made global, why string) {
 		if !isClass(arg(0)) || !isClass(arg(1)) {
 			return made, "for something that is no array"
 		}
-	case "builtins.bytes", "builtins.bytearray", "builtins.list", "builtins.tuple", "builtins.set", "builtins.frozenset", "builtins.dict", "collections.deque", "collections.Counter":
-		if a := arg(0); len(args) > 0 && (a.kind == integer && a.num > 1<<20 || a.made(global{"builtins", "range"})) {
-			return made, "for more values than it holds: a bomb"
-		}
+	case "builtins.iter", "builtins.reversed", "builtins.enumerate", "builtins.zip":
+		return made, iterates(g, args)
 	case "torch._utils._rebuild_parameter_with_state":
 		if state := arg(3); state.kind != dict && len(args) > 3 && parts(state) == nil {
 			return made, "with a state that it computes"
@@ -256,7 +304,7 @@ func (m *machine) specialOf(g global, args []value, isClass func(value) bool) st
 		if len(args) == 0 || !isClass(args[0]) {
 			return "for something that is no index"
 		}
-	case trainedUse(g) == class && len(args) > 0:
+	case (trainedUse(g) == class || filled(g) == class) && len(args) > 0:
 		return "with arguments, which may be a path"
 	}
 	return ""
@@ -288,10 +336,21 @@ func (m *machine) build() error {
 		if part.kind == dict && part.inner {
 			m.refuse("it sets an attribute with a special name")
 		}
+		if part.kind == dict && part.odd {
+			m.refuse("it sets an attribute with a name that it computes")
+		}
 		for i := 0; part.kind == dict && i < len(part.items); i += 2 {
-			if k := part.items[i]; k.kind == text && strings.HasPrefix(k.text, "__") && strings.HasSuffix(k.text, "__") {
+			if k := part.items[i]; k.kind == text && special(k.text) {
 				m.refuse("it sets the attribute %.40s", k.text)
 			}
+		}
+	}
+	if why := fits(top.g, state); why != "" {
+		m.refuse("it gives %s.%s %s", top.g.module, top.g.name, why)
+	}
+	if top.made(arrays...) {
+		if why := m.state(state); why != "" {
+			m.refuse("%s", why)
 		}
 	}
 	if top.made(joblibWrapper...) {
@@ -357,7 +416,7 @@ func (m *machine) array(state value) error {
 			return err
 		}
 	}
-	if size > 0 && count > (1<<62)/size {
+	if size > 0 && count > (1<<62)/size || size == 0 && count > 1<<10 {
 		return errors.New("an array of joblib is too large")
 	}
 	return m.src.skip(uint64(count * size))

@@ -110,6 +110,9 @@ type machine struct {
 	persistent bool            // persistent ids are allowed
 	script     bool            // classes of TorchScript are allowed
 	guess      bool            // the file may be no pickle at all
+	// beside says why a storage that a persistent id names is not what stands in the
+	// archive; nil if the pickle stands in none.
+	beside func(id value) string
 
 	stack      []value
 	memo       map[uint64]value
@@ -118,6 +121,7 @@ type machine struct {
 	seen       map[global]use
 	followed   int // items of containers
 	calls      int
+	copied     float64 // bytes that calls were given
 	refusals   []string
 	nested     []span // bytes that an allowed name unpickles
 	torchMagic bool

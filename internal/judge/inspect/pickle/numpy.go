@@ -67,7 +67,7 @@ func numpyHeader(s inspect.Subject, at int64) (data int64, objects bool, n uint6
 	}
 	count, ok := shapeOf(string(m[2]))
 	hi, lo := bits.Mul64(count, item)
-	if !ok || hi != 0 || lo > 1<<62 {
+	if !ok || hi != 0 || lo > 1<<62 || item == 0 && count > 1<<10 {
 		return 0, false, 0, errors.New("the shape overflows")
 	}
 	return start + size, false, lo, nil

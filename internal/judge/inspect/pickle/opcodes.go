@@ -3,6 +3,7 @@ package pickle
 import (
 	"errors"
 	"fmt"
+	"math"
 	"math/big"
 	"strconv"
 	"strings"
@@ -63,7 +64,7 @@ func (m *machine) data(op byte) (done bool, err error) {
 		if err == nil {
 			err = m.src.skip(n)
 		}
-		return push(value{}, err)
+		return push(value{kind: integer, num: math.MaxInt64}, err)
 	}
 	return m.strings(op)
 }
@@ -87,7 +88,7 @@ func (m *machine) textNumber() (value, error) {
 		}
 	}
 	if !n.IsInt64() {
-		return value{}, nil
+		return value{kind: integer, num: math.MaxInt64}, nil
 	}
 	return value{kind: integer, num: n.Int64()}, nil
 }
@@ -145,7 +146,7 @@ func (m *machine) sized(width int64, k kind) error {
 			return err
 		}
 		if k == text {
-			return m.push(value{})
+			return m.push(value{data: &data{size: int64(n)}})
 		}
 		return m.push(value{kind: raw, num: at, data: &data{size: int64(n)}})
 	}
@@ -248,7 +249,7 @@ func (m *machine) long() error {
 	}
 	m.torchMagic = m.torchMagic || string(b) == torchNumber
 	if n > 7 {
-		return m.push(value{})
+		return m.push(value{kind: integer, num: math.MaxInt64})
 	}
 	num := int64(0)
 	for i, c := range b {
@@ -329,7 +330,8 @@ func (m *machine) fill(op byte, items []value) error {
 	case 's', 'u':
 		fits = top.kind == dict || top.made(global{"collections", "OrderedDict"}, global{"collections", "defaultdict"}, global{"collections", "Counter"},
 			global{"builtins", "dict"}, global{"sklearn.utils._bunch", "Bunch"}, global{"collections", "UserDict"}, global{"pytorch_lightning.utilities.parsing", "AttributeDict"},
-			global{"lightning_fabric.utilities.data", "AttributeDict"}, global{"lightning.fabric.utilities.data", "AttributeDict"}, global{"sklearn.utils", "Bunch"}, global{"sklearn.datasets.base", "Bunch"})
+			global{"lightning_fabric.utilities.data", "AttributeDict"}, global{"lightning.fabric.utilities.data", "AttributeDict"}, global{"sklearn.utils", "Bunch"}, global{"sklearn.datasets.base", "Bunch"},
+			global{"sklearn.covariance._graph_lasso", "_DictWithDeprecatedKeys"}, global{"statsmodels.tools.tools", "Bunch"})
 	case 0x90:
 		fits = top.kind == set || top.made(global{"builtins", "set"})
 	}

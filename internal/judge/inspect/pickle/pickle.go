@@ -32,7 +32,7 @@ func New() Scanner { return Scanner{} }
 func (Scanner) Name() string { return "pickle" }
 
 // Version changes when verdicts may.
-func (Scanner) Version() string { return "4" }
+func (Scanner) Version() string { return "5" }
 
 const (
 	maxStreams  = 10_000 // pickles one after the other in one file
@@ -102,6 +102,8 @@ func (Scanner) Wants(s inspect.Subject) bool {
 		return false
 	case named(s) && !other(s) && !plainFile(s):
 		return true
+	case hides(s) != "":
+		return true
 	}
 	// Walk it: what is no pickle ends within a few bytes.
 	// Streams that only hold values may stand before one that does something.
@@ -137,6 +139,10 @@ func script(s inspect.Subject) bool {
 // Scan judges every stream of the subject.
 func (Scanner) Scan(ctx context.Context, s inspect.Subject, run inspect.Run) error {
 	run = s.Milder(run)
+	if name := hides(s); name != "" {
+		run.Report("hidden", inspect.Refuse, fmt.Sprintf("a pickle stands in it that would import %.80s", name))
+		return nil
+	}
 	at := int64(0)
 	if bytes.HasPrefix(s.Head, []byte(numpyMagic)) {
 		start, objects, err := numpyArrays(s)
@@ -161,7 +167,7 @@ func (Scanner) Scan(ctx context.Context, s inspect.Subject, run inspect.Run) err
 		if legacy && n == torchStream {
 			return nil // raw storages follow, which torch reads as numbers
 		}
-		m := machine{src: newSource(s, at), ctx: ctx, persistent: persistent(s) || legacy, script: script(s)}
+		m := machine{src: newSource(s, at), ctx: ctx, persistent: persistent(s) || legacy, script: script(s), beside: beside(s)}
 		err := m.run()
 		m.report(s, run)
 		if err == nil {

@@ -31,7 +31,7 @@ func New() Scanner { return Scanner{} }
 func (Scanner) Name() string { return "repo" }
 
 // Version changes when verdicts may.
-func (Scanner) Version() string { return "3" }
+func (Scanner) Version() string { return "4" }
 
 const (
 	maxConfig = 64 << 20 // bytes
@@ -71,13 +71,15 @@ func targets(s inspect.Subject) bool {
 		return false
 	}
 	plain, escaped := tree.MayHold(b, "_target_")
-	if other, _ := tree.MayHold(b, "class_path"); plain || other {
+	if other, _ := tree.MayHold(b, "class_path"); plain || other || bytes.Contains(b, []byte(`"py/`)) || bytes.Contains(b, []byte(`"py\/`)) {
 		return true
 	}
 	var doc any
 	found := false
 	if escaped && json.Unmarshal(tree.Plain(b), &doc) == nil {
-		walk(doc, 0, func(key string, _ any) { found = found || key == "_target_" || key == "class_path" })
+		walk(doc, 0, func(key string, _ any) {
+			found = found || key == "_target_" || key == "class_path" || strings.HasPrefix(key, "py/")
+		})
 	}
 	return found
 }
@@ -94,7 +96,7 @@ func program(s inspect.Subject) string {
 			return n.name
 		}
 	}
-	if slices.Contains([]string{".so", ".dll", ".dylib", ".pyd", ".exe", ".sh", ".bat", ".ps1", ".pyc", ".class", ".jar", ".vbs", ".hta", ".scr", ".lnk", ".msi", ".cmd", ".reg", ".desktop"}, strings.ToLower(path.Ext(s.Path))) {
+	if slices.Contains([]string{".so", ".dll", ".dylib", ".pyd", ".exe", ".sh", ".bat", ".ps1", ".pyc", ".pyo", ".pyz", ".class", ".jar", ".vbs", ".hta", ".scr", ".lnk", ".msi", ".cmd", ".reg", ".desktop", ".bash", ".zsh", ".ksh", ".csh", ".command", ".psm1", ".com", ".vbe", ".jse", ".wsf", ".appimage", ".deb", ".rpm", ".apk", ".node"}, strings.ToLower(path.Ext(s.Path))) {
 		return "by its name a program or library"
 	}
 	return ""
@@ -102,7 +104,7 @@ func program(s inspect.Subject) string {
 
 // Wants takes configurations, code and programs of models.
 func (Scanner) Wants(s inspect.Subject) bool {
-	return slices.Contains([]string{"model", "hf"}, s.Ref.Kind) && (config(s) || isYAML(s) || isBytecode(s) || path.Ext(s.Path) == ".py" || program(s) != "" || targets(s) || tagged(s))
+	return slices.Contains([]string{"model", "hf"}, s.Ref.Kind) && (config(s) || isYAML(s) || isBytecode(s) || isPython(s) || program(s) != "" || targets(s) || tagged(s) || isSettings(s))
 }
 
 // Scan reports what of it would run.
@@ -118,15 +120,20 @@ func (Scanner) Scan(_ context.Context, s inspect.Subject, run inspect.Run) error
 	case path.Ext(s.Path) == ".py" && strings.Contains(s.Path, "__torch__"):
 		run.Note(inspect.Code, "Python")
 		run.Report("custom-code", inspect.Refuse, "Python under the name of what TorchScript keeps to itself")
-	case path.Ext(s.Path) == ".py":
-		run.Note(inspect.Code, "Python")
-		run.Report("custom-code", inspect.Warn, "Python, which runs where somebody trusts remote code: read it before you approve")
+	case isPython(s):
+		return python(s, run)
 	case tagged(s):
 		run.Report("yaml-tag", inspect.Refuse, "it has the tags of YAML that construct objects of Python")
+	case isSettings(s):
+		return settings(s, run)
 	default:
 		return scanConfig(s, run)
 	}
 	return nil
+}
+
+func isPython(s inspect.Subject) bool {
+	return slices.Contains([]string{".py", ".pyw", ".pyx", ".pyi"}, strings.ToLower(path.Ext(s.Path)))
 }
 
 var pythonTag = regexp.MustCompile(`(?m)(?:^|[\s\[{,:-])!(?:!python/|<tag:yaml\.org,2002:python/)(?:object|name|module)`)
@@ -164,6 +171,9 @@ func scanConfig(s inspect.Subject, run inspect.Run) error {
 		})
 	} else {
 		err = json.Unmarshal(tree.Plain(b), &doc)
+		if err == nil && targets(s) {
+			doc, err = tree.JSON(b) // a key that stands twice is another to another reader
+		}
 	}
 	if err != nil {
 		run.Report("config", inspect.Refuse, "it is no "+kind+" that can be read: "+err.Error())
@@ -183,11 +193,15 @@ func scanConfig(s inspect.Subject, run inspect.Run) error {
 
 // keys reports whether a key is one that may name code.
 func keys(key string) bool {
-	return slices.Contains([]string{"auto_map", "custom_pipelines", "_target_", "target", "class_path", "cls", "_component_", "trust_remote_code"}, key)
+	return slices.Contains([]string{"auto_map", "custom_pipelines", "_target_", "target", "class_path", "cls", "_component_", "trust_remote_code"}, key) || strings.HasPrefix(key, "py/")
 }
 
 // judge judges what a key of a configuration says.
 func judge(run inspect.Run, key string, value any) {
+	if strings.HasPrefix(key, "py/") {
+		run.Report("target", inspect.Refuse, fmt.Sprintf("%.40s has jsonpickle make %.160v", key, value))
+		return
+	}
 	switch key {
 	case "auto_map", "custom_pipelines":
 		run.Note(inspect.Code, key)

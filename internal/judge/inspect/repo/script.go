@@ -29,7 +29,7 @@ var calls = []string{
 
 // spaces are the namespaces of operators that torch has in itself, and those of its
 // two companions; constant.
-var spaces = []string{"aten", "prim", "quantized", "_quantized", "prepacked", "mkldnn", "mkldnn_prepacked", "mkl", "onednn", "sparse", "quantization", "torchvision", "image", "torchaudio"}
+var spaces = []string{"aten", "prim", "prims", "quantized", "quantized_decomposed", "_quantized", "prepacked", "mkldnn", "mkldnn_prepacked", "mkl", "onednn", "sparse", "quantization", "torchvision", "image", "torchaudio"}
 
 var (
 	// token is a text, a comment or a name of TorchScript.
@@ -37,7 +37,9 @@ var (
 	// reads is a value taken by its name from an object, as TorchScript writes it
 	// where the name is no identifier.
 	reads = regexp.MustCompile(`getattr\((?:\(?[A-Za-z_][A-Za-z0-9_.]*\)?|\([^()]*\)), "([^"\\]*)"\)`)
-	ops   = regexp.MustCompile(`\bops\.([A-Za-z0-9_]+)\.([A-Za-z0-9_]+)`)
+	// operators are names of operators as texts, each behind its length.
+	operators = regexp.MustCompile(`(?s)X..\x00\x00([A-Za-z0-9_]+)::[A-Za-z0-9_.]+`)
+	ops       = regexp.MustCompile(`\bops(?:\s|\\)*\.(?:\s|\\)*([A-Za-z0-9_]+)(?:\s|\\)*\.(?:\s|\\)*([A-Za-z0-9_]+)`)
 )
 
 const maxScript = 64 << 20 // bytes
@@ -81,8 +83,10 @@ func script(s inspect.Subject, run inspect.Run) error {
 		run.Report("torchscript-code", inspect.Refuse, "TorchScript with texts of many lines, which torch does not write")
 	case getattrs != len(plain):
 		run.Report("torchscript-code", inspect.Refuse, "TorchScript that takes a value by a name that it computes")
+	case foreign(b) != "":
+		run.Report("torchscript-code", inspect.Refuse, "TorchScript that needs a library of other operators, whose code is not here: "+foreign(b))
 	default:
-		run.Report("torchscript-code", inspect.Warn, "TorchScript, which runs when the model is used: read it before you approve"+foreign(b))
+		run.Report("torchscript-code", inspect.Warn, "TorchScript, which runs when the model is used: read it before you approve")
 	}
 	return nil
 }
@@ -98,7 +102,7 @@ func foreign(b []byte) string {
 	if len(names) == 0 {
 		return ""
 	}
-	return fmt.Sprintf("; it needs a library with %.160v", names)
+	return fmt.Sprintf("%.160v", names)
 }
 
 // bytecode judges the table of operators of an archive for phones: texts in a pickle
@@ -119,6 +123,12 @@ func bytecode(s inspect.Subject, run inspect.Run) error {
 				run.Report("torchscript-code", inspect.Refuse, fmt.Sprintf("its code calls what reaches out of the model: %s%s", space, name))
 				return nil
 			}
+		}
+	}
+	for _, m := range operators.FindAllSubmatch(b, -1) {
+		if !slices.Contains(spaces, string(m[1])) {
+			run.Report("torchscript-code", inspect.Refuse, fmt.Sprintf("its code needs a library of other operators, whose code is not here: %.80s", m[1]))
+			return nil
 		}
 	}
 	run.Report("torchscript-code", inspect.Warn, "TorchScript for phones, which runs when the model is used")

@@ -53,7 +53,8 @@ func TestTorchScript(t *testing.T) {
 		want            inspect.Severity
 	}{
 		"what computes":                       {code, call("_0 = torch.relu(ops.quantized.linear(x, getattr(self, \"0\")))"), inspect.Warn},
-		"an operator of another library":      {code, call("_0 = ops.mylib.thing(x)"), inspect.Warn},
+		"an operator of another library":      {code, call("_0 = ops.mylib.thing(x)"), inspect.Refuse},
+		"the same, spaced":                    {code, call("_0 = ops . \\\n mylib . thing(x)"), inspect.Refuse},
 		"a word in a comment":                 {code, call("# saved"), inspect.Warn},
 		"torch.save":                          {code, call(`torch.save(x, "f")`), inspect.Refuse},
 		"torch.save, spaced":                  {code, call("torch . \\\n save (x)"), inspect.Refuse},
@@ -71,6 +72,7 @@ func TestTorchScript(t *testing.T) {
 		"a library":                           {code, call(`torch.ops.load_library("x.so")`), inspect.Refuse},
 		"code for phones":                     {"m/bytecode.pkl", "\x80\x02X\x09\x00\x00\x00aten::add.", inspect.Warn},
 		"code for phones that saves":          {"m/bytecode.pkl", "\x80\x02X\x0a\x00\x00\x00aten::save.", inspect.Refuse},
+		"code for phones of another library":  {"m/bytecode.pkl", "\x80\x02X\x0a\x00\x00\x00mylib::add.", inspect.Refuse},
 		"code outside of its own names":       {"m/code/other.py", "torch.save(x)", inspect.Refuse},
 		"Python under its name":               {"m/__torch__.py", "import os\n", inspect.Refuse},
 		"a class of its code":                 {"m/data.pkl", "c__torch__.net\nNet\n)\x81.", ""},

@@ -54,6 +54,11 @@ DisableCopyOnRead AnonymousIterator AnonymousHashTable AnonymousMutableHashTable
 // it is stands in a tensor.
 func vocabulary(op string) bool { return strings.HasPrefix(op, "InitializeTableFromTextFile") }
 
+// saves reports whether an operation writes variables to a path that a tensor holds.
+func saves(op string) bool {
+	return op == "Save" || op == "SaveV2" || op == "SaveSlices" || op == "MergeV2Checkpoints"
+}
+
 func reaches(op string) bool { return reaching.MatchString(op) }
 func computes(op string) bool {
 	return strings.Contains(strings.ReplaceAll(computing, "\n", " "), " "+op+" ")

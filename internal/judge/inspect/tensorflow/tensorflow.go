@@ -122,7 +122,7 @@ func scanGraph(ctx context.Context, s inspect.Subject, roots []kind, run inspect
 	var failed error
 	read := false
 	for _, root := range roots {
-		w := walker{ctx: ctx, ops: map[string]int{}}
+		w := walker{ctx: ctx, ops: map[string]int{}, frozen: root == graphDef}
 		err := w.message(wire.Open(s, s.Size, maxFields), root, 0)
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -152,7 +152,7 @@ func (w *walker) report(s inspect.Subject, run inspect.Run) {
 		switch {
 		case vocabulary(op):
 			run.Report("vocabulary", inspect.Warn, op+" reads a file of words, from a path that a tensor holds")
-		case reaches(op):
+		case reaches(op), w.frozen && saves(op):
 			out = append(out, op)
 		case !computes(op) && !w.functions[op]:
 			strange = append(strange, op)
@@ -239,6 +239,7 @@ type walker struct {
 	configs   []string        // of layers of Keras
 	size      int             // of configs
 	nodes     int
+	frozen    bool // it is a graph alone, which has nothing to save
 }
 
 // message reads one message to its end.

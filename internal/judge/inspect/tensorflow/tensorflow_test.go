@@ -54,7 +54,7 @@ func scan(t testing.TB, path, content string) *notes {
 func TestGraphs(t *testing.T) {
 	for name, tc := range map[string]struct{ graph, want string }{
 		"what computes":                  {op("MatMul") + op("Relu"), ""},
-		"what saves and restores":        {op("SaveV2") + op("RestoreV2"), ""},
+		"what restores":                  {op("RestoreV2"), ""},
 		"a function of its own":          {op("Mine") + msg(2, msg(1, msg(1, msg(1, "Mine")), msg(3, msg(2, "Relu")))), ""},
 		"a file that is read":            {op("ReadFile"), "refuse operation"},
 		"a file that is written":         {op("MatMul") + op("WriteFile"), "refuse operation"},
@@ -85,6 +85,20 @@ func TestGraphs(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A saved model has operations that save it, and a graph alone has nothing to save.
+func TestWhatSaves(t *testing.T) {
+	for path, tc := range map[string]struct{ content, want string }{
+		"saved_model.pb": {saved(op("SaveV2") + op("MergeV2Checkpoints")), ""},
+		"m.meta":         {msg(2, op("SaveV2")), ""},
+		"frozen.pb":      {op("Relu") + op("SaveV2"), "refuse operation"},
+		"merged.pb":      {op("MergeV2Checkpoints"), "refuse operation"},
+	} {
+		if said := strings.Join(scan(t, path, tc.content).findings, "; "); tc.want == "" && said != "" || !strings.HasPrefix(said, tc.want) {
+			t.Errorf("%s: %q, want %q", path, said, tc.want)
+		}
 	}
 }
 
