@@ -60,8 +60,13 @@ func TestEachKindIsUnderstood(t *testing.T) {
 		up      bool
 		load    engine.Load
 	}{
-		"vllm": {"vllm", map[string]string{"/health": "", "/v1/models": list, "/metrics": "# HELP x\nvllm:num_requests_running{model_name=\"m\"} 3.0\nvllm:num_requests_waiting{model_name=\"m\"} 7.0\nvllm:num_requests_waiting_total 99\n"},
-			engine.Model{ID: "m"}, true, engine.Load{Running: 3, Waiting: 7}},
+		"vllm": {
+			"vllm",
+			map[string]string{"/health": "", "/v1/models": list, "/metrics": "# HELP x\nvllm:num_requests_running{model_name=\"m\"} 3.0\nvllm:num_requests_waiting{model_name=\"m\"} 7.0\nvllm:num_requests_waiting_total 99\n"},
+			engine.Model{ID: "m"},
+			true,
+			engine.Load{Running: 3, Waiting: 7},
+		},
 		"vllm under another name":     {"vllm", map[string]string{"/health": "", "/v1/models": list}, engine.Model{ID: "mine", Upstream: "other"}, true, engine.Load{}},
 		"vllm without the model":      {"vllm", map[string]string{"/health": "", "/v1/models": list}, engine.Model{ID: "gone"}, false, engine.Load{}},
 		"vllm that is not well":       {"vllm", map[string]string{"/health": "500|", "/v1/models": list}, engine.Model{ID: "m"}, false, engine.Load{}},
