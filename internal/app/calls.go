@@ -32,7 +32,7 @@ import (
 const (
 	callsDir  = "access/calls"
 	callsEnd  = ".jsonl"
-	syncEvery = 20 * time.Millisecond // at most; 50 ms are promised
+	syncEvery = 40 * time.Millisecond // 50 are promised
 	chainSize = 16                    // bytes of a hash that are named
 	maxCall   = 64 << 20              // bytes of a line: sealed content is in it
 )

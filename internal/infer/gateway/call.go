@@ -202,10 +202,8 @@ func (c *call) queued(ctx context.Context, w http.ResponseWriter, r *http.Reques
 	if refused != nil {
 		return openai.Errorf(http.StatusTooManyRequests, "overloaded", "%s", refused.why).Retry(refused.after)
 	}
-	wait, cancel := context.WithTimeout(ctx, c.maxWait(r))
-	defer cancel()
 	c.out.open() // where the form hides when an answer begins
-	if err := l.wait(wait, t, reserved); err != nil {
+	if err := c.wait(ctx, r, l, t, reserved); err != nil {
 		l.mu.Lock()
 		after := l.drain()
 		l.mu.Unlock()
@@ -223,6 +221,18 @@ func (c *call) queued(ctx context.Context, w http.ResponseWriter, r *http.Reques
 	return c.forward(ctx, r, engines, edits, reserved)
 }
 
+// wait waits for the call's turn.
+func (c *call) wait(ctx context.Context, r *http.Request, l *line, t *ticket, reserved int64) error {
+	select {
+	case <-t.ready:
+		return nil
+	default:
+	}
+	wait, cancel := context.WithTimeout(ctx, c.maxWait(r))
+	defer cancel()
+	return l.wait(wait, t, reserved)
+}
+
 // maxWait is how long the call may wait: the site's bound, or less if the client says so.
 func (c *call) maxWait(r *http.Request) time.Duration {
 	if s, err := strconv.ParseFloat(r.Header.Get("X-Enisle-Deadline"), 64); err == nil && s > 0 {
@@ -235,7 +245,10 @@ func (c *call) maxWait(r *http.Request) time.Duration {
 // answers. Once a byte of an answer was passed on, no other engine is asked.
 func (c *call) forward(ctx context.Context, r *http.Request, engines []engine.Engine, edits []edit, reserved int64) error {
 	g := c.g
-	keys := chain(c.user.tenant(), c.model.ID, c.spans)
+	var keys []uint64
+	if len(engines) > 1 {
+		keys = chain(c.user.tenant(), c.model.ID, c.spans)
+	}
 	order, after := g.chooser.order(engines, keys, time.Now())
 	if len(order) == 0 {
 		return openai.Errorf(http.StatusServiceUnavailable, "engine_down", "the engines of this model failed a moment ago").Retry(max(after, time.Second))

@@ -68,6 +68,7 @@ type Options struct {
 	Guard      guard.Guard                // nil: nothing is read
 	Quota      Quota                      // nil: users with a limit are refused
 	Recorder   Recorder                   // nil: nothing is recorded
+	Keep       bool                       // the recorder is given streamed answers as well, not their hashes alone
 	Shape      Shape                      // of what is streamed
 	Metrics    prometheus.Registerer
 	MaxBody    int64         // bytes of a request; 0 means 4 MiB
@@ -87,7 +88,8 @@ type gateway struct {
 	salt    [32]byte  // for the caches of engines; another at every start
 
 	mu    sync.Mutex
-	lines map[string]*line // by model; guarded by mu
+	lines map[string]*line  // by model; guarded by mu
+	salts map[string][]byte // by tenant and model; guarded by mu
 }
 
 // New returns the handler of the API. Paths that it does not know get an error in the
@@ -114,7 +116,7 @@ func New(opt Options) http.Handler {
 	if opt.Who == nil {
 		opt.Who = func(*http.Request) User { return User{} }
 	}
-	g := &gateway{opt: opt, routes: makeRoutes(), chooser: newChooser(), lines: map[string]*line{}}
+	g := &gateway{opt: opt, routes: makeRoutes(), chooser: newChooser(), lines: map[string]*line{}, salts: map[string][]byte{}}
 	g.buffers.New = func() any { return bufio.NewReaderSize(nil, bufSize) }
 	_, _ = rand.Read(g.salt[:]) // never fails, see crypto/rand
 	g.metrics = newMetrics(opt.Metrics, g, opt.Log)
@@ -251,9 +253,7 @@ func (g *gateway) owned(q *request, m engine.Model, t engine.Traits, u User) []e
 	owned := t.Owned
 	switch t.Separate {
 	case engine.Salted:
-		mac := hmac.New(sha256.New, g.salt[:])
-		mac.Write([]byte(u.tenant() + "\x00" + q.model))
-		edits = append(edits, q.set("cache_salt", []byte(`"`+hex.EncodeToString(mac.Sum(nil)[:16])+`"`)))
+		edits = append(edits, q.set("cache_salt", g.saltOf(u.tenant()+"\x00"+q.model)))
 	case engine.Uncached:
 		edits = append(edits, q.set("cache_prompt", []byte("false")))
 		owned = append(slices.Clone(owned), "id_slot")
@@ -280,6 +280,26 @@ func writeJSON(w http.ResponseWriter, v any) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	_, _ = w.Write(b) // the client may have gone
+}
+
+// maxSalts bounds how many salts are remembered.
+const maxSalts = 10_000
+
+// saltOf returns the salt of a tenant at a model, as JSON.
+func (g *gateway) saltOf(of string) []byte {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if s, ok := g.salts[of]; ok {
+		return s
+	}
+	mac := hmac.New(sha256.New, g.salt[:])
+	mac.Write([]byte(of))
+	s := []byte(`"` + hex.EncodeToString(mac.Sum(nil)[:16]) + `"`)
+	if len(g.salts) >= maxSalts {
+		clear(g.salts)
+	}
+	g.salts[of] = s
+	return s
 }
 
 // mayShare reports whether a user's calls may go to an engine: one that keeps tenants

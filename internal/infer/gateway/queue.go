@@ -97,11 +97,6 @@ func (l *line) wait(ctx context.Context, t *ticket, tokens int64) error {
 	select {
 	case <-t.ready:
 		return nil
-	default:
-	}
-	select {
-	case <-t.ready:
-		return nil
 	case <-ctx.Done():
 	}
 	l.mu.Lock()

@@ -14,6 +14,8 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/go-json-experiment/json/jsontext"
+
 	"enisle/internal/infer/guard"
 	"enisle/internal/infer/openai"
 )
@@ -69,18 +71,15 @@ func (c *call) whole(ctx context.Context, resp *http.Response) error {
 		c.end.Outcome = Left
 		return ctx.Err()
 	}
-	var head struct {
-		Usage *usage `json:"usage"`
-		named
-	}
-	if err != nil || len(b) > maxAnswer || !jsonKind(b) || json.Unmarshal(b, &head) != nil && b[0] == '{' {
+	var h head
+	if err != nil || len(b) > maxAnswer || h.read(b) != nil {
 		c.end.Outcome = Broken
 		return broken()
 	}
-	if other := c.another(head.named); other != nil {
+	if other := c.another(h.models[:]); other != nil {
 		return other
 	}
-	c.count(head.Usage, len(b))
+	c.count(h.usage, len(b))
 	if why := c.read(b); why != "" {
 		c.end.Outcome = Blocked
 		return openai.Errorf(http.StatusForbidden, "content_filter", "the guard of this site keeps the answer back: %s", why)
@@ -93,21 +92,10 @@ func (c *call) whole(ctx context.Context, resp *http.Response) error {
 	return nil
 }
 
-// named is where an answer says which model gave it.
-type named struct {
-	Model   string `json:"model"`
-	Message struct {
-		Model string `json:"model"`
-	} `json:"message"`
-	Response struct {
-		Model string `json:"model"`
-	} `json:"response"`
-}
-
 // another refuses an answer by another model than was asked: its weights are not those
 // that are on record.
-func (c *call) another(n named) error {
-	for _, name := range []string{n.Model, n.Message.Model, n.Response.Model} {
+func (c *call) another(models []string) error {
+	for _, name := range models {
 		if name != "" && name != c.request.model && name != c.as {
 			c.g.opt.Log.Warn("an engine answers for another model", "asked", c.as, "answers", name)
 			c.end.Outcome = Broken
@@ -117,10 +105,69 @@ func (c *call) another(n named) error {
 	return nil
 }
 
-// jsonKind reports whether something is an object or an array.
-func jsonKind(b []byte) bool {
-	b = bytes.TrimLeft(b, " \t\r\n")
-	return len(b) > 0 && (b[0] == '{' || b[0] == '[')
+// head is what an answer says of itself: by which model it is, and its counts, at the
+// top or in the message or response that an event is about.
+type head struct {
+	models [3]string
+	usage  *usage
+	choice bool // it has choices
+	failed bool // it is an error
+}
+
+// read reads one JSON value to its end.
+func (h *head) read(b []byte) error {
+	d := jsontext.NewDecoder(bytes.NewBuffer(b))
+	if d.PeekKind() == '[' {
+		return d.SkipValue()
+	}
+	if err := h.object(d, 0); err != nil {
+		return err
+	}
+	if _, err := d.ReadToken(); !errors.Is(err, io.EOF) {
+		return errors.Join(errors.New("something follows the answer"), err)
+	}
+	return nil
+}
+
+func (h *head) object(d *jsontext.Decoder, level int) error {
+	if t, err := d.ReadToken(); err != nil || t.Kind() != '{' {
+		return errors.Join(errors.New("an answer is not a JSON object"), err)
+	}
+	for d.PeekKind() != '}' {
+		t, err := d.ReadToken()
+		if err != nil {
+			return err
+		}
+		name, kind := t.String(), d.PeekKind()
+		switch {
+		case name == "model" && kind == '"':
+			if t, err = d.ReadToken(); err == nil {
+				h.models[level] = t.String()
+			}
+		case name == "usage" && kind == '{':
+			var v jsontext.Value
+			var u usage
+			if v, err = d.ReadValue(); err == nil && json.Unmarshal(v, &u) == nil {
+				h.usage = &u
+			}
+		case (name == "message" || name == "response") && kind == '{' && level == 0:
+			err = h.object(d, map[string]int{"message": 1, "response": 2}[name])
+		case name == "choices" && kind == '[' && level == 0:
+			var v jsontext.Value
+			v, err = d.ReadValue()
+			h.choice = len(v) > 0 && bytes.IndexByte(v, '{') > 0
+		case name == "error" && kind != 'n' && level == 0:
+			h.failed = true
+			err = d.SkipValue()
+		default:
+			err = d.SkipValue()
+		}
+		if err != nil {
+			return err
+		}
+	}
+	_, err := d.ReadToken()
+	return err
 }
 
 // output notes what the engine answered.
@@ -221,7 +268,6 @@ type stream struct {
 	all      bytes.Buffer // for recorders that seal it
 	bytesOut int
 	ended    bool // the answer said that it is whole
-	named    bool // the answer said by which model it is, or had its chance to
 }
 
 // relay passes on a stream, event by event.
@@ -275,10 +321,17 @@ func (s *stream) events(ctx context.Context, in *bufio.Reader) error {
 // event takes one event.
 func (s *stream) event(raw, data []byte) (done bool, err error) {
 	s.sum.Write(raw)
-	if s.g.opt.Recorder != nil && s.all.Len() < maxAnswer {
+	if s.g.opt.Keep && s.all.Len() < maxAnswer {
 		s.all.Write(raw)
 	}
-	s.bytesOut += len(data) / 8 // most of an event is not text
+	s.bytesOut += len(data) / 8                  // most of an event is not text
+	if text, ok := s.template.glance(data); ok { // like the one before, which was read in full
+		if s.ruling.Answer == nil {
+			s.out.event(raw)
+			return false, nil
+		}
+		return false, s.guard(raw, data, text, true)
+	}
 	if string(data) == "[DONE]" {
 		if err := s.ready(); err != nil {
 			return true, err
@@ -286,16 +339,10 @@ func (s *stream) event(raw, data []byte) (done bool, err error) {
 		s.out.event(raw)
 		return true, s.finish()
 	}
-	if !s.named && len(data) > 0 {
-		s.named = true
-		var n named
-		if json.Unmarshal(data, &n) == nil {
-			if err := s.another(n); err != nil {
-				return true, err
-			}
-		}
+	keep, failed, err := s.look(data)
+	if err != nil {
+		return true, err
 	}
-	keep, failed := s.look(data)
 	if failed {
 		if err := s.ready(); err != nil {
 			return true, err
@@ -308,51 +355,44 @@ func (s *stream) event(raw, data []byte) (done bool, err error) {
 	if !keep {
 		return false, nil
 	}
-	if s.ruling.Answer == nil || len(data) == 0 {
+	if len(data) == 0 {
 		s.pass(held{raw: raw})
 		return false, nil
 	}
-	return false, s.guard(raw, data)
+	return false, s.guard(raw, data, nil, false)
 }
 
-// look reads the counts out of an event, and says whether the client is to have it and
-// whether it is an error.
-func (s *stream) look(data []byte) (keep, failed bool) {
+// look reads what an event says of the answer, and says whether the client is to have
+// it and whether it is an error.
+func (s *stream) look(data []byte) (keep, failed bool, err error) {
+	if len(data) == 0 {
+		return true, false, nil
+	}
 	if bytes.Contains(data, []byte(`"message_stop"`)) || bytes.Contains(data, []byte(`"response.completed"`)) || bytes.Contains(data, []byte(`"response.incomplete"`)) {
 		s.ended = true
 	}
-	hasUsage, hasError := bytes.Contains(data, []byte(`"usage"`)), bytes.Contains(data, []byte(`"error"`))
-	if !hasUsage && !hasError {
-		return true, false
+	var h head
+	if h.read(data) != nil {
+		return false, false, broken()
 	}
-	var e struct {
-		Choices []json.RawMessage `json:"choices"`
-		Usage   *usage            `json:"usage"`
-		Error   json.RawMessage   `json:"error"`
-		Message struct {
-			Usage *usage `json:"usage"`
-		} `json:"message"` // of Anthropic's first event
-		Response struct {
-			Usage *usage `json:"usage"`
-		} `json:"response"` // of the last event of responses
+	if err := s.another(h.models[:]); err != nil {
+		return false, false, err
 	}
-	if json.Unmarshal(data, &e) != nil {
-		return true, false
+	if h.usage != nil {
+		s.count(h.usage, 0)
 	}
-	for _, u := range []*usage{e.Usage, e.Message.Usage, e.Response.Usage} {
-		if u != nil {
-			s.count(u, 0)
-		}
-	}
-	failed = len(e.Error) > 0 && !bytes.Equal(e.Error, []byte("null"))
-	mine := s.route.counts && e.Usage != nil && !s.wantUsage && len(e.Choices) == 0
-	return !mine, failed
+	mine := s.route.counts && h.usage != nil && !s.wantUsage && !h.choice
+	return !mine, h.failed, nil
 }
 
-// guard has an event read and passes on what may be shown.
-func (s *stream) guard(raw, data []byte) error {
+// guard has an event read and passes on what may be shown. plain is its one text, if it
+// is like the one before.
+func (s *stream) guard(raw, data, plain []byte, known bool) error {
 	var marks []mark
 	add := func(lane string, text []byte) error {
+		if s.ruling.Answer == nil {
+			return nil
+		}
 		s.lengths[lane] += len(text)
 		safe, why := s.ruling.Answer.Add(lane, text)
 		if s.safe[lane] = safe; why != "" {
@@ -361,29 +401,34 @@ func (s *stream) guard(raw, data []byte) error {
 		marks = append(marks, mark{lane, s.lengths[lane]})
 		return nil
 	}
-	if text, ok := s.template.glance(data); ok {
-		if err := add(s.template.lane, text); err != nil {
+	if known {
+		if err := add(s.template.lane, plain); err != nil {
 			return err
 		}
-	} else {
-		pieces, err := s.reader.read(data)
-		if err != nil {
-			s.end.Outcome = Broken
-			return broken()
+		s.pass(held{raw, marks})
+		return s.bound()
+	}
+	pieces, err := s.reader.read(data)
+	if err != nil {
+		s.end.Outcome = Broken
+		return broken()
+	}
+	s.template.learn(data, pieces)
+	for _, p := range pieces {
+		if p.tool || p.name {
+			s.tools.add(p)
 		}
-		s.template.learn(data, pieces)
-		for _, p := range pieces {
-			if p.tool || p.name {
-				s.tools.add(p)
-			}
-			if len(p.text) > 0 {
-				if err := add(p.lane, p.text); err != nil {
-					return err
-				}
+		if len(p.text) > 0 {
+			if err := add(p.lane, p.text); err != nil {
+				return err
 			}
 		}
 	}
 	s.pass(held{raw, marks})
+	return s.bound()
+}
+
+func (s *stream) bound() error {
 	if s.size > maxHeld {
 		return s.blocked("it is too long to be read")
 	}

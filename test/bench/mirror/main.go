@@ -14,16 +14,16 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"enisle/test/bench/rig"
 )
 
 const registryModule = "github.com/distribution/distribution/v3/cmd/registry@v3.1.2"
@@ -98,7 +98,7 @@ func start(dir, bin string, size int64) (all []*server, stop func(), err error) 
 	if err != nil {
 		return nil, stop, err
 	}
-	ports, err := free(3)
+	ports, err := rig.Free(3)
 	if err != nil {
 		return nil, stop, err
 	}
@@ -115,7 +115,7 @@ func start(dir, bin string, size int64) (all []*server, stop func(), err error) 
 	if err != nil {
 		return nil, stop, err
 	}
-	if err := cross(dir, bin, ports[0]+"/bench/app:1"); err != nil {
+	if err := rig.Cross(dir, bin, "name: bench\ntarget: {os: linux, arch: amd64}\nbring:\n  oci: [ \""+ports[0]+"/bench/app:1\" ]\n"); err != nil {
 		return nil, stop, err
 	}
 	own := exec.Command(bin, "-C", "high", "serve", "--listen", ports[1], "-q")
@@ -146,7 +146,7 @@ func start(dir, bin string, size int64) (all []*server, stop func(), err error) 
 	n := &server{"nginx", static, "http://" + ports[2] + "/layer.tar", "http://" + ports[2] + "/manifest.json"}
 	all = []*server{e, n, d}
 	for _, s := range all {
-		if err := answers(s.manifest); err != nil {
+		if err := rig.Answers(s.manifest); err != nil {
 			return nil, stop, fmt.Errorf("%s: %w", s.name, err)
 		}
 	}
@@ -169,18 +169,6 @@ func install(module string) (string, error) {
 		return "", fmt.Errorf("%s cannot be fetched: %w: %s", path, err, out)
 	}
 	return program, nil
-}
-
-func free(n int) (all []string, err error) {
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, err
-		}
-		defer func() { _ = l.Close() }() // the port was all that was wanted
-		all = append(all, l.Addr().String())
-	}
-	return all, nil
 }
 
 // makeLayer writes a tar with one file of random bytes.
@@ -206,7 +194,7 @@ func makeLayer(name string, size int64) (digest string, total int64, err error) 
 // push uploads an image of one layer and returns its manifest.
 func push(host, layer, digest string, total int64) (manifest []byte, name string, err error) {
 	base := "http://" + host + "/v2/bench/app/"
-	if err := answers("http://" + host + "/v2/"); err != nil {
+	if err := rig.Answers("http://" + host + "/v2/"); err != nil {
 		return nil, "", err
 	}
 	config := []byte(`{"architecture":"amd64","os":"linux","config":{},"rootfs":{"type":"layers","diff_ids":["` + digest + `"]}}`)
@@ -254,109 +242,6 @@ func put(to, kind string, body io.Reader, n int64) error {
 	return nil
 }
 
-// answers waits until an address does.
-func answers(at string) (err error) {
-	for range 200 {
-		req, rerr := http.NewRequest(http.MethodGet, at, nil)
-		if rerr != nil {
-			return rerr
-		}
-		req.Header.Set("Accept", "application/vnd.oci.image.manifest.v1+json")
-		res, gerr := http.DefaultClient.Do(req)
-		if gerr == nil {
-			_ = res.Body.Close() // nothing is read from it
-			if res.StatusCode == http.StatusOK {
-				return nil
-			}
-			gerr = errors.New(res.Status)
-		}
-		err = fmt.Errorf("%s: %w", at, gerr)
-		time.Sleep(50 * time.Millisecond)
-	}
-	return err
-}
-
-// cross brings the image to the stable channel of an island.
-func cross(dir, bin, image string) error {
-	do := func(args ...string) (string, error) {
-		c := exec.Command(bin, append(args, "-q")...)
-		c.Dir = dir
-		out, err := c.Output()
-		var exit *exec.ExitError
-		if errors.As(err, &exit) {
-			err = fmt.Errorf("%v: %w: %s", args, err, exit.Stderr)
-		}
-		return strings.TrimSpace(string(out)), err
-	}
-	if err := os.WriteFile(filepath.Join(dir, "enisle.yaml"), []byte("name: bench\ntarget: {os: linux, arch: amd64}\nbring:\n  oci: [ \""+image+"\" ]\n"), 0o600); err != nil {
-		return err
-	}
-	id := ""
-	for _, step := range []string{
-		"-C low init --side low", "-C high init --side high", "-C high identity > high.id", "-C low identity > low.id", "-C low pair high.id", "-C high pair low.id",
-		"keygen --no-passphrase --out a.key", "keygen --no-passphrase --out b.key",
-		"-C high person add a --role approver --key a.key.pub", "-C high person add b --role approver --key b.key.pub",
-		"-C low collect", "-C low pack --to media", "-C high import media", "-C high inspect ID", "-C high approve ID --as a --key a.key", "-C high approve ID --as b --key b.key", "-C high release ID",
-	} {
-		step, to, _ := strings.Cut(step, " > ")
-		out, err := do(strings.Fields(strings.ReplaceAll(step, "ID", id))...)
-		if err != nil {
-			return err
-		}
-		if strings.Contains(step, " pack ") {
-			id = out
-		}
-		if to != "" {
-			if err := os.WriteFile(filepath.Join(dir, to), []byte(out), 0o600); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// usage is the CPU time and the memory of a process and all below it.
-func usage(root int) (cpu time.Duration, rss int64) {
-	parents := map[int]int{}
-	type one struct {
-		cpu time.Duration
-		rss int64
-	}
-	seen := map[int]one{}
-	names, _ := filepath.Glob("/proc/[0-9]*/stat")
-	for _, name := range names {
-		b, err := os.ReadFile(name)
-		if err != nil {
-			continue // it has ended
-		}
-		_, rest, ok := strings.Cut(string(b), ") ")
-		f := strings.Fields(rest)
-		pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(name)))
-		if !ok || len(f) < 22 {
-			continue
-		}
-		num := func(i int) int64 { n, _ := strconv.ParseInt(f[i], 10, 64); return n }
-		parents[pid] = int(num(1))
-		seen[pid] = one{time.Duration(num(11)+num(12)) * 10 * time.Millisecond, num(21) * int64(os.Getpagesize())}
-	}
-	for pid, u := range seen {
-		for at := pid; at > 1; at = parents[at] {
-			if at == root {
-				cpu += u.cpu
-				rss += u.rss
-				break
-			}
-		}
-	}
-	return cpu, rss
-}
-
-func median[T int64 | float64 | time.Duration](all []T) T {
-	all = slices.Clone(all)
-	slices.Sort(all)
-	return all[len(all)/2]
-}
-
 var perSecond = regexp.MustCompile(`Requests/sec:\s+([0-9.]+)`)
 
 func measure(all []*server, size int64, rounds int) error {
@@ -373,14 +258,14 @@ func measure(all []*server, size int64, rounds int) error {
 				g = &sums{}
 				got[s.name] = g
 			}
-			before, _ := usage(s.cmd.Process.Pid)
+			before, _ := rig.Usage(s.cmd.Process.Pid)
 			began := time.Now()
 			n, err := fetch(s.blob)
 			if err != nil {
 				return fmt.Errorf("%s: %w", s.name, err)
 			}
 			wall := time.Since(began)
-			after, rss := usage(s.cmd.Process.Pid)
+			after, rss := rig.Usage(s.cmd.Process.Pid)
 			gib := float64(n) / (1 << 30)
 			g.cpu, g.wall = append(g.cpu, (after-before).Seconds()/gib), append(g.wall, wall.Seconds()/gib)
 			before = after
@@ -393,7 +278,7 @@ func measure(all []*server, size int64, rounds int) error {
 			if err != nil {
 				return err
 			}
-			after, after2 := usage(s.cmd.Process.Pid)
+			after, after2 := rig.Usage(s.cmd.Process.Pid)
 			g.rate, g.us = append(g.rate, rate), append(g.us, (after-before).Seconds()*1e6/(rate*4))
 			g.rss = max(g.rss, rss, after2)
 		}
@@ -401,11 +286,11 @@ func measure(all []*server, size int64, rounds int) error {
 	fmt.Printf("a blob of %d MiB and its manifest, %d rounds, medians\n\n%-14s %14s %14s %12s %14s %10s\n", size>>20, rounds, "", "CPU s/GiB", "wall s/GiB", "requests/s", "CPU µs each", "RSS MiB")
 	for _, s := range all {
 		g := got[s.name]
-		fmt.Printf("%-14s %14.3f %14.3f %12.0f %14.1f %10d\n", s.name, median(g.cpu), median(g.wall), median(g.rate), median(g.us), g.rss>>20)
+		fmt.Printf("%-14s %14.3f %14.3f %12.0f %14.1f %10d\n", s.name, rig.Median(g.cpu), rig.Median(g.wall), rig.Median(g.rate), rig.Median(g.us), g.rss>>20)
 	}
 	e, n, d := got["enisle"], got["nginx"], got["distribution"]
 	fmt.Printf("\nlarge blobs, bytes a CPU second: %.2f of nginx, %.2f of distribution\nsmall documents, requests a second: %.2f of nginx, %.1f of distribution\n",
-		median(n.cpu)/median(e.cpu), median(d.cpu)/median(e.cpu), median(e.rate)/median(n.rate), median(e.rate)/median(d.rate))
+		rig.Median(n.cpu)/rig.Median(e.cpu), rig.Median(d.cpu)/rig.Median(e.cpu), rig.Median(e.rate)/rig.Median(n.rate), rig.Median(e.rate)/rig.Median(d.rate))
 	return nil
 }
 
