@@ -16,6 +16,7 @@ import (
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
 	modzip "golang.org/x/mod/zip"
+	"golang.org/x/sync/errgroup"
 
 	"enisle/internal/artifact"
 	"enisle/internal/ecosystem"
@@ -88,23 +89,18 @@ func prove(ctx context.Context, gosumdb string, found ecosystem.Found) ([]ecosys
 		Document: a.Ref.Name + "/" + db.head.Path, Digest: db.head.Digest, Trust: artifact.Sum([]byte(key)),
 		Covers: []artifact.Artifact{{Ref: a.Ref, Files: covered}},
 	}
+	good, errs := db.modules(ctx, found)
 	var why []ecosystem.Proof
-	for _, a := range found.Artifacts {
-		if strings.HasPrefix(a.Ref.Name, databaseName) {
-			continue
-		}
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		files, err := db.module(a, found.Open)
-		if fail.IsRefused(err) {
-			return nil, fmt.Errorf("%s: %w", a.Ref, err)
-		}
-		if err != nil {
+	for i, a := range found.Artifacts {
+		switch err := errs[i]; {
+		case strings.HasPrefix(a.Ref.Name, databaseName):
+		case fail.IsRefused(err) || ctx.Err() != nil:
+			return nil, fmt.Errorf("%s: %w", a.Ref, errors.Join(err, ctx.Err()))
+		case err != nil:
 			why = append(why, ecosystem.Proof{Why: err.Error(), Covers: []artifact.Artifact{a}})
-			continue
+		default:
+			p.Covers = append(p.Covers, artifact.Artifact{Ref: a.Ref, Files: good[i]})
 		}
-		p.Covers = append(p.Covers, artifact.Artifact{Ref: a.Ref, Files: files})
 	}
 	return append(why, p), nil
 }
@@ -213,6 +209,23 @@ func (p *proven) record(b []byte, tree tlog.Tree, hashes tlog.HashReader) error 
 		}
 	}
 	return nil
+}
+
+// modules compares all of them, a few at a time: unpacking is what takes long.
+func (p *proven) modules(ctx context.Context, found ecosystem.Found) (good [][]artifact.File, errs []error) {
+	good, errs = make([][]artifact.File, len(found.Artifacts)), make([]error, len(found.Artifacts))
+	var g errgroup.Group
+	g.SetLimit(4)
+	for i, a := range found.Artifacts {
+		g.Go(func() error {
+			if errs[i] = ctx.Err(); errs[i] == nil {
+				good[i], errs[i] = p.module(a, found.Open)
+			}
+			return nil
+		})
+	}
+	_ = g.Wait() // the errors are those of each
+	return good, errs
 }
 
 // module compares a module with its record, and returns the files that it is about:
