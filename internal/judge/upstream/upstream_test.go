@@ -189,7 +189,9 @@ func TestASetIsReadAsItIsMade(t *testing.T) {
 			t.Errorf("%s is the same", name)
 		}
 	}
-	all, p, by := set()
+	var all []artifact.Artifact
+	var p Proof
+	var by About
 	for name, change := range map[string]func(){
 		"another kind":          func() { all[0].Ref.Kind = "pypi" },
 		"an attestation":        func() { all[0].Ref.Kind = Kind },
