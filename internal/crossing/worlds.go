@@ -33,6 +33,11 @@ func (c *collecting) prove(ctx context.Context, eco ecosystem.Ecosystem, want ec
 	}
 	done(0)
 	for _, q := range proofs {
+		// What was proven stays what it was, whatever is filled in or changed later.
+		q.Covers = slices.Clone(q.Covers)
+		for i := range q.Covers {
+			q.Covers[i].Files = slices.Clone(q.Covers[i].Files)
+		}
 		c.proofs = append(c.proofs, worldProof{ecosystem.KindOf(eco), q})
 	}
 	return nil
@@ -200,7 +205,13 @@ func (c *collecting) attestSet(p worldProof, byRef map[artifact.Ref]artifact.Art
 	return v, st, err
 }
 
-// holds reports whether a file is among others, by path and content.
+// holds reports whether a file is among others, by path and content. What was proven
+// before it was fetched is known by the sha512 that it was held against.
 func holds(all []artifact.File, f artifact.File) bool {
-	return slices.ContainsFunc(all, func(o artifact.File) bool { return o.Path == f.Path && o.Digest == f.Digest })
+	return slices.ContainsFunc(all, func(o artifact.File) bool {
+		if f.Digest == "" || o.Digest == "" {
+			return o.Path == f.Path && o.Hashes["sha512"] == f.Hashes["sha512"] && f.Hashes["sha512"] != ""
+		}
+		return o.Path == f.Path && o.Digest == f.Digest
+	})
 }

@@ -120,7 +120,7 @@ const (
 
 // Signer is a proven identity.
 type Signer struct {
-	Format   string `json:"format"`           // oms, sigstore, pep740, sumdb, apt
+	Format   string `json:"format"`           // oms, sigstore, pep740, sumdb, apt, npm
 	Method   string `json:"method"`           // key, certificate, identity
 	Name     string `json:"name"`             // digest of the key, subject of the certificate, or identity
 	Issuer   string `json:"issuer,omitempty"` // who vouched for the identity
@@ -373,7 +373,7 @@ func (st Statement) UnsignedOf(ref string) []string {
 }
 
 func (s Signer) check() error {
-	if !slices.Contains([]string{"oms", "sigstore", "pep740", "sumdb", "apt"}, s.Format) || !slices.Contains([]string{Key, Certificate, Identity}, s.Method) {
+	if !slices.Contains([]string{"oms", "sigstore", "pep740", "sumdb", "apt", "npm"}, s.Format) || !slices.Contains([]string{Key, Certificate, Identity}, s.Method) {
 		return fmt.Errorf("a signer by %.40q and %.40q is not known", s.Format, s.Method)
 	}
 	for _, text := range []string{s.Name, s.Issuer, s.Chain, s.NotAfter} {
