@@ -68,6 +68,13 @@ func (e *env) showCollected(out crossing.Collected, dry bool) {
 	for _, s := range out.Unknown {
 		e.say("signed by nobody known: %s; name its signer under 'trust:' in the request", s)
 	}
+	for i, u := range out.Unverified {
+		if i == maxListed {
+			e.say("and %d more that their world does not vouch for", len(out.Unverified)-i)
+			break
+		}
+		e.say("not verified: %s", u)
+	}
 	for _, u := range out.Unrecorded {
 		e.say("went through and is not brought: %s", u)
 	}

@@ -128,17 +128,46 @@ func (e *env) showReview(r crossing.Review) {
 	e.print("you sign   %s", r.Sign)
 }
 
+// maxListed is how many of the same kind are named one by one.
+const maxListed = 5
+
 // showVerified prints whose signatures the low site verified, when, and what they
-// leave out.
+// leave out. Many artifacts by one signer are one line.
 func (e *env) showVerified(r inspect.Report) {
+	by := map[string][]string{}
+	var order []string
 	for _, v := range r.Verified {
-		e.print("signed     %s by %s, verified by %s on %s", v.Artifact, v.Signer, v.By, v.At.Format("2006-01-02 15:04"))
+		line := fmt.Sprintf("by %s, verified by %s on %s", v.Signer, v.By, v.At.Format("2006-01-02 15:04"))
+		if by[line] == nil {
+			order = append(order, line)
+		}
+		by[line] = append(by[line], v.Artifact)
+	}
+	for _, line := range order {
+		all := by[line]
+		if len(all) > maxListed {
+			e.print("signed     %d artifacts, %s and others, %s", len(all), strings.Join(all[:2], ", "), line)
+			continue
+		}
+		for _, a := range all {
+			e.print("signed     %s %s", a, line)
+		}
+	}
+	n, left := 0, map[string]bool{}
+	for _, v := range r.Verified {
 		if len(v.Ignored) > 0 {
 			e.print("IGNORED    %s: the signer left out: %s", v.Artifact, strings.Join(v.Ignored, ", "))
 		}
-		if len(v.Unsigned) > 0 {
+		if len(v.Unsigned) == 0 || left[v.Artifact] {
+			continue
+		}
+		left[v.Artifact] = true
+		if n++; n <= maxListed {
 			e.print("unsigned   %s: no signature covers: %s", v.Artifact, strings.Join(v.Unsigned, ", "))
 		}
+	}
+	if n > maxListed {
+		e.print("unsigned   files of %d artifacts more, as --json lists them", n-maxListed)
 	}
 }
 

@@ -53,14 +53,19 @@ type attesting struct {
 	site   *site.Site
 	report *inspect.Report
 	known  map[string]bool // artifacts whose signature was verified
+	proven map[string]bool // artifacts that a document of their world vouches for
+	byRef  map[artifact.Ref]artifact.Artifact
 }
 
 // attest notes in a report who signed the artifacts of a shipment outside, as the
 // low site attested it: in the shipment itself, or in what is released. An
 // attestation that is not good, or about what is not here, refuses.
 func attest(ctx context.Context, s *site.Site, row arrived, got set, r *inspect.Report) error {
-	q := attesting{s, r, map[string]bool{}}
-	r.Scanners = append(r.Scanners, inspect.ScannerInfo{Name: upstreamScanner, Version: "1"})
+	q := attesting{s, r, map[string]bool{}, map[string]bool{}, map[artifact.Ref]artifact.Artifact{}}
+	for _, a := range got.artifacts {
+		q.byRef[a.Ref] = a
+	}
+	r.Scanners = append(r.Scanners, inspect.ScannerInfo{Name: upstreamScanner, Version: "2"})
 	var by *seal
 	for _, v := range got.artifacts {
 		if v.Ref.Kind != upstream.Kind {
@@ -76,13 +81,13 @@ func attest(ctx context.Context, s *site.Site, row arrived, got set, r *inspect.
 		}
 		st, err := by.attestedBy(s, v)
 		if err == nil {
-			err = q.note(got, v, st)
+			err = q.note(v, st)
 		}
 		if err != nil {
 			q.add("attestation", inspect.Refuse, v.Ref.String(), upstream.File, oneLine(err))
 		}
 	}
-	if err := q.released(ctx, got); err != nil {
+	if err := q.released(ctx); err != nil {
 		return err
 	}
 	for _, f := range r.Facts {
@@ -99,21 +104,35 @@ func (q attesting) add(rule string, sev inspect.Severity, ref, file, detail stri
 }
 
 // note takes a good attestation, if what it is about is here.
-func (q attesting) note(got set, v artifact.Artifact, st upstream.Statement) error {
-	i := slices.IndexFunc(got.artifacts, func(a artifact.Artifact) bool { return a.Ref.String() == st.Predicate.ResourceURI })
-	if i < 0 {
-		return fmt.Errorf("it is about %s, which is not in the shipment", st.Predicate.ResourceURI)
+func (q attesting) note(v artifact.Artifact, st upstream.Statement) error {
+	p, ref := st.Predicate, st.Predicate.ResourceURI
+	if kind, ok := st.Set(); ok {
+		if err := aboutHeld(st, q.byRef); err != nil {
+			return err
+		}
+		for _, s := range p.Enisle.Signers {
+			q.add("verified", inspect.Info, v.Ref.String(), upstream.File, fmt.Sprintf("%d artifacts of %s are signed by %s, verified outside on %s", len(st.Subject), kind, s, p.TimeVerified.Format(time.DateOnly)))
+		}
+		for _, s := range st.Subject {
+			q.signed(s.Name, st, st.UnsignedOf(s.Name))
+			q.proven[s.Name] = true
+		}
+		return nil
 	}
-	if err := st.Covers(got.artifacts[i]); err != nil {
+	of, err := artifact.ParseRef(ref)
+	if err != nil {
 		return err
 	}
-	p, ref := st.Predicate, st.Predicate.ResourceURI
+	a, ok := q.byRef[of]
+	if !ok {
+		return fmt.Errorf("it is about %s, which is not in the shipment", ref)
+	}
+	if err := st.Covers(a); err != nil {
+		return err
+	}
 	q.known[ref] = true
+	q.signed(ref, st, p.Enisle.Unsigned)
 	for _, s := range p.Enisle.Signers {
-		q.report.Facts = append(q.report.Facts, inspect.Fact{Kind: inspect.Signer, Artifact: ref, File: s.Signature, Value: s.String()})
-		q.report.Verified = append(q.report.Verified, inspect.Verified{
-			Artifact: ref, Signer: s.String(), At: p.TimeVerified, By: siteName(p.Verifier.ID), Ignored: append([]string{}, s.Ignored...), Unsigned: p.Enisle.Unsigned,
-		})
 		q.add("verified", inspect.Info, ref, s.Signature, fmt.Sprintf("signed by %s, verified outside on %s", s, p.TimeVerified.Format(time.DateOnly)))
 		if len(s.Ignored) > 0 {
 			q.add("ignored-paths", inspect.Warn, ref, s.Signature, "its signer left out: "+strings.Join(s.Ignored, ", "))
@@ -125,6 +144,17 @@ func (q attesting) note(got set, v artifact.Artifact, st upstream.Statement) err
 	return nil
 }
 
+// signed notes the signers of an artifact.
+func (q attesting) signed(ref string, st upstream.Statement, unsigned []string) {
+	p := st.Predicate
+	for _, s := range p.Enisle.Signers {
+		q.report.Facts = append(q.report.Facts, inspect.Fact{Kind: inspect.Signer, Artifact: ref, File: s.Signature, Value: s.String()})
+		q.report.Verified = append(q.report.Verified, inspect.Verified{
+			Artifact: ref, Signer: s.String(), At: p.TimeVerified, By: siteName(p.Verifier.ID), Ignored: append([]string{}, s.Ignored...), Unsigned: unsigned,
+		})
+	}
+}
+
 // siteName is the name in what siteURI makes.
 func siteName(uri string) string {
 	name, _, _ := strings.Cut(strings.TrimPrefix(uri, "enisle:site/"), "/")
@@ -133,7 +163,7 @@ func siteName(uri string) string {
 
 // released looks among what is released for attestations about what the shipment
 // brings without one. One that does not hold any more counts for nothing here.
-func (q attesting) released(ctx context.Context, got set) error {
+func (q attesting) released(ctx context.Context) error {
 	for _, channel := range Channels() {
 		served, err := ServedBy(ctx, q.site, channel)
 		if errors.Is(err, ErrNoRelease) {
@@ -143,26 +173,48 @@ func (q attesting) released(ctx context.Context, got set) error {
 			return err
 		}
 		for _, r := range served.release.Requests {
+			var by *seal
 			for _, v := range served.byRequest[r.Name] {
-				of, isAttestation := strings.CutPrefix(v.Ref.String(), upstream.Kind+"/")
-				if !isAttestation || q.known[of] || !slices.ContainsFunc(got.artifacts, func(a artifact.Artifact) bool { return a.Ref.String() == of }) {
+				if v.Ref.Kind != upstream.Kind {
 					continue
 				}
-				brought, err := findShipment(ctx, q.site, r.Shipment)
-				if err != nil {
-					return err
+				if by == nil {
+					brought, err := findShipment(ctx, q.site, r.Shipment)
+					if err != nil {
+						return err
+					}
+					b, err := sealOf(q.site, brought.Envelope)
+					if err != nil {
+						break
+					}
+					by = &b
 				}
-				by, err := sealOf(q.site, brought.Envelope)
-				if err != nil {
-					continue
-				}
-				if st, err := by.attestedBy(q.site, v); err == nil && st.Predicate.ResourceURI == of {
-					_ = q.note(got, v, st) // about another version than the one that is here
+				if st, err := by.attestedBy(q.site, v); err == nil {
+					q.again(v, st)
 				}
 			}
 		}
 	}
 	return nil
+}
+
+// again takes what a good attestation of what is released says of what is here, and
+// that nothing in the shipment is about. Of a set each artifact counts by itself.
+func (q attesting) again(v artifact.Artifact, st upstream.Statement) {
+	if _, ok := st.Set(); !ok {
+		if !q.known[st.Predicate.ResourceURI] {
+			_ = q.note(v, st) // about another version than the one that is here
+		}
+		return
+	}
+	for _, s := range st.Subject {
+		one := st
+		one.Subject = []upstream.Subject{s}
+		if !q.proven[s.Name] && aboutHeld(one, q.byRef) == nil {
+			q.signed(s.Name, st, st.UnsignedOf(s.Name))
+			q.proven[s.Name] = true
+		}
+	}
 }
 
 // order sorts what was added among what was there.

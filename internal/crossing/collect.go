@@ -61,6 +61,9 @@ type Collected struct {
 	// Unknown those with one by nobody whom the request names.
 	Signed  []string `json:"signed,omitempty"`
 	Unknown []string `json:"unknown,omitempty"`
+	// Unverified are artifacts of worlds that sign what they offer which nobody signed,
+	// or not well, each with why.
+	Unverified []string `json:"unverified,omitempty"`
 	// Unrecorded is what a recorded command sent, or got in parts, and is not brought.
 	Unrecorded []string `json:"unrecorded,omitempty"`
 }
@@ -115,6 +118,9 @@ func (c *Collector) Collect(ctx context.Context, by site.Actor, req Request, opt
 			if len(run.out.Unknown) > 0 {
 				outcome["signed by nobody known"] = strings.Join(run.out.Unknown, ", ")
 			}
+			if n := len(run.out.Unverified); n > 0 {
+				outcome["not verified by its world"] = fmt.Sprintf("%d artifacts, the first %s", n, run.out.Unverified[0])
+			}
 			return outcome, nil
 		})
 	return run.out, err
@@ -130,6 +136,7 @@ type collecting struct {
 	// sources are fetched like artifacts and not shipped.
 	sources []artifact.Artifact
 	old     []artifact.Artifact // of the lock; attestations are kept from there
+	proofs  []worldProof        // what ecosystems proved of what they resolved
 	// made are the files that clients brought while resolving.
 	made       map[artifact.Digest]bool
 	recordArgv []string
@@ -193,6 +200,9 @@ func (c *collecting) all(ctx context.Context, lock Lock, d artifact.Digest) erro
 		}
 		if err == nil {
 			artifacts, err = c.upstream(ctx, artifacts)
+		}
+		if err == nil {
+			artifacts, err = c.worlds(artifacts)
 		}
 		if err != nil {
 			return err
@@ -337,7 +347,10 @@ func (c *collecting) resolveIn(ctx context.Context, eco ecosystem.Ecosystem, wan
 			}
 		}
 	}
-	return found, c.Site.Held.Flush()
+	if err := c.Site.Held.Flush(); err != nil {
+		return nil, err
+	}
+	return found, c.prove(ctx, eco, want, found)
 }
 
 // takeMade stores a file below a directory that clients wrote to; no link leads out.

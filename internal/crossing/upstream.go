@@ -207,23 +207,32 @@ func (c *collecting) upstream(ctx context.Context, artifacts []artifact.Artifact
 }
 
 // attest freezes what was verified.
-func (c *collecting) attest(a artifact.Artifact, p upstream.Proof, policy artifact.Digest, at time.Time) (v artifact.Artifact, err error) {
-	payload, err := upstream.Make(a, p, upstream.About{
+func (c *collecting) attest(a artifact.Artifact, p upstream.Proof, policy artifact.Digest, at time.Time) (artifact.Artifact, error) {
+	payload, err := upstream.Make(a, p, c.about("trust", policy, at))
+	return c.sealed(upstream.Ref(a.Ref), payload, err)
+}
+
+// about says that this site verifies, now, by something that the request has.
+func (c *collecting) about(by string, policy artifact.Digest, at time.Time) upstream.About {
+	return upstream.About{
 		Verifier: siteURI(c.Site.Identity), At: at, Checkpoint: c.Site.Ledger.Head().Note,
-		Policy: upstream.Resource{URI: "enisle:request/" + c.req.Name + "/trust", Digest: upstream.DigestsOf(policy)},
-	})
+		Policy: upstream.Resource{URI: "enisle:request/" + c.req.Name + "/" + by, Digest: upstream.DigestsOf(policy)},
+	}
+}
+
+// sealed signs a statement, unless it could not be made, and holds it.
+func (c *collecting) sealed(ref artifact.Ref, payload []byte, err error) (v artifact.Artifact, _ error) {
 	if err != nil {
-		return v, fail.Refuse("ask whoever signed it for a plain name", fmt.Errorf("%s: %w", a.Ref, err))
+		return v, fail.Refuse("ask whoever signed it for a plain name", fmt.Errorf("%s: %w", ref, err))
 	}
 	env, err := trust.Sign(upstream.PayloadType, payload, c.Site.Key)
 	if err == nil && len(env) > upstream.MaxSize {
-		err = fail.Refuse("bring it in parts", fmt.Errorf("%s has too many files for an attestation", a.Ref))
+		err = fail.Refuse("bring it in parts", fmt.Errorf("%s is about too many files", ref))
 	}
 	if err != nil {
 		return v, err
 	}
 	d, err := c.Site.Held.Put(env)
-	ref := upstream.Ref(a.Ref)
 	return artifact.Artifact{Ref: ref, Name: ref.String(), Files: []artifact.File{{Path: upstream.File, Size: int64(len(env)), Digest: d}}}, err
 }
 
@@ -232,18 +241,26 @@ func (c *collecting) attest(a artifact.Artifact, p upstream.Proof, policy artifa
 func (c *collecting) frozen(a artifact.Artifact, policy artifact.Digest) (v artifact.Artifact, signers []upstream.Signer, ok bool) {
 	ref := upstream.Ref(a.Ref)
 	i := slices.IndexFunc(c.old, func(o artifact.Artifact) bool { return o.Ref == ref })
-	if i < 0 || policy == "" || len(c.old[i].Files) != 1 {
+	if i < 0 || policy == "" {
 		return v, nil, false
 	}
-	env, err := readSmall(c.Site.Held.Open, c.old[i].Files[0].Digest, upstream.MaxSize)
-	if err != nil {
-		return v, nil, false
-	}
-	st, err := openStatement(env, c.Site.Identity)
+	st, err := c.ours(c.old[i])
 	if err != nil || st.Covers(a) != nil || st.Predicate.Policy.Digest != upstream.DigestsOf(policy) {
 		return v, nil, false
 	}
 	return c.old[i], st.Predicate.Enisle.Signers, true
+}
+
+// ours opens an attestation of the lock that this site made.
+func (c *collecting) ours(v artifact.Artifact) (st upstream.Statement, err error) {
+	if len(v.Files) != 1 {
+		return st, errors.New("an attestation is one file")
+	}
+	env, err := readSmall(c.Site.Held.Open, v.Files[0].Digest, upstream.MaxSize)
+	if err != nil {
+		return st, err
+	}
+	return openStatement(env, c.Site.Identity)
 }
 
 // siteURI names a site in attestations.

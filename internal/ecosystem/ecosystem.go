@@ -73,6 +73,38 @@ type Downloader interface {
 	Download(ctx context.Context, want Want, a artifact.Artifact, f artifact.File) (string, error)
 }
 
+// Proving is an Ecosystem whose origins sign what they offer, by keys that its client is
+// set to.
+type Proving interface {
+	// Prove verifies itself what Resolve found, before want.Work is removed. That
+	// something is not signed, or not well, is no error: then it is in a Proof that
+	// says why.
+	Prove(ctx context.Context, want Want, found Found) ([]Proof, error)
+}
+
+// Found is what Resolve returned, with the files that it or its client wrote held.
+type Found struct {
+	Artifacts []artifact.Artifact
+	// Open returns what is held of it, as its digest says.
+	Open func(artifact.Digest) (Blob, error)
+	At   time.Time // when signatures must count
+}
+
+// Proof says what follows from one signed document.
+type Proof struct {
+	// Why is not empty where nothing was verified of what is covered.
+	Why      string
+	Format   string   // names the way of signing: "sumdb"
+	Keys     []string // that signed it
+	Document string   // where it is: a clean path, without a scheme
+	Digest   artifact.Digest
+	Through  []artifact.File // documents between it and what is covered: Path and Digest
+	// Trust covers all keys that would have counted.
+	Trust artifact.Digest
+	// Covers are artifacts with those of their files that follow from the document.
+	Covers []artifact.Artifact
+}
+
 // Prefixed is an Ecosystem whose URLs begin with another element than its name.
 type Prefixed interface {
 	Prefix() string

@@ -1,10 +1,14 @@
 package interop
 
 import (
+	"encoding/json"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
+
+	"enisle/internal/crossing"
 )
 
 // Packages of Debian with all that they depend on are collected by apt from the archive
@@ -18,6 +22,20 @@ func TestAptInstallsInsideANamespace(t *testing.T) {
 		t.Skipf("no archive can be reached: %v: %s", err, out)
 	}
 	dir, enisle := crossed(t, map[string]string{"enisle.yaml": "name: tools\nbring:\n  debian: [ jq ]\n"})
+	keys := run(t, "", "sh", "-c", "for f in /usr/share/keyrings/* /etc/apt/trusted.gpg.d/*; do gpg --show-keys --with-colons \"$f\" 2>/dev/null || true; done")
+	for ref, by := range signersOf(t, dir, enisle) {
+		if !strings.HasPrefix(ref, "debian/") {
+			continue
+		}
+		if len(by) == 0 {
+			t.Errorf("%s: nobody inside knows that the archive signed it", ref)
+		}
+		for _, s := range by {
+			if f, ok := strings.CutPrefix(s, "apt:key:"); !ok || !strings.Contains(keys, ":"+f+":") {
+				t.Errorf("%s is signed by %s, which gpg does not find among the keys of this machine", ref, s)
+			}
+		}
+	}
 	script := `
 rm -rf apt && mkdir -p apt/lists/partial apt/cache/archives/partial apt/state apt/tree && : > apt/status
 curl -sf "$URL/debian/enisle.asc" > apt/enisle.asc
@@ -50,4 +68,39 @@ apt-get $APT install -y -q --no-install-recommends --download-only jq 2>&1 | gre
 	if err := os.RemoveAll(dir + "/apt"); err != nil {
 		t.Error(err)
 	}
+}
+
+// signersOf returns who signed each artifact of the one shipment that is here, as the
+// evidence for the auditor has it.
+func signersOf(t *testing.T, dir string, enisle func(args ...string) string) map[string][]string {
+	t.Helper()
+	var rows []struct{ ID string }
+	if err := json.Unmarshal([]byte(enisle("-C", "high", "review", "--json")), &rows); err != nil || len(rows) == 0 {
+		t.Fatalf("%v, %v", rows, err)
+	}
+	enisle("-C", "high", "evidence", rows[0].ID, "--to", "evidence")
+	b, err := os.ReadFile(filepath.Join(dir, "evidence", "evidence.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var e crossing.Evidence
+	if err := json.Unmarshal(b, &e); err != nil {
+		t.Fatal(err)
+	}
+	html, err := os.ReadFile(filepath.Join(dir, "evidence", "evidence.html"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	report := e.Review.Judged.Report
+	out := map[string][]string{}
+	for _, c := range report.Contents {
+		out[c.Ref] = nil
+	}
+	for _, v := range report.Verified {
+		out[v.Artifact] = append(out[v.Artifact], v.Signer)
+		if !strings.Contains(string(html), strings.ReplaceAll(v.Signer, "+", "&#43;")) {
+			t.Errorf("the page for people does not name %s", v.Signer)
+		}
+	}
+	return out
 }

@@ -86,6 +86,28 @@ func TestGoBuildsFromTheMirrorOnly(t *testing.T) {
 	})
 }
 
+// What go looked up in its checksum database is verified again from what is brought, and
+// known inside; a module that go was told not to look up is known to be by nobody.
+func TestModulesOfGoAreKnownInside(t *testing.T) {
+	client(t, "go")
+	t.Setenv("GONOSUMDB", "rsc.io/sampler")
+	dir, enisle := crossed(t, map[string]string{"enisle.yaml": "name: modules\nbring:\n  gomod: [ rsc.io/quote@v1.5.2 ]\n"})
+	n := 0
+	for ref, by := range signersOf(t, dir, enisle) {
+		if !strings.HasPrefix(ref, "gomod/") {
+			continue
+		}
+		n++
+		want := !strings.HasPrefix(ref, "gomod/rsc.io/sampler@")
+		if known := len(by) == 1 && strings.HasPrefix(by[0], "sumdb:key:") && strings.Contains(by[0], "+"); known != want {
+			t.Errorf("%s is signed by %q", ref, by)
+		}
+	}
+	if n < 4 {
+		t.Errorf("%d artifacts came", n)
+	}
+}
+
 func write(t *testing.T, name, content string) {
 	t.Helper()
 	if err := os.WriteFile(name, []byte(content), 0o600); err != nil {

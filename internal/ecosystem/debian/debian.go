@@ -39,6 +39,7 @@ const stanzaSuffix = ".stanza"
 // Ecosystem is Debian. The zero value serves.
 type Ecosystem struct {
 	Runner ecosystem.Runner // runs apt; needed for collecting
+	Etc    string           // settings of apt, for the keys that it always trusts; empty means /etc/apt
 }
 
 var (
@@ -123,7 +124,8 @@ func (e *Ecosystem) Resolve(ctx context.Context, want ecosystem.Want) (out []art
 	}
 	seen := map[artifact.Ref]bool{}
 	for i, w := range all {
-		r := run{Ecosystem: e, want: want, dir: filepath.Join(want.Work, "apt"+strconv.Itoa(i)), wants: w, release: release}
+		r := e.run(want, i, w)
+		r.release = release
 		found, err := r.resolve(ctx)
 		if err != nil {
 			return nil, err
@@ -155,6 +157,11 @@ func thisRelease() string {
 	return ""
 }
 
+// run is that of the entry of a number.
+func (e *Ecosystem) run(want ecosystem.Want, i int, w wants) run {
+	return run{Ecosystem: e, want: want, dir: filepath.Join(want.Work, "apt"+strconv.Itoa(i)), wants: w}
+}
+
 // run is one run of apt, in a root of its own.
 type run struct {
 	*Ecosystem
@@ -174,7 +181,7 @@ func (r *run) options() []string {
 	opts := []string{
 		"Dir::State=" + r.dir + "/state", "Dir::State::Lists=" + r.dir + "/lists", "Dir::State::status=" + r.dir + "/status",
 		"Dir::Cache=" + r.dir + "/cache", "Dir::Log=" + r.dir, "APT::Sandbox::User=", "Debug::NoLocking=1", "APT::Architecture=" + arch, "APT::Architectures=" + arch,
-		"Acquire::Languages=none", "APT::Install-Recommends=0",
+		"Acquire::Languages=none", "Acquire::GzipIndexes=false", "APT::Install-Recommends=0",
 	}
 	if r.wants.sources != "" {
 		opts = append(opts, "Dir::Etc::sourcelist="+r.wants.sources, "Dir::Etc::sourceparts=/dev/null")
@@ -323,15 +330,14 @@ func (r *run) artifact(u *url.URL, all []stanza) (a artifact.Artifact, err error
 		return a, err
 	}
 	name := f["Package"] + "_" + strings.ReplaceAll(f["Version"], ":", "%3a") + "_" + f["Architecture"]
-	at := filepath.Join("apt"+strings.TrimPrefix(filepath.Base(r.dir), "apt"), "stanzas", name)
+	at := filepath.Join(filepath.Base(r.dir), "stanzas", name)
 	if err := os.WriteFile(filepath.Join(r.want.Work, at), []byte(all[i].text), 0o600); err != nil {
 		return a, err
 	}
-	origin := fetch.Clean(u.String())
-	archive := strings.TrimSuffix(origin, "/"+(&url.URL{Path: f["Filename"]}).EscapedPath())
+	archive := url.URL{Scheme: u.Scheme, Host: u.Host, Path: strings.TrimSuffix(u.Path, "/"+f["Filename"])}
 	return artifact.Artifact{
-		Ref: ref, By: r.by, Index: archive, Files: []artifact.File{
-			{Path: name + ".deb", Size: size, Digest: d, Origin: origin},
+		Ref: ref, By: r.by, Index: archive.String(), Files: []artifact.File{
+			{Path: name + ".deb", Size: size, Digest: d, Origin: fetch.Clean(u.String())},
 			{Path: name + stanzaSuffix, Origin: ecosystem.Made(at, "")},
 		},
 	}, nil

@@ -107,7 +107,7 @@ func describe(rel ecosystem.Release, a artifact.Artifact) (e entry, at string, d
 		case ".deb":
 			deb = f
 		case stanzaSuffix:
-			if text, err = readAll(rel, f); err != nil {
+			if text, err = readAll(rel.Open, f); err != nil {
 				return e, "", deb, err
 			}
 		}
@@ -139,8 +139,8 @@ func describe(rel ecosystem.Release, a artifact.Artifact) (e entry, at string, d
 // archForm is the name of an architecture; constant.
 var archForm = regexp.MustCompile(`^[a-z0-9]{2,20}$`)
 
-func readAll(rel ecosystem.Release, f artifact.File) (_ []byte, err error) {
-	b, err := rel.Open(f.Digest)
+func readAll(open func(artifact.Digest) (ecosystem.Blob, error), f artifact.File) (_ []byte, err error) {
+	b, err := open(f.Digest)
 	if err != nil {
 		return nil, err
 	}

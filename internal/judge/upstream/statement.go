@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -41,6 +42,15 @@ func Ref(of artifact.Ref) artifact.Ref {
 	return artifact.Ref{Kind: Kind, Name: of.Kind + "/" + of.Name, Version: of.Version}
 }
 
+// SetRef is the reference of the attestation about what a signed document vouches for,
+// of one kind. Its name has no slash, as that about an artifact always has.
+func SetRef(kind string, document artifact.Digest) artifact.Ref {
+	return artifact.Ref{Kind: Kind, Name: kind, Version: document.Short()}
+}
+
+// setForm is the resource of a statement about many artifacts; constant.
+var setForm = regexp.MustCompile(`^([a-z0-9]{1,40})@[0-9a-f]{12}$`)
+
 // Digests are hashes by algorithm, in hex; here always one, of sha256.
 type Digests struct {
 	SHA256 string `json:"sha256"`
@@ -59,7 +69,8 @@ type Subject struct {
 type Statement struct {
 	Type string `json:"_type"`
 	// Subject is first the artifact's manifest, under its reference, and then
-	// each of its files, in the order of the manifest.
+	// each of its files, in the order of the manifest. Of a set it is the manifests
+	// of many, ordered by reference.
 	Subject       []Subject `json:"subject"`
 	PredicateType string    `json:"predicateType"`
 	Predicate     Predicate `json:"predicate"`
@@ -69,8 +80,8 @@ type Statement struct {
 type Predicate struct {
 	Verifier           Verifier   `json:"verifier"`
 	TimeVerified       time.Time  `json:"timeVerified"`
-	ResourceURI        string     `json:"resourceUri"` // the artifact's reference
-	Policy             Resource   `json:"policy"`      // the section 'trust' of a request
+	ResourceURI        string     `json:"resourceUri"` // the artifact's reference, or KIND@DOCUMENT of a set
+	Policy             Resource   `json:"policy"`      // the section 'trust' of a request, or the keys that a client is set to
 	InputAttestations  []Resource `json:"inputAttestations"`
 	VerificationResult string     `json:"verificationResult"`
 	VerifiedLevels     []string   `json:"verifiedLevels"`
@@ -90,8 +101,12 @@ type Resource struct {
 
 // Details are our own extension of the predicate.
 type Details struct {
-	Signers  []Signer `json:"signers"`
-	Unsigned []string `json:"unsigned"` // files that no signature covers, by the format's own rules
+	Signers []Signer `json:"signers"`
+	// Through are the documents that lead from the signature to a set.
+	Through []Resource `json:"through,omitempty"`
+	// Unsigned are files that no signature covers, by the format's own rules; of a set
+	// REFERENCE!FILE.
+	Unsigned []string `json:"unsigned"`
 	// Checkpoint is the head of the low site's ledger that it was made under.
 	Checkpoint string `json:"checkpoint"`
 }
@@ -105,7 +120,7 @@ const (
 
 // Signer is a proven identity.
 type Signer struct {
-	Format   string `json:"format"`           // oms, sigstore, pep740
+	Format   string `json:"format"`           // oms, sigstore, pep740, sumdb, apt, npm
 	Method   string `json:"method"`           // key, certificate, identity
 	Name     string `json:"name"`             // digest of the key, subject of the certificate, or identity
 	Issuer   string `json:"issuer,omitempty"` // who vouched for the identity
@@ -129,6 +144,7 @@ type Proof struct {
 	Signers  []Signer
 	Unsigned []string
 	Unknown  []string // files with signatures by nobody whom the request names
+	Through  []Resource
 }
 
 // About says who verified, when and by what.
@@ -142,11 +158,27 @@ type About struct {
 // Make returns the payload that says what was verified of an artifact, whose
 // manifest is known.
 func Make(a artifact.Artifact, p Proof, by About) ([]byte, error) {
-	st := Statement{Type: statementType, Subject: subjects(a), PredicateType: predicateType}
+	return encode(a.Ref.String(), subjects(a), p, by)
+}
+
+// MakeSet returns the payload that says what a signed document vouches for: artifacts of
+// one kind, whose manifests are known. ref is from SetRef.
+func MakeSet(ref artifact.Ref, all []artifact.Artifact, p Proof, by About) ([]byte, error) {
+	var of []Subject
+	for _, a := range all {
+		of = append(of, Subject{a.Ref.String(), DigestsOf(a.Manifest)})
+	}
+	slices.SortFunc(of, func(a, b Subject) int { return strings.Compare(a.Name, b.Name) })
+	slices.Sort(p.Unsigned)
+	return encode(ref.Name+"@"+ref.Version, of, p, by)
+}
+
+func encode(about string, of []Subject, p Proof, by About) ([]byte, error) {
+	st := Statement{Type: statementType, Subject: of, PredicateType: predicateType}
 	st.Predicate = Predicate{
-		Verifier: Verifier{by.Verifier}, TimeVerified: by.At.UTC().Truncate(time.Second), ResourceURI: a.Ref.String(), Policy: by.Policy,
+		Verifier: Verifier{by.Verifier}, TimeVerified: by.At.UTC().Truncate(time.Second), ResourceURI: about, Policy: by.Policy,
 		InputAttestations: []Resource{}, VerificationResult: passed, VerifiedLevels: []string{},
-		Enisle: Details{Signers: p.Signers, Unsigned: append([]string{}, p.Unsigned...), Checkpoint: by.Checkpoint},
+		Enisle: Details{Signers: p.Signers, Through: p.Through, Unsigned: append([]string{}, p.Unsigned...), Checkpoint: by.Checkpoint},
 	}
 	st.Predicate.fromSigners()
 	if err := st.check(); err != nil {
@@ -172,6 +204,7 @@ func (p *Predicate) fromSigners() {
 			p.VerifiedLevels = append(p.VerifiedLevels, s.level())
 		}
 	}
+	p.InputAttestations = append(p.InputAttestations, p.Enisle.Through...)
 }
 
 // Decode reads the payload of an envelope and accepts only what Make writes.
@@ -224,7 +257,7 @@ func Unverified(envelope []byte) (Statement, error) {
 
 const (
 	maxSubjects = 1_000_000
-	maxSigners  = 100
+	maxSigners  = 100 // and documents between a signature and a set
 )
 
 func (st Statement) check() error {
@@ -232,8 +265,8 @@ func (st Statement) check() error {
 	switch {
 	case st.Type != statementType || st.PredicateType != predicateType:
 		return fmt.Errorf("type %.80q or predicate %.80q is not known", st.Type, st.PredicateType)
-	case len(st.Subject) < 2 || len(st.Subject) > maxSubjects || st.Subject[0].Name != p.ResourceURI:
-		return errors.New("its first subject is not the artifact")
+	case len(st.Subject) > maxSubjects:
+		return errors.New("it has too many subjects")
 	case p.VerificationResult != passed:
 		return fmt.Errorf("the result is %.40q", p.VerificationResult)
 	case p.TimeVerified.IsZero() || p.Verifier.ID == "" || p.Enisle.Checkpoint == "":
@@ -241,11 +274,19 @@ func (st Statement) check() error {
 	case len(p.Enisle.Signers) == 0 || len(p.Enisle.Signers) > maxSigners:
 		return fmt.Errorf("it names %d signers", len(p.Enisle.Signers))
 	}
-	if ref, err := artifact.ParseRef(p.ResourceURI); err != nil || ref.Kind == Kind {
-		return fmt.Errorf("%.80q is no artifact", p.ResourceURI)
+	if err := st.checkSubjects(); err != nil {
+		return err
 	}
 	for _, d := range append([]Subject{{p.Policy.URI, p.Policy.Digest}}, st.Subject...) {
 		if _, err := artifact.ParseDigest("sha256:" + d.Digest.SHA256); err != nil {
+			return err
+		}
+	}
+	for _, r := range p.Enisle.Through {
+		if _, err := artifact.ParseDigest("sha256:" + r.Digest.SHA256); err != nil {
+			return err
+		}
+		if err := artifact.CheckPath(r.URI); err != nil {
 			return err
 		}
 	}
@@ -262,8 +303,77 @@ func (st Statement) check() error {
 	return nil
 }
 
+// Set reports whether the statement is about many artifacts, and of which kind.
+func (st Statement) Set() (kind string, ok bool) {
+	if g := setForm.FindStringSubmatch(st.Predicate.ResourceURI); g != nil {
+		return g[1], true
+	}
+	return "", false
+}
+
+// checkSubjects refuses subjects that are not those of an artifact, or of a set.
+func (st Statement) checkSubjects() error {
+	about, details := st.Predicate.ResourceURI, st.Predicate.Enisle
+	kind, set := st.Set()
+	if !set {
+		if ref, err := artifact.ParseRef(about); err != nil || ref.Kind == Kind {
+			return fmt.Errorf("%.80q is no artifact", about)
+		}
+		if len(st.Subject) < 2 || st.Subject[0].Name != about || len(details.Through) > 0 {
+			return errors.New("its first subject is not the artifact")
+		}
+		return nil
+	}
+	named := map[string]bool{}
+	for i, s := range st.Subject {
+		if ref, err := artifact.ParseRef(s.Name); err != nil || ref.Kind != kind || ref.Kind == Kind || ref.String() != s.Name {
+			return fmt.Errorf("%.80q is no artifact of %s", s.Name, kind)
+		}
+		if i > 0 && st.Subject[i-1].Name >= s.Name {
+			return errors.New("its subjects are not in order")
+		}
+		named[s.Name] = true
+	}
+	if len(named) == 0 || len(details.Through) > maxSigners || !slices.IsSorted(details.Unsigned) {
+		return errors.New("it is about nothing, or not in order")
+	}
+	for _, u := range details.Unsigned {
+		if ref, file, _ := strings.Cut(u, "!"); !named[ref] || artifact.CheckPath(file) != nil {
+			return fmt.Errorf("%.80q is of no subject", u)
+		}
+	}
+	return nil
+}
+
+// Same reports whether two statements about sets say that the same was signed by the
+// same, under the same trust, whenever and by whatever documents.
+func (st Statement) Same(o Statement) bool {
+	a, b := st.Predicate, o.Predicate
+	by := func(p Predicate) (out []string) {
+		for _, s := range p.Enisle.Signers {
+			out = append(out, s.String())
+		}
+		return out
+	}
+	return slices.Equal(st.Subject, o.Subject) && slices.Equal(by(a), by(b)) && a.Policy == b.Policy && slices.Equal(a.Enisle.Unsigned, b.Enisle.Unsigned)
+}
+
+// UnsignedOf returns the files of one subject of a set that no signature covers.
+func (st Statement) UnsignedOf(ref string) []string {
+	out := []string{}
+	all := st.Predicate.Enisle.Unsigned
+	for i, _ := slices.BinarySearch(all, ref+"!"); i < len(all); i++ {
+		file, ok := strings.CutPrefix(all[i], ref+"!")
+		if !ok {
+			break
+		}
+		out = append(out, file)
+	}
+	return out
+}
+
 func (s Signer) check() error {
-	if !slices.Contains([]string{"oms", "sigstore", "pep740"}, s.Format) || !slices.Contains([]string{Key, Certificate, Identity}, s.Method) {
+	if !slices.Contains([]string{"oms", "sigstore", "pep740", "sumdb", "apt", "npm"}, s.Format) || !slices.Contains([]string{Key, Certificate, Identity}, s.Method) {
 		return fmt.Errorf("a signer by %.40q and %.40q is not known", s.Format, s.Method)
 	}
 	for _, text := range []string{s.Name, s.Issuer, s.Chain, s.NotAfter} {

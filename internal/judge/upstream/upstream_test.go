@@ -123,3 +123,94 @@ func FuzzUnverified(f *testing.F) {
 		}
 	})
 }
+
+// set is two artifacts of one world, out of order, and what a document of it vouches for.
+func set() ([]artifact.Artifact, Proof, About) {
+	d := artifact.Sum([]byte("head"))
+	all := []artifact.Artifact{
+		{Ref: artifact.Ref{Kind: "gomod", Name: "host.example/b", Version: "v1.0.0"}, Manifest: artifact.Sum([]byte("b"))},
+		{Ref: artifact.Ref{Kind: "gomod", Name: "host.example/a", Version: "v1.0.0"}, Manifest: artifact.Sum([]byte("a"))},
+	}
+	p := Proof{
+		Signers:  []Signer{{Format: "sumdb", Method: Key, Name: "db.example+00", Signature: "sumdb/x/latest", Digest: d, Ignored: []string{}}},
+		Unsigned: []string{"gomod/host.example/b@v1.0.0!v1.0.0.info", "gomod/host.example/a@v1.0.0!v1.0.0.info"},
+		Through:  []Resource{{"db.example/index", DigestsOf(d)}},
+	}
+	_, _, by := example()
+	return all, p, by
+}
+
+func TestASetIsReadAsItIsMade(t *testing.T) {
+	ref := SetRef("gomod", artifact.Sum([]byte("document")))
+	made := func(change func([]artifact.Artifact, *Proof, *About)) Statement {
+		t.Helper()
+		all, p, by := set()
+		change(all, &p, &by)
+		b, err := MakeSet(ref, all, p, by)
+		if err != nil {
+			t.Fatal(err)
+		}
+		st, err := Decode(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return st
+	}
+	st := made(func([]artifact.Artifact, *Proof, *About) {})
+	kind, ok := st.Set()
+	q := st.Predicate
+	if !ok || kind != "gomod" || Kind+"/"+q.ResourceURI != ref.String() || len(st.Subject) != 2 || st.Subject[0].Name != "gomod/host.example/a@v1.0.0" || q.VerifiedLevels[0] != "ENISLE_SUMDB_KEY" {
+		t.Errorf("%+v", st)
+	}
+	if len(q.InputAttestations) != 2 || q.InputAttestations[0].URI != "sumdb/x/latest" || q.InputAttestations[1].URI != "db.example/index" {
+		t.Errorf("inputs %+v", q.InputAttestations)
+	}
+	if got := st.UnsignedOf("gomod/host.example/b@v1.0.0"); len(got) != 1 || got[0] != "v1.0.0.info" || len(st.UnsignedOf("gomod/host.example/b")) != 0 || len(st.UnsignedOf("x")) != 0 {
+		t.Errorf("unsigned %q", got)
+	}
+	if a, _, _ := example(); st.Covers(a) == nil {
+		t.Error("it covers an artifact as a statement about one does")
+	}
+	later := made(func(_ []artifact.Artifact, p *Proof, by *About) {
+		by.At, by.Checkpoint, p.Signers[0].Digest, p.Through = by.At.AddDate(1, 0, 0), "another head", artifact.Sum(nil), nil
+	})
+	if !st.Same(later) {
+		t.Error("later, by another document, it does not say the same")
+	}
+	for name, change := range map[string]func([]artifact.Artifact, *Proof, *About){
+		"another manifest": func(all []artifact.Artifact, _ *Proof, _ *About) { all[0].Manifest = artifact.Sum(nil) },
+		"another signer":   func(_ []artifact.Artifact, p *Proof, _ *About) { p.Signers[0].Name = "other" },
+		"another trust":    func(_ []artifact.Artifact, _ *Proof, by *About) { by.Policy.Digest = DigestsOf(artifact.Sum(nil)) },
+		"more unsigned": func(_ []artifact.Artifact, p *Proof, _ *About) {
+			p.Unsigned = append(p.Unsigned, "gomod/host.example/a@v1.0.0!x")
+		},
+	} {
+		if st.Same(made(change)) {
+			t.Errorf("%s is the same", name)
+		}
+	}
+	var all []artifact.Artifact
+	var p Proof
+	var by About
+	for name, change := range map[string]func(){
+		"another kind":          func() { all[0].Ref.Kind = "pypi" },
+		"an attestation":        func() { all[0].Ref.Kind = Kind },
+		"the same twice":        func() { all[0] = all[1] },
+		"nothing":               func() { all, p.Unsigned = nil, nil },
+		"unsigned of no one":    func() { p.Unsigned = []string{"gomod/x@1!f"} },
+		"unsigned without file": func() { p.Unsigned = p.Unsigned[:1]; p.Unsigned[0] = "gomod/host.example/a@v1.0.0" },
+		"no signer":             func() { p.Signers = nil },
+		"through a bad path":    func() { p.Through[0].URI = "/x" },
+		"through no digest":     func() { p.Through[0].Digest = Digests{} },
+		"a document's name":     func() { ref.Version = "x" },
+		"a document with slash": func() { ref.Name = "go/mod" },
+	} {
+		all, p, by = set()
+		was := ref
+		change()
+		if b, err := MakeSet(ref, all, p, by); err == nil {
+			t.Errorf("%s: %s", name, b)
+		}
+		ref = was
+	}
+}

@@ -29,7 +29,7 @@ func New() Scanner { return Scanner{} }
 func (Scanner) Name() string { return "vsa" }
 
 // Version changes when verdicts may.
-func (Scanner) Version() string { return "1" }
+func (Scanner) Version() string { return "2" }
 
 // Wants takes the one file that an artifact of the kind vsa has.
 func (Scanner) Wants(s inspect.Subject) bool {
