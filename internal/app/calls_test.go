@@ -151,7 +151,11 @@ func TestQuotasHold(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { _ = f.Close() })
-		all = append(all, &quota{file: f})
+		q, err := newQuota(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, q)
 	}
 	const limit, tokens = 1000, 30
 	now := time.Date(2026, 3, 1, 23, 0, 0, 0, time.UTC)

@@ -53,16 +53,20 @@ func benchGateway(b *testing.B, answer []byte) http.Handler {
 		b.Fatal(err)
 	}
 	go rec.keep(b.Context())
-	q, err := openQuota(b.TempDir())
+	table, err := openQuota(b.TempDir())
 	if err != nil {
 		b.Fatal(err)
 	}
-	b.Cleanup(func() { _ = q.Close() })
+	b.Cleanup(func() { _ = table.Close() })
+	q, err := newQuota(table)
+	if err != nil {
+		b.Fatal(err)
+	}
 	e := &canned{answer}
 	return server.New(server.Options{Gateway: gateway.New(gateway.Options{
 		Engines:  func() []engine.Engine { return []engine.Engine{e} },
 		Who:      func(*http.Request) gateway.User { return gateway.User{Name: "ada", Tokens: 1 << 50} },
-		Recorder: rec, Quota: &quota{file: q}, Metrics: prometheus.NewRegistry(),
+		Recorder: rec, Quota: q, Metrics: prometheus.NewRegistry(),
 	})})
 }
 

@@ -5,11 +5,12 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -23,7 +24,7 @@ import (
 const (
 	quotaFile  = "access/quota"
 	quotaSlots = 1 << 16
-	quotaSlot  = 32 // bytes: 16 of the user's hash, 8 of the day, 8 of the tokens
+	quotaSlot  = 32 // bytes: 16 of the user's hash, 8 of day and tokens, 8 free
 )
 
 // openQuota opens the table.
@@ -39,75 +40,111 @@ func openQuota(dir string) (*os.File, error) {
 	return f, nil
 }
 
-// quota counts tokens in the table.
+// quota counts tokens in the table, which is mapped into memory: a reservation is one
+// atomic step on a word that all processes share. The lock is for a user's first call of
+// a day alone.
 type quota struct {
-	mu   sync.Mutex // a lock of the file is the process's, not the goroutine's
-	file *os.File
+	file  *os.File
+	table []byte
+
+	mu    sync.Mutex     // a lock of the file is the process's, not the goroutine's
+	slots map[string]int // by user, where its slot begins; guarded by mu
 }
 
 var _ gateway.Quota = (*quota)(nil)
 
-// Reserve takes tokens if the user has them left today (UTC). A table that cannot be
-// read has none left for anybody.
+func newQuota(f *os.File) (*quota, error) {
+	const size = quotaSlots * quotaSlot
+	st, err := f.Stat()
+	if err == nil && st.Size() < size {
+		err = f.Truncate(size)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("quota: %w", err)
+	}
+	b, err := unix.Mmap(int(f.Fd()), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return nil, fmt.Errorf("quota: %w", err)
+	}
+	return &quota{file: f, table: b, slots: map[string]int{}}, nil
+}
+
+// word is the eight bytes of a slot that say the day (24 bits) and the tokens taken (40).
+func (q *quota) word(slot int) *atomic.Uint64 {
+	return (*atomic.Uint64)(unsafe.Pointer(&q.table[slot+16])) //nolint:gosec // slots are aligned to 32 bytes, and a mapping to a page
+}
+
+const (
+	tokenBits = 40
+	maxTokens = 1<<tokenBits - 1
+)
+
+func packed(day, tokens int64) uint64     { return uint64(day)<<tokenBits | uint64(tokens) }
+func unpacked(w uint64) (day, used int64) { return int64(w >> tokenBits), int64(w & maxTokens) }
+
+// Reserve takes tokens if the user has them left today (UTC). A table without room has
+// none left for anybody.
 func (q *quota) Reserve(user string, tokens, limit int64, now time.Time) (settle func(int64), again time.Duration, ok bool) {
 	day := now.UTC().Unix() / 86400
-	err := q.change(user, day, func(used int64) (int64, bool) {
-		if ok = used+tokens <= limit && used+tokens >= used; ok {
-			used += tokens
-		}
-		return used, ok
-	})
-	if again = time.Unix((day+1)*86400, 0).Sub(now); err != nil || !ok {
+	again = time.Unix((day+1)*86400, 0).Sub(now)
+	slot, err := q.slot(user)
+	if err != nil || tokens < 0 || tokens > maxTokens {
 		return nil, again, false
 	}
+	w := q.word(slot)
+	for {
+		old := w.Load()
+		then, used := unpacked(old)
+		if then > day { // that day is over
+			return nil, again, false
+		}
+		if then < day {
+			used = 0
+		}
+		if used+tokens > min(limit, maxTokens) {
+			return nil, again, false
+		}
+		if w.CompareAndSwap(old, packed(day, used+tokens)) {
+			break
+		}
+	}
 	return func(used int64) {
-		// What cannot be given back stays taken.
-		_ = q.change(user, day, func(all int64) (int64, bool) { return max(all-tokens+used, 0), true })
+		for {
+			old := w.Load()
+			then, all := unpacked(old)
+			if then != day || w.CompareAndSwap(old, packed(day, min(max(all-tokens+used, 0), maxTokens))) {
+				return
+			}
+		}
 	}, 0, true
 }
 
-// change changes what a user took on a day, if it is the newest day.
-func (q *quota) change(user string, day int64, do func(used int64) (int64, bool)) (err error) {
+// slot returns where a user's slot begins, and takes one for a new user.
+func (q *quota) slot(user string) (at int, err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	if at, ok := q.slots[user]; ok {
+		return at, nil
+	}
 	lock := unix.Flock_t{Type: unix.F_WRLCK}
 	if err := unix.FcntlFlock(q.file.Fd(), unix.F_OFD_SETLKW, &lock); err != nil {
-		return fmt.Errorf("quota: %w", err)
+		return 0, fmt.Errorf("quota: %w", err)
 	}
 	defer func() {
 		lock.Type = unix.F_UNLCK
 		err = errors.Join(err, unix.FcntlFlock(q.file.Fd(), unix.F_OFD_SETLKW, &lock))
 	}()
 	key := sha256.Sum256([]byte(user))
-	var b [quotaSlot]byte
 	for i := range uint64(quotaSlots) {
-		at := int64((binary.LittleEndian.Uint64(key[:])+i)%quotaSlots) * quotaSlot
-		clear(b[:])
-		if _, err := q.file.ReadAt(b[:], at); err != nil && !errors.Is(err, io.EOF) {
-			return fmt.Errorf("quota: %w", err)
-		}
-		free := [quotaSlot]byte(b) == [quotaSlot]byte{}
-		if !free && [16]byte(b[:16]) != [16]byte(key[:16]) {
+		at := int((binary.LittleEndian.Uint64(key[:])+i)%quotaSlots) * quotaSlot
+		held := [16]byte(q.table[at:])
+		if held == [16]byte{} {
+			copy(q.table[at:], key[:16])
+		} else if held != [16]byte(key[:16]) {
 			continue
 		}
-		then, used := int64(binary.LittleEndian.Uint64(b[16:])), int64(binary.LittleEndian.Uint64(b[24:]))
-		if then > day {
-			return errors.New("quota: that day is over")
-		}
-		if free || then < day {
-			used = 0
-		}
-		next, keep := do(used)
-		if !keep {
-			return nil
-		}
-		copy(b[:16], key[:16])
-		binary.LittleEndian.PutUint64(b[16:], uint64(day))
-		binary.LittleEndian.PutUint64(b[24:], uint64(next))
-		if _, err := q.file.WriteAt(b[:], at); err != nil {
-			return fmt.Errorf("quota: %w", err)
-		}
-		return nil
+		q.slots[user] = at
+		return at, nil
 	}
-	return errors.New("quota: the table is full")
+	return 0, errors.New("quota: the table is full")
 }

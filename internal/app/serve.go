@@ -336,11 +336,15 @@ func (a *App) ServeInside(ctx context.Context, opt InsideOptions) (err error) {
 		return err
 	}
 	go asked.keep(ctx)
+	counted, err := newQuota(os.NewFile(7, "quota"))
+	if err != nil {
+		return err
+	}
 	mirrors := newMirrors(s, ecosystems, record, missed)
 	h := server.New(server.Options{
 		Mirrors: mirrors, Access: &admission{site: s, loopback: isLoopback(l.Addr())}, Metrics: m.handler(), Count: m.count, Ready: engines.ready, Log: a.log(),
 		Gateway: gateway.New(gateway.Options{
-			Engines: engines.list, Who: caller, Quota: &quota{file: os.NewFile(7, "quota")}, Recorder: asked, Keep: settings.Seal != "", Shape: settings.Shape,
+			Engines: engines.list, Who: caller, Quota: counted, Recorder: asked, Keep: settings.Seal != "", Shape: settings.Shape,
 			Metrics: m.registry, Log: a.log(),
 		}), Beside: gateway.Paths(),
 		About: func() map[string]string {

@@ -2,7 +2,9 @@ package gateway
 
 import (
 	"log/slog"
+	"net/http"
 	"strconv"
+	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -17,6 +19,7 @@ type metrics struct {
 	queued  *prometheus.HistogramVec
 	guarded prometheus.Histogram
 	found   *prometheus.CounterVec
+	models  *sync.Map // of *ofModel, by model
 }
 
 func newMetrics(reg prometheus.Registerer, g *gateway, log *slog.Logger) metrics {
@@ -24,6 +27,7 @@ func newMetrics(reg prometheus.Registerer, g *gateway, log *slog.Logger) metrics
 		return prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help, Buckets: prometheus.ExponentialBuckets(start, 2.5, 10)}, []string{"model"})
 	}
 	m := metrics{
+		models: &sync.Map{},
 		calls: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "enisle_chat_calls_total", Help: "Calls that ended, by model, status and outcome.",
 		}, []string{"model", "status", "outcome"}),
@@ -51,15 +55,39 @@ func newMetrics(reg prometheus.Registerer, g *gateway, log *slog.Logger) metrics
 	return m
 }
 
-func (m metrics) observe(c *call) {
-	model := c.model.ID
-	m.calls.WithLabelValues(model, strconv.Itoa(c.end.Status), string(c.end.Outcome)).Inc()
-	m.tokens.WithLabelValues(model, "prompt").Add(float64(c.end.Usage.Prompt))
-	m.tokens.WithLabelValues(model, "completion").Add(float64(c.end.Usage.Completion))
-	m.seconds.WithLabelValues(model).Observe(c.end.Duration.Seconds())
-	m.queued.WithLabelValues(model).Observe(c.end.Queued.Seconds())
+// ofModel are the metrics of one model, looked up once.
+type ofModel struct {
+	prompt, completion     prometheus.Counter
+	seconds, first, queued prometheus.Observer
+	answered               prometheus.Counter
+}
+
+func (m *metrics) of(model string) *ofModel {
+	if o, ok := m.models.Load(model); ok {
+		return o.(*ofModel) //nolint:forcetypeassert // the map holds nothing else
+	}
+	o := &ofModel{
+		m.tokens.WithLabelValues(model, "prompt"), m.tokens.WithLabelValues(model, "completion"),
+		m.seconds.WithLabelValues(model), m.first.WithLabelValues(model), m.queued.WithLabelValues(model),
+		m.calls.WithLabelValues(model, "200", string(Answered)),
+	}
+	m.models.Store(model, o)
+	return o
+}
+
+func (m *metrics) observe(c *call) {
+	o := m.of(c.model.ID)
+	if c.end.Outcome == Answered && c.end.Status == http.StatusOK {
+		o.answered.Inc()
+	} else {
+		m.calls.WithLabelValues(c.model.ID, strconv.Itoa(c.end.Status), string(c.end.Outcome)).Inc()
+	}
+	o.prompt.Add(float64(c.end.Usage.Prompt))
+	o.completion.Add(float64(c.end.Usage.Completion))
+	o.seconds.Observe(c.end.Duration.Seconds())
+	o.queued.Observe(c.end.Queued.Seconds())
 	if c.end.First > 0 {
-		m.first.WithLabelValues(model).Observe(c.end.First.Seconds())
+		o.first.Observe(c.end.First.Seconds())
 	}
 	for _, f := range c.ruling.Findings {
 		m.found.WithLabelValues(f.Rule).Inc()
