@@ -62,6 +62,9 @@ func TestCallsAreOneChain(t *testing.T) {
 		if f := out.Files[0]; f.Broken != "" || f.Lines != 99 || f.Open != 1 {
 			t.Errorf("%+v", f)
 		}
+		if err := c.close(); err != nil {
+			t.Fatal(err)
+		}
 		name := filepath.Join(dir, callsDir, out.Files[0].Name)
 		whole, err := os.ReadFile(name)
 		if err != nil {
@@ -126,7 +129,7 @@ func TestContentIsSealed(t *testing.T) {
 
 // A disk that is full means that nothing is recorded, and that is an error.
 func TestARecordThatCannotBeWritten(t *testing.T) {
-	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	full, err := os.OpenFile("/dev/full", os.O_RDWR, 0)
 	if err != nil {
 		t.Skip("there is no /dev/full")
 	}

@@ -335,6 +335,7 @@ func (a *App) ServeInside(ctx context.Context, opt InsideOptions) (err error) {
 	if err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, asked.close()) }()
 	go asked.keep(ctx)
 	counted, err := newQuota(os.NewFile(7, "quota"))
 	if err != nil {

@@ -103,7 +103,11 @@ func engine(w http.ResponseWriter, r *http.Request) {
 type server struct {
 	name, at, key string
 	cmd           *exec.Cmd
+	failed        int // calls
 }
+
+// maxFailed is how many calls of a server may fail; every one is printed.
+const maxFailed = 5
 
 func run(bin string, rounds, open int, other bool) (err error) {
 	if bin, err = filepath.Abs(bin); err != nil {
@@ -163,12 +167,12 @@ func start(dir, bin string, other bool) (all []*server, stop func(), err error) 
 	if err != nil {
 		return nil, stop, err
 	}
-	all = []*server{{"engine itself", ports[0], "none", behind}, {"ReverseProxy", ports[1], "none", proxy}, {"enisle", ports[2], key, own}}
+	all = []*server{{name: "engine itself", at: ports[0], key: "none", cmd: behind}, {name: "ReverseProxy", at: ports[1], key: "none", cmd: proxy}, {name: "enisle", at: ports[2], key: key, cmd: own}}
 	if other {
 		if l, err := lite(dir, ports[0], ports[3], begin); err != nil {
 			fmt.Println("LiteLLM is left out:", err)
 		} else {
-			all = append(all, &server{"LiteLLM", ports[3], "sk-bench", l})
+			all = append(all, &server{name: "LiteLLM", at: ports[3], key: "sk-bench", cmd: l})
 		}
 	}
 	for _, s := range all {
@@ -292,12 +296,16 @@ func (s *server) load(n, c int, body []byte) (wall, cpu time.Duration, err error
 	for range c {
 		wg.Go(func() {
 			for range work {
-				if e := s.call(cl, body); e != nil {
-					mu.Lock()
-					err = e
-					mu.Unlock()
-					return
+				e := s.call(cl, body)
+				if e == nil {
+					continue
 				}
+				mu.Lock()
+				if s.failed++; s.failed > maxFailed {
+					err = e
+				}
+				mu.Unlock()
+				fmt.Fprintf(os.Stderr, "%s: a call failed: %v\n", s.name, e)
 			}
 		})
 	}
