@@ -4,9 +4,27 @@ import (
 	"bytes"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/go-json-experiment/json/jsontext"
 )
+
+// decoders are used again, since most of what they read is small.
+type decoders struct {
+	jsontext.Decoder
+	buf bytes.Buffer
+}
+
+// pool keeps them; constant but for what it is for.
+var pool = sync.Pool{New: func() any { return new(decoders) }}
+
+// decoder returns one that reads b, until done is called.
+func decoder(b []byte, opts ...jsontext.Options) (d *jsontext.Decoder, done func()) {
+	p := pool.Get().(*decoders) //nolint:forcetypeassert // the pool holds nothing else
+	p.buf = *bytes.NewBuffer(b) // a buffer is read in place
+	p.Reset(&p.buf, opts...)
+	return &p.Decoder, func() { p.buf = bytes.Buffer{}; pool.Put(p) }
+}
 
 // An answer is read for the guard in every shape of the API by the same rule: every
 // string in it is text of the model, but for those whose names say that they are not.
@@ -32,8 +50,7 @@ var noText = map[string]bool{
 
 // reader reads answers. It is used by one call at a time.
 type reader struct {
-	dec    jsontext.Decoder
-	src    bytes.Reader
+	dec    *jsontext.Decoder
 	pieces []piece
 	data   []byte
 }
@@ -41,8 +58,9 @@ type reader struct {
 // read finds the texts of one JSON value. They are good until the next read.
 func (a *reader) read(data []byte) ([]piece, error) {
 	a.pieces, a.data = a.pieces[:0], data
-	a.src.Reset(data)
-	a.dec.Reset(&a.src)
+	d, done := decoder(data, jsontext.AllowDuplicateNames(true))
+	defer done()
+	a.dec = d
 	if err := a.value("", "", 0); err != nil {
 		return nil, err
 	}

@@ -116,7 +116,8 @@ type head struct {
 
 // read reads one JSON value to its end.
 func (h *head) read(b []byte) error {
-	d := jsontext.NewDecoder(bytes.NewBuffer(b))
+	d, done := decoder(b, jsontext.AllowDuplicateNames(true)) // it goes on as it is
+	defer done()
 	if d.PeekKind() == '[' {
 		return d.SkipValue()
 	}

@@ -104,7 +104,9 @@ func tooLarge(limit int64) error {
 
 // parse reads a request; its errors are *openai.Error.
 func parse(b []byte, rt *route) (*request, error) {
-	p := parser{dec: jsontext.NewDecoder(bytes.NewReader(b)), q: &request{route: rt, body: b, choices: 1}}
+	d, done := decoder(b)
+	defer done()
+	p := parser{dec: d, q: &request{route: rt, body: b, choices: 1}}
 	if err := p.whole(); err != nil {
 		var e *openai.Error
 		if errors.As(err, &e) {
