@@ -27,7 +27,7 @@ import (
 	"enisle/test/bench/rig"
 )
 
-const litellm = "litellm[proxy]==1.81.9"
+const litellm = "litellm[proxy]==1.110.2"
 
 func main() {
 	bin := flag.String("enisle", "bin/enisle", "the program to measure")
