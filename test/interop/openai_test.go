@@ -109,3 +109,113 @@ func pythonWith(t *testing.T, module string, packages ...string) string {
 	}
 	return python
 }
+
+// asked starts a gateway in front of the real engine and returns its address.
+func asked(t *testing.T) string {
+	t.Helper()
+	e := llamacpptest.Start(t, llamacpp.Options{})
+	s := httptest.NewServer(gateway.New(gateway.Options{Engines: func() []engine.Engine { return []engine.Engine{e} }}))
+	t.Cleanup(s.Close)
+	return s.URL
+}
+
+// says runs a client and checks what it prints.
+func says(t *testing.T, want string, argv ...string) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), argv[0], argv[1:]...)
+	cmd.Env = append(os.Environ(), "NO_PROXY=127.0.0.1", "no_proxy=127.0.0.1")
+	out, err := cmd.CombinedOutput()
+	if err != nil || !strings.Contains(string(out), want) {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	t.Logf("%s", out)
+}
+
+const ollamaScript = `
+import sys, ollama
+c = ollama.Client(host=sys.argv[1])
+assert [m.model for m in c.list().models] == ["smollm2"], c.list()
+assert c.show("smollm2").capabilities == ["completion"]
+ask = dict(model="smollm2", messages=[{"role": "user", "content": "What is the capital of France?"}], options={"temperature": 0, "num_predict": 32, "seed": 1})
+whole = c.chat(**ask)
+assert "Paris" in whole.message.content and whole.done and whole.eval_count > 0, whole
+said, last = "", None
+for part in c.chat(stream=True, **ask):
+    said += part.message.content
+    last = part
+assert said == whole.message.content, (said, whole.message.content)
+assert last.done and last.prompt_eval_count == whole.prompt_eval_count, last
+g = c.generate(model="smollm2:latest", prompt="What is the capital of France?", options=ask["options"])
+assert "Paris" in g.response, g
+try:
+    c.chat(model="other", messages=[])
+except ollama.ResponseError as e:
+    assert e.status_code in (400, 404) and e.error, e
+else:
+    raise AssertionError("another model answers")
+print("said:", said)
+`
+
+// Ollama's own Python client.
+func TestOllamaClient(t *testing.T) {
+	python := pythonWith(t, "ollama", "ollama==0.6.3")
+	says(t, "said:", python, "-c", ollamaScript, asked(t))
+}
+
+const langchainScript = `
+import sys
+from langchain_openai import ChatOpenAI
+c = ChatOpenAI(base_url=sys.argv[1] + "/v1", api_key="none", model="smollm2", temperature=0, max_tokens=32, seed=1, max_retries=0)
+whole = c.invoke([("system", "You answer briefly."), ("human", "What is the capital of France?")])
+assert whole.usage_metadata["total_tokens"] > 0, whole
+said = "".join(p.content for p in c.stream([("system", "You answer briefly."), ("human", "What is the capital of France?")]))
+assert said == whole.content, (said, whole.content)
+print("said:", said)
+`
+
+// LangChain's client of the API.
+func TestLangChainClient(t *testing.T) {
+	python := pythonWith(t, "langchain_openai", "langchain-openai==1.7.4")
+	says(t, "said:", python, "-c", langchainScript, asked(t))
+}
+
+const nodeScript = `
+const OpenAI = require("openai").default ?? require("openai");
+const assert = require("node:assert");
+(async () => {
+  const c = new OpenAI({ baseURL: process.argv[2] + "/v1", apiKey: "none", maxRetries: 0 });
+  const ask = { model: "smollm2", temperature: 0, max_tokens: 32, seed: 1, messages: [{ role: "user", content: "What is the capital of France?" }] };
+  const ids = [];
+  for await (const m of c.models.list()) ids.push(m.id);
+  assert.deepStrictEqual(ids, ["smollm2"]);
+  const whole = await c.chat.completions.create(ask);
+  const text = whole.choices[0].message.content;
+  assert(text.includes("Paris"), text);
+  let said = "";
+  for await (const part of await c.chat.completions.create({ ...ask, stream: true })) said += part.choices[0].delta.content ?? "";
+  assert.strictEqual(said, text);
+  await assert.rejects(c.chat.completions.create({ ...ask, model: "other" }), (e) => e instanceof OpenAI.NotFoundError && e.code === "model_not_found");
+  console.log("said:", said);
+})().catch((e) => { console.error(e); process.exit(1); });
+`
+
+// nodeClient is the version of the client for Node.
+const nodeClient = "openai@7.57.0"
+
+// The official client for Node.
+func TestOpenAINodeClient(t *testing.T) {
+	npm := client(t, "npm")
+	dir := t.TempDir()
+	cmd := exec.Command(npm, "install", "--silent", "--no-audit", "--no-fund", "--ignore-scripts", nodeClient)
+	cmd.Dir = dir
+	if err := os.WriteFile(filepath.Join(dir, "package.json"), []byte(`{"name":"x","version":"1.0.0"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Skipf("%s can not be fetched: %v\n%s", nodeClient, err, out)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "ask.cjs"), []byte(nodeScript), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	says(t, "said:", "node", filepath.Join(dir, "ask.cjs"), asked(t))
+}

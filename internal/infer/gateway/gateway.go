@@ -129,6 +129,7 @@ func New(opt Options) http.Handler {
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		openai.WriteError(w, openai.Errorf(http.StatusNotFound, "unknown_url", "there is nothing at this address"))
 	})
+	g.ollama(mux, mux)
 	return mux
 }
 

@@ -27,4 +27,9 @@ func makeRoutes() map[string]*route {
 }
 
 // Paths lists what is answered here beside /v1/.
-func Paths() []string { return []string{"/rerank", "/tokenize", "/detokenize"} }
+func Paths() []string {
+	return []string{
+		"/rerank", "/tokenize", "/detokenize",
+		"/api/version", "/api/tags", "/api/ps", "/api/show", "/api/chat", "/api/generate", "/api/embed",
+	}
+}

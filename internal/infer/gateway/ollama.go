@@ -1,0 +1,405 @@
+package gateway
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"enisle/internal/infer/openai"
+)
+
+// Clients of Ollama speak a protocol of their own (its docs/api.md). What they ask is put
+// into the shape of the OpenAI API, goes the way of every call, and its answer is put
+// back, line by line. What creates, pulls or removes models has no place here.
+
+// ollamaRequest is what its clients send.
+type ollamaRequest struct {
+	Model    string            `json:"model"`
+	Messages []json.RawMessage `json:"messages"`
+	Prompt   string            `json:"prompt"`
+	System   string            `json:"system"`
+	Stream   *bool             `json:"stream"` // absent: it streams
+	Format   json.RawMessage   `json:"format"` // "json", or a schema
+	Tools    json.RawMessage   `json:"tools"`
+	Input    json.RawMessage   `json:"input"` // of embed
+	Options  struct {
+		Temperature *float64        `json:"temperature"`
+		TopP        *float64        `json:"top_p"`
+		Seed        *int64          `json:"seed"`
+		Predict     *int            `json:"num_predict"`
+		Stop        json.RawMessage `json:"stop"`
+	} `json:"options"`
+}
+
+// ollamaMessage is a turn of a conversation, with pictures in base64.
+type ollamaMessage struct {
+	Role    string          `json:"role"`
+	Content string          `json:"content"`
+	Images  []string        `json:"images,omitempty"`
+	Calls   json.RawMessage `json:"tool_calls,omitempty"`
+	Tool    string          `json:"tool_name,omitempty"`
+}
+
+// ollamaAnswer is one line of an answer.
+type ollamaAnswer struct {
+	Model    string         `json:"model"`
+	Created  time.Time      `json:"created_at"`
+	Message  *ollamaMessage `json:"message,omitempty"`
+	Response *string        `json:"response,omitempty"` // of generate
+	Done     bool           `json:"done"`
+	Reason   string         `json:"done_reason,omitempty"`
+	Total    time.Duration  `json:"total_duration,omitempty"` // nanoseconds
+	Prompt   int            `json:"prompt_eval_count,omitempty"`
+	Count    int            `json:"eval_count,omitempty"`
+}
+
+func (g *gateway) ollama(mux *http.ServeMux, api http.Handler) {
+	get := func(path string, do func(r *http.Request) any) {
+		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, r *http.Request) { writeJSON(w, do(r)) })
+	}
+	get("/api/version", func(*http.Request) any { return map[string]string{"version": "0.17.4"} })
+	get("/api/tags", func(r *http.Request) any { return map[string]any{"models": g.ollamaModels(r)} })
+	get("/api/ps", func(r *http.Request) any { return map[string]any{"models": g.ollamaModels(r)} })
+	mux.HandleFunc("POST /api/show", func(w http.ResponseWriter, r *http.Request) {
+		var q struct {
+			Model string `json:"model"`
+			Name  string `json:"name"` // as older clients call it
+		}
+		b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, g.opt.MaxBody))
+		if err != nil || json.Unmarshal(b, &q) != nil {
+			ollamaError(w, http.StatusBadRequest, "the request cannot be read")
+			return
+		}
+		for _, m := range g.ollamaModels(r) {
+			if name := strings.TrimSuffix(q.Model+q.Name, ":latest"); m["name"] == name {
+				writeJSON(w, map[string]any{"details": m["details"], "model_info": map[string]any{"general.name": name}, "capabilities": []string{"completion"}, "modified_at": m["modified_at"]})
+				return
+			}
+		}
+		ollamaError(w, http.StatusNotFound, "model '"+q.Model+q.Name+"' not found")
+	})
+	for path, to := range map[string]string{"/api/chat": "/v1/chat/completions", "/api/generate": "/v1/chat/completions", "/api/embed": "/v1/embeddings"} {
+		mux.HandleFunc("POST "+path, func(w http.ResponseWriter, r *http.Request) { g.ollamaCall(w, r, api, to) })
+	}
+}
+
+func ollamaError(w http.ResponseWriter, status int, message string) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(map[string]string{"error": message}) // the client may have gone
+}
+
+func (g *gateway) ollamaModels(r *http.Request) []map[string]any {
+	out := []map[string]any{}
+	for _, m := range g.list(g.opt.Who(r)) {
+		digest := strings.TrimPrefix(m.Weights, "sha256:")
+		out = append(out, map[string]any{
+			"name": m.ID, "model": m.ID, "modified_at": time.Unix(m.Created, 0).UTC(), "digest": digest, "size": 0,
+			"details": map[string]any{"format": "", "family": "", "families": []string{}, "parameter_size": "", "quantization_level": ""},
+		})
+	}
+	return out
+}
+
+// ollamaCall has a request answered by the API.
+func (g *gateway) ollamaCall(w http.ResponseWriter, r *http.Request, api http.Handler, to string) {
+	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, g.opt.MaxBody))
+	var q ollamaRequest
+	if err == nil {
+		err = json.Unmarshal(b, &q)
+	}
+	if err != nil {
+		ollamaError(w, http.StatusBadRequest, "the request cannot be read")
+		return
+	}
+	q.Model = strings.TrimSuffix(q.Model, ":latest")
+	body, err := q.translated(r.URL.Path)
+	if err != nil {
+		ollamaError(w, http.StatusBadRequest, "the request cannot be read")
+		return
+	}
+	in := r.Clone(r.Context())
+	in.URL.Path, in.RequestURI = to, to
+	in.Body, in.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+	in.Header.Set("Content-Type", "application/json")
+	out := &ollamaWriter{w: w, q: q, path: r.URL.Path, began: time.Now(), header: http.Header{}}
+	api.ServeHTTP(out, in)
+	out.end()
+}
+
+// translated is the request in the shape of the OpenAI API.
+func (q *ollamaRequest) translated(path string) ([]byte, error) {
+	if path == "/api/embed" {
+		return json.Marshal(map[string]any{"model": q.Model, "input": q.Input})
+	}
+	stream := q.Stream == nil || *q.Stream
+	out := map[string]any{"model": q.Model, "stream": stream}
+	if stream {
+		out["stream_options"] = map[string]bool{"include_usage": true}
+	}
+	var turns []any
+	if path == "/api/generate" {
+		if q.System != "" {
+			turns = append(turns, map[string]string{"role": "system", "content": q.System})
+		}
+		turns = append(turns, map[string]string{"role": "user", "content": q.Prompt})
+	}
+	for _, raw := range q.Messages {
+		var m ollamaMessage
+		if err := json.Unmarshal(raw, &m); err != nil {
+			return nil, err
+		}
+		turn := map[string]any{"role": m.Role, "content": m.Content}
+		if len(m.Images) > 0 {
+			parts := []any{map[string]string{"type": "text", "text": m.Content}}
+			for _, i := range m.Images {
+				parts = append(parts, map[string]any{"type": "image_url", "image_url": map[string]string{"url": "data:image/png;base64," + i}})
+			}
+			turn["content"] = parts
+		}
+		if m.Role == "tool" {
+			turn["tool_call_id"] = m.Tool
+		}
+		if len(m.Calls) > 0 {
+			calls, err := openaiCalls(m.Calls)
+			if err != nil {
+				return nil, err
+			}
+			turn["tool_calls"] = calls
+		}
+		turns = append(turns, turn)
+	}
+	out["messages"] = turns
+	set := func(name string, v any, there bool) {
+		if there {
+			out[name] = v
+		}
+	}
+	set("temperature", q.Options.Temperature, q.Options.Temperature != nil)
+	set("top_p", q.Options.TopP, q.Options.TopP != nil)
+	set("seed", q.Options.Seed, q.Options.Seed != nil)
+	set("max_tokens", q.Options.Predict, q.Options.Predict != nil && *q.Options.Predict > 0)
+	set("stop", q.Options.Stop, len(q.Options.Stop) > 0)
+	set("tools", q.Tools, len(q.Tools) > 2)
+	switch f := string(q.Format); {
+	case f == `"json"`:
+		out["response_format"] = map[string]string{"type": "json_object"}
+	case strings.HasPrefix(f, "{"):
+		out["response_format"] = map[string]any{"type": "json_schema", "json_schema": map[string]any{"name": "answer", "schema": q.Format}}
+	}
+	return json.Marshal(out)
+}
+
+// openaiCalls turns calls whose arguments are objects into ones whose arguments are text.
+func openaiCalls(raw json.RawMessage) (out []any, err error) {
+	var calls []struct {
+		Function struct {
+			Name      string          `json:"name"`
+			Arguments json.RawMessage `json:"arguments"`
+		} `json:"function"`
+	}
+	err = json.Unmarshal(raw, &calls)
+	for _, c := range calls {
+		out = append(out, map[string]any{"type": "function", "id": c.Function.Name, "function": map[string]string{"name": c.Function.Name, "arguments": string(c.Function.Arguments)}})
+	}
+	return out, err
+}
+
+// ollamaWriter turns an answer of the API into one of Ollama while it comes.
+type ollamaWriter struct {
+	w      http.ResponseWriter
+	q      ollamaRequest
+	path   string
+	began  time.Time
+	header http.Header
+	status int
+	rest   []byte // of a stream: what is no whole line yet; else all of the answer
+	calls  map[int]*ollamaTool
+	usage  openai.Usage
+	reason string
+}
+
+type ollamaTool struct {
+	name, arguments string
+}
+
+func (o *ollamaWriter) Header() http.Header { return o.header }
+
+func (o *ollamaWriter) WriteHeader(status int) {
+	if o.status != 0 {
+		return
+	}
+	o.status = status
+	if o.streams() {
+		o.w.Header().Set("Content-Type", "application/x-ndjson")
+		o.w.WriteHeader(status)
+	}
+}
+
+func (o *ollamaWriter) streams() bool {
+	return o.status == http.StatusOK && strings.HasPrefix(o.header.Get("Content-Type"), "text/event-stream")
+}
+
+// Unwrap lets http.ResponseController reach the real writer.
+func (o *ollamaWriter) Unwrap() http.ResponseWriter { return o.w }
+
+func (o *ollamaWriter) Write(b []byte) (int, error) {
+	o.WriteHeader(http.StatusOK)
+	if o.rest = append(o.rest, b...); !o.streams() {
+		return len(b), nil
+	}
+	for {
+		line, more, ok := bytes.Cut(o.rest, []byte("\n"))
+		if !ok {
+			return len(b), nil
+		}
+		if data, ok := bytes.CutPrefix(bytes.TrimRight(line, "\r"), []byte("data: ")); ok {
+			if err := o.event(data); err != nil {
+				return len(b), err
+			}
+		}
+		o.rest = append(o.rest[:0], more...)
+	}
+}
+
+// chunk is what is read of an event or an answer.
+type chunk struct {
+	Choices []struct {
+		Message piecesOf `json:"message"`
+		Delta   piecesOf `json:"delta"`
+		Finish  string   `json:"finish_reason"`
+	} `json:"choices"`
+	Usage *openai.Usage `json:"usage"`
+	Error *openai.Error `json:"error"`
+	Data  []struct {
+		Embedding json.RawMessage `json:"embedding"`
+	} `json:"data"`
+}
+
+type piecesOf struct {
+	Content string `json:"content"`
+	Calls   []struct {
+		Index    int `json:"index"`
+		Function struct {
+			Name      string `json:"name"`
+			Arguments string `json:"arguments"`
+		} `json:"function"`
+	} `json:"tool_calls"`
+}
+
+// take reads counts, calls and the reason to end, and returns the text.
+func (o *ollamaWriter) take(c chunk) (text string) {
+	if c.Usage != nil {
+		o.usage = *c.Usage
+	}
+	for _, choice := range c.Choices {
+		text += choice.Message.Content + choice.Delta.Content
+		if choice.Finish != "" {
+			o.reason = choice.Finish
+		}
+		for n, call := range append(choice.Message.Calls, choice.Delta.Calls...) {
+			if o.calls == nil {
+				o.calls = map[int]*ollamaTool{}
+			}
+			at := max(call.Index, n)
+			if o.calls[at] == nil {
+				o.calls[at] = &ollamaTool{}
+			}
+			o.calls[at].name += call.Function.Name
+			o.calls[at].arguments += call.Function.Arguments
+		}
+	}
+	return text
+}
+
+func (o *ollamaWriter) event(data []byte) error {
+	if string(data) == "[DONE]" {
+		return o.line(o.answer("", true))
+	}
+	var c chunk
+	if json.Unmarshal(data, &c) != nil {
+		return nil // a comment in another shape
+	}
+	if c.Error != nil {
+		return o.line(map[string]string{"error": c.Error.Message})
+	}
+	if text := o.take(c); text != "" {
+		return o.line(o.answer(text, false))
+	}
+	return nil
+}
+
+func (o *ollamaWriter) answer(text string, done bool) ollamaAnswer {
+	a := ollamaAnswer{Model: o.q.Model, Created: time.Now().UTC(), Done: done}
+	if o.path == "/api/generate" {
+		a.Response = &text
+	} else {
+		a.Message = &ollamaMessage{Role: "assistant", Content: text}
+	}
+	if !done {
+		return a
+	}
+	if a.Reason = o.reason; a.Reason == "" || a.Reason == "tool_calls" {
+		a.Reason = "stop"
+	}
+	a.Total, a.Prompt, a.Count = time.Since(o.began), o.usage.Prompt, o.usage.Completion
+	if a.Message != nil && len(o.calls) > 0 {
+		var calls []any
+		for i := range len(o.calls) {
+			if c := o.calls[i]; c != nil {
+				arguments := json.RawMessage(c.arguments)
+				if !json.Valid(arguments) {
+					arguments = json.RawMessage("{}")
+				}
+				calls = append(calls, map[string]any{"function": map[string]any{"name": c.name, "arguments": arguments}})
+			}
+		}
+		a.Message.Calls, _ = json.Marshal(calls) // valid JSON was put in
+	}
+	return a
+}
+
+func (o *ollamaWriter) line(v any) error {
+	b, err := json.Marshal(v)
+	if err == nil {
+		_, err = o.w.Write(append(b, '\n'))
+	}
+	return err
+}
+
+// end writes an answer that did not stream.
+func (o *ollamaWriter) end() {
+	if o.streams() {
+		return
+	}
+	for _, name := range []string{"Retry-After", "X-Request-Id"} {
+		if v := o.header.Get(name); v != "" {
+			o.w.Header().Set(name, v)
+		}
+	}
+	var c chunk
+	if o.status != http.StatusOK {
+		message := "the model cannot be asked"
+		if e := openai.ParseError(o.status, o.rest); e != nil {
+			message = e.Message
+		}
+		ollamaError(o.w, max(o.status, http.StatusBadRequest), message)
+		return
+	}
+	if json.Unmarshal(o.rest, &c) != nil {
+		ollamaError(o.w, http.StatusBadGateway, "the engine's answer cannot be read")
+		return
+	}
+	if o.path == "/api/embed" {
+		all := []json.RawMessage{}
+		for _, d := range c.Data {
+			all = append(all, d.Embedding)
+		}
+		writeJSON(o.w, map[string]any{"model": o.q.Model, "embeddings": all})
+		return
+	}
+	writeJSON(o.w, o.answer(o.take(c), true))
+}
