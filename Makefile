@@ -4,7 +4,7 @@ SHELL := /bin/bash
 export CGO_ENABLED ?= 0
 GO_FLAGS := -trimpath
 
-.PHONY: build demo test lint interop conformance bench bench-mirror corpus fuzz soak clean
+.PHONY: build demo test lint interop conformance bench bench-mirror bench-gateway corpus fuzz soak clean
 
 build: bin/enisle
 
@@ -36,6 +36,9 @@ bench-mirror: setup-bench build
 	go run ./test/bench/mirror -enisle bin/enisle $(BENCH_FLAGS)
 	@echo; echo "an index of 200,000 Python files: a page that nobody asked for, again, and the list"
 	@go test -run '^$$' -bench 200000 -benchtime 50x ./internal/ecosystem/pypi | grep ^Benchmark
+
+bench-gateway: build
+	go run ./test/bench/gateway -enisle bin/enisle $(BENCH_FLAGS)
 
 corpus: setup-test
 	./test/corpus/corpus.sh
