@@ -23,7 +23,7 @@ import (
 const (
 	maxEvent = 1 << 20 // bytes of an event of a stream
 	maxHeld  = 8 << 20 // bytes of a stream that the guard keeps back at a time
-	bufSize  = 8 << 10 // bytes that are read of a stream at once
+	bufSize  = 4 << 10 // bytes that are read of a stream at once
 )
 
 var (

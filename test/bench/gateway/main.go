@@ -20,6 +20,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -85,8 +86,8 @@ func engine(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "text/event-stream")
 	rc := http.NewResponseController(w)
-	for range q.Max {
-		_, _ = io.WriteString(w, `data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":1,"model":"m","choices":[{"index":0,"delta":{"content":" bridge"},"finish_reason":null}]}`+"\n\n")
+	for n := range q.Max {
+		_, _ = io.WriteString(w, `data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":1,"model":"m","choices":[{"index":0,"delta":{"content":" bridge `+strconv.Itoa(n)+`"},"finish_reason":null}]}`+"\n\n")
 		_ = rc.Flush()
 		if q.Seed > 0 {
 			select {
@@ -205,7 +206,7 @@ func island(dir, bin, engineAt string) (key string, err error) {
 	return strings.TrimSpace(string(out)), err
 }
 
-// lite installs and starts LiteLLM with one worker a processor.
+// lite installs and starts LiteLLM with one worker: with two it dies here.
 func lite(dir, engineAt, listen string, begin func(string, ...string) (*exec.Cmd, error)) (*exec.Cmd, error) {
 	venv, err := filepath.Abs(".cache/venv-litellm")
 	if err != nil {
@@ -225,7 +226,7 @@ func lite(dir, engineAt, listen string, begin func(string, ...string) (*exec.Cmd
 		return nil, err
 	}
 	_, port, _ := strings.Cut(listen, ":")
-	return begin(program, "--config", "lite.yaml", "--host", "127.0.0.1", "--port", port, "--num_workers", "2")
+	return begin(program, "--config", "lite.yaml", "--host", "127.0.0.1", "--port", port, "--num_workers", "1")
 }
 
 // prompt is a request of 1,000 characters.
