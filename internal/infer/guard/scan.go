@@ -1,0 +1,94 @@
+package guard
+
+// hit is a rule that matched in a text.
+type hit struct {
+	rule *promptRule
+	how  string // how it was written, if not plainly
+}
+
+// scratch is memory that reading a text needs, for the next one to use again.
+type scratch struct {
+	folded, tight, window []byte
+	sums                  sums
+	last                  map[*promptRule]int // end of the text that a rule has seen
+	hits                  []hit
+}
+
+// scan applies the rules to one text, as it stands. Every byte is seen by a rule's
+// pattern at most twice.
+func (r *Rules) scan(text string, from Source, s *scratch) []hit {
+	return r.scanFolded(fold(s.folded, text), from, s)
+}
+
+func (r *Rules) scanFolded(f folded, from Source, s *scratch) []hit {
+	s.folded, s.hits = f.text, s.hits[:0]
+	if s.last == nil {
+		s.last = map[*promptRule]int{}
+	}
+	clear(s.last)
+	r.words.find(f.text, func(word int32, end int) {
+		w := r.wordOf[word]
+		if !w.rule.on[from] || s.has(w.rule) {
+			return
+		}
+		if w.rule.match == nil {
+			s.hits = append(s.hits, hit{rule: w.rule})
+			return
+		}
+		if w.how == plainly && end <= s.last[w.rule]-reach/2 {
+			return // its pattern saw this word already
+		}
+		a, b := max(end-reach, 0), min(end+reach, len(f.text))
+		part := f.text[a:b]
+		if w.how == plainly {
+			s.last[w.rule] = b
+		} else {
+			s.window = turned(s.window, part, w.how)
+			part = s.window
+		}
+		if w.rule.match.Match(part) {
+			s.hits = append(s.hits, hit{w.rule, w.how.String()})
+		}
+	})
+	if len(r.tightOf) > 0 {
+		s.tight = squeeze(s.tight, f.text)
+		r.tight.find(s.tight, func(word int32, _ int) {
+			if p := r.tightOf[word]; p.on[from] && !s.has(p) {
+				s.hits = append(s.hits, hit{p, "tight"})
+			}
+		})
+	}
+	return s.hits
+}
+
+func (s *scratch) has(p *promptRule) bool {
+	for _, h := range s.hits {
+		if h.rule == p {
+			return true
+		}
+	}
+	return false
+}
+
+func (d disguise) String() string {
+	return [...]string{"", "rot13", "backwards"}[d]
+}
+
+// turned takes a disguise off a text, or puts it on.
+func turned(buf, text []byte, how disguise) []byte {
+	buf = append(buf[:0], text...)
+	switch how {
+	case rotated:
+		for i, c := range buf {
+			if c >= 'a' && c <= 'z' {
+				buf[i] = (c-'a'+13)%26 + 'a'
+			}
+		}
+	case backwards:
+		for i, j := 0, len(buf)-1; i < j; i, j = i+1, j-1 {
+			buf[i], buf[j] = buf[j], buf[i]
+		}
+	case plainly:
+	}
+	return buf
+}
