@@ -110,12 +110,23 @@ func (c *Classifier) head(s Source) *weights {
 }
 
 // score returns the logit of the window of a folded text that is most like an attack.
-// add, which may be nil, is added to windows by what rules found where.
 func (w *weights) score(text []byte, sums *sums) float64 {
 	sums.reset(len(text))
-	features(text, func(at int, i uint32, v float32) {
+	table := (*[buckets]int8)(w.w)
+	for k := range sums.weight {
+		sum, count := 0, 0
+		for i := k * blockSize; i < min((k+1)*blockSize, len(text)); i++ {
+			g, n := grams(text, i)
+			for _, j := range g[:n] {
+				sum += int(table[j])
+			}
+			count += n
+		}
+		sums.weight[k], sums.norm[k] = float32(sum), float32(count)
+	}
+	words(text, func(at int, i uint32, v float32) {
 		k := at / blockSize
-		sums.weight[k] += float32(w.w[i]) * v
+		sums.weight[k] += float32(table[i]) * v
 		sums.norm[k] += v * v
 	})
 	best := math.Inf(-1)
@@ -134,8 +145,6 @@ func (s *sums) reset(length int) {
 		s.weight, s.norm = make([]float32, n), make([]float32, n)
 	}
 	s.weight, s.norm = s.weight[:n], s.norm[:n]
-	clear(s.weight)
-	clear(s.norm)
 }
 
 // windows calls each with the sums over every window of so many blocks; a short text is

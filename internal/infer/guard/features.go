@@ -25,23 +25,35 @@ var wordByte = func() (t [256]bool) {
 	return t
 }()
 
-// Features calls yield with each feature of a folded text: where it ends, which weight
-// is its own and how much it counts.
+// grams returns the weights of the groups of 3, 4 and 5 bytes that begin at i; there
+// are as many as fit.
+func grams(text []byte, i int) (g [3]uint32, n int) {
+	t := text[i:]
+	if len(t) < 3 {
+		return g, 0
+	}
+	h := uint32(t[0])<<16 | uint32(t[1])<<8 | uint32(t[2])
+	g[0] = bucket(h*0x01000193 ^ 0x33)
+	if len(t) < 4 {
+		return g, 1
+	}
+	h = h*31 + uint32(t[3])
+	g[1] = bucket(h*0x01000193 ^ 0x44444)
+	if len(t) < 5 {
+		return g, 2
+	}
+	h = h*131 + uint32(t[4])
+	g[2] = bucket(h*0x01000193 ^ 0x5555555)
+	return g, 3
+}
+
+// features calls yield with each feature of a folded text: where it begins, which
+// weight is its own and how much it counts.
 func features(text []byte, yield func(at int, i uint32, value float32)) {
 	for i := range text {
-		// Groups begin at every byte; a mark of their length keeps them apart.
-		if i+3 > len(text) {
-			break
-		}
-		h := uint32(text[i])<<16 | uint32(text[i+1])<<8 | uint32(text[i+2])
-		yield(i, bucket(h*0x01000193^0x33), 1)
-		if i+4 <= len(text) {
-			h = h*31 + uint32(text[i+3])
-			yield(i, bucket(h*0x01000193^0x44444), 1)
-		}
-		if i+5 <= len(text) {
-			h = h*131 + uint32(text[i+4])
-			yield(i, bucket(h*0x01000193^0x5555555), 1)
+		g, n := grams(text, i)
+		for _, w := range g[:n] {
+			yield(i, w, 1)
 		}
 	}
 	words(text, yield)

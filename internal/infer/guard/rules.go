@@ -44,6 +44,7 @@ type Rules struct {
 type wordOf struct {
 	rule *promptRule
 	how  disguise
+	size int // bytes
 }
 
 // disguise is how a word is written.
@@ -68,7 +69,8 @@ type promptRule struct {
 	Name   string   `yaml:"name"`
 	On     []string `yaml:"on"`    // user, tool, retrieved
 	Find   []string `yaml:"find"`  // one of these must be there
-	Match  string   `yaml:"match"` // around it, if given
+	Match  string   `yaml:"match"` // from its first byte on, if given
+	Back   int      `yaml:"back"`  // or anywhere from so many bytes before it
 	Tight  []string `yaml:"tight"` // or these, between whose letters anything may stand
 	Action Action   `yaml:"action"`
 	Score  float64  `yaml:"score"` // logits, for what else is found in the text
@@ -107,7 +109,8 @@ const (
 	maxRuleLen = 1 << 20 // bytes of a rule file
 	maxWords   = 20_000
 	minDisguise = 5      // bytes of a word that is looked for in disguise
-	reach      = 160     // bytes on each side of a word that a pattern sees
+	reach      = 200     // bytes from the beginning of a word on that a pattern sees
+	maxBack    = 200
 	maxHold    = 2 << 10 // bytes that a rule may hold an answer back
 )
 
@@ -159,10 +162,10 @@ func (r *Rules) compile() error {
 		}
 		for _, w := range p.Find {
 			w := string(fold(nil, w).text)
-			words, r.wordOf = append(words, w), append(r.wordOf, wordOf{p, plainly})
+			words, r.wordOf = append(words, w), append(r.wordOf, wordOf{p, plainly, len(w)})
 			if len(w) >= minDisguise && p.match != nil {
 				words = append(words, string(turned(nil, []byte(w), rotated)), string(turned(nil, []byte(w), backwards)))
-				r.wordOf = append(r.wordOf, wordOf{p, rotated}, wordOf{p, backwards})
+				r.wordOf = append(r.wordOf, wordOf{p, rotated, len(w)}, wordOf{p, backwards, len(w)})
 			}
 		}
 		for _, w := range p.Tight {
@@ -221,13 +224,19 @@ func (p *promptRule) compile() (err error) {
 		return errors.New("it says not where, or not what")
 	case p.Action != ActionBlock && p.Action != ActionFlag && p.Action != ActionScore:
 		return fmt.Errorf("there is no action %.40q", p.Action)
+	case p.Back < 0 || p.Back > maxBack:
+		return fmt.Errorf("it can look back %d bytes", maxBack)
 	case p.Score < 0 || p.Score > 20:
 		return errors.New("scores are from 0 to 20")
 	case len(p.Tests.Bad) == 0 || len(p.Tests.Good) == 0:
 		return errors.New("it has no tests, bad and good")
 	}
 	if p.Match != "" {
-		p.match, err = regexp.Compile(`(?s)` + foldPattern(p.Match))
+		pattern := `(?s:` + foldPattern(p.Match) + `)`
+		if p.Back == 0 {
+			pattern = `\A` + pattern
+		}
+		p.match, err = regexp.Compile(pattern)
 	}
 	return err
 }

@@ -15,7 +15,7 @@ type scratch struct {
 }
 
 // scan applies the rules to one text, as it stands. Every byte is seen by a rule's
-// pattern at most twice.
+// pattern a bounded number of times.
 func (r *Rules) scan(text string, from Source, s *scratch) []hit {
 	return r.scanFolded(fold(s.folded, text), from, s)
 }
@@ -35,14 +35,19 @@ func (r *Rules) scanFolded(f folded, from Source, s *scratch) []hit {
 			s.hits = append(s.hits, hit{rule: w.rule})
 			return
 		}
-		if w.how == plainly && end <= s.last[w.rule]-reach/2 {
-			return // its pattern saw this word already
-		}
-		a, b := max(end-reach, 0), min(end+reach, len(f.text))
-		part := f.text[a:b]
-		if w.how == plainly {
+		begin := end - w.size
+		a, b := max(begin-w.rule.Back, 0), min(begin+reach, len(f.text))
+		switch {
+		case w.how == backwards:
+			a, b = max(end-reach, 0), min(end+w.rule.Back, len(f.text))
+		case w.how == plainly && w.rule.Back > 0:
+			if begin < s.last[w.rule]-reach/2 {
+				return // the pattern saw this word, and what is behind it
+			}
 			s.last[w.rule] = b
-		} else {
+		}
+		part := f.text[a:b]
+		if w.how != plainly {
 			s.window = turned(s.window, part, w.how)
 			part = s.window
 		}
