@@ -22,7 +22,7 @@ type answer struct {
 	letters  map[string][]byte // by lane: the last letters of it, for the canary
 	secret   [][]byte          // forms of the canary
 	findings []Finding
-	why      string            // why it was blocked
+	why      string          // why it was blocked
 	folded   map[bool]string // of trusted and untrusted texts, when it is needed
 }
 

@@ -3,10 +3,16 @@ package guard
 // Checksums of numbers that belong to persons, by name. They look at digits and
 // letters and pass over what stands between them. Constant.
 var checks = map[string]func([]byte) bool{
-	"luhn":     func(b []byte) bool { d := digits(b); return len(d) >= 13 && len(d) <= 19 && luhn(d) && !uniform(d) },
-	"iban":     iban,
-	"pesel":    func(b []byte) bool { d := digits(b); return weighed(d, 11, []int{1, 3, 7, 9, 1, 3, 7, 9, 1, 3, 1}, 10) && !uniform(d) },
-	"bsn":      func(b []byte) bool { d := digits(b); return weighed(d, 9, []int{9, 8, 7, 6, 5, 4, 3, 2, -1}, 11) && !uniform(d) },
+	"luhn": func(b []byte) bool { d := digits(b); return len(d) >= 13 && len(d) <= 19 && luhn(d) && !uniform(d) },
+	"iban": iban,
+	"pesel": func(b []byte) bool {
+		d := digits(b)
+		return weighed(d, 11, []int{1, 3, 7, 9, 1, 3, 7, 9, 1, 3, 1}, 10) && !uniform(d)
+	},
+	"bsn": func(b []byte) bool {
+		d := digits(b)
+		return weighed(d, 9, []int{9, 8, 7, 6, 5, 4, 3, 2, -1}, 11) && !uniform(d)
+	},
 	"steuerid": steuerID,
 	"nir":      nir,
 	"aadhaar":  verhoeff,

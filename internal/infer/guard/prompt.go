@@ -8,8 +8,8 @@ import (
 // Names of what is noticed without a rule file.
 const (
 	byClassifier = "classifier"
-	hiddenText   = "hidden-text"     // characters that nobody sees spell something
-	tooManyCodes = "too-many-codes"  // more is encoded than is decoded
+	hiddenText   = "hidden-text"    // characters that nobody sees spell something
+	tooManyCodes = "too-many-codes" // more is encoded than is decoded
 	toolUnknown  = "tool-not-allowed"
 	toolTaint    = "tool-after-untrusted"
 	valueTaint   = "value-from-untrusted"

@@ -105,13 +105,13 @@ type tests struct {
 }
 
 const (
-	maxRules   = 1000
-	maxRuleLen = 1 << 20 // bytes of a rule file
-	maxWords   = 20_000
-	minDisguise = 5      // bytes of a word that is looked for in disguise
-	reach      = 200     // bytes from the beginning of a word on that a pattern sees
-	maxBack    = 200
-	maxHold    = 2 << 10 // bytes that a rule may hold an answer back
+	maxRules    = 1000
+	maxRuleLen  = 1 << 20 // bytes of a rule file
+	maxWords    = 20_000
+	minDisguise = 5   // bytes of a word that is looked for in disguise
+	reach       = 200 // bytes from the beginning of a word on that a pattern sees
+	maxBack     = 200
+	maxHold     = 2 << 10 // bytes that a rule may hold an answer back
 )
 
 // ParseRules reads a rule file and runs its tests: one whose examples it does not judge
