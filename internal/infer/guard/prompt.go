@@ -10,6 +10,7 @@ const (
 	byClassifier = "classifier"
 	hiddenText   = "hidden-text"    // characters that nobody sees spell something
 	tooManyCodes = "too-many-codes" // more is encoded than is decoded
+	tooManyWords = "too-many-words" // more that may begin an attack than is looked at
 	toolUnknown  = "tool-not-allowed"
 	toolTaint    = "tool-after-untrusted"
 	valueTaint   = "value-from-untrusted"
@@ -21,7 +22,7 @@ const (
 )
 
 // builtIn are those whose action a policy may change. Constant.
-var builtIn = []string{byClassifier, hiddenText, tooManyCodes, toolUnknown, toolTaint, valueTaint, linkTaint, linkData, imageAway, canarySeen, markingSeen}
+var builtIn = []string{byClassifier, hiddenText, tooManyCodes, tooManyWords, toolUnknown, toolTaint, valueTaint, linkTaint, linkData, imageAway, canarySeen, markingSeen}
 
 const (
 	maxDepth    = 3        // of codes in codes
@@ -78,6 +79,9 @@ func (r *reading) text(text, how string, depth int) {
 			added += h.rule.Score
 		}
 		r.note(Finding{Rule: h.rule.Name, Where: where})
+	}
+	if r.s.tooMany {
+		r.act(tooManyWords, how, ActionBlock, "it has more words of attacks than can be looked at")
 	}
 	if f.invisible >= manyUnseen {
 		added += unseenScore

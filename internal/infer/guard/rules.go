@@ -79,6 +79,7 @@ type promptRule struct {
 
 	on    [Retrieved + 1]bool
 	match *regexp.Regexp
+	index int // among the rules of prompts
 }
 
 // answerRule looks for one thing in answers, as they are.
@@ -152,11 +153,11 @@ func strictYAML(b []byte, into any) error {
 func (r *Rules) compile() error {
 	var words, tight, leads []string
 	names := map[string]bool{}
-	for _, p := range r.prompts {
+	for i, p := range r.prompts {
 		if p == nil || p.Name == "" || names[p.Name] {
 			return errors.New("a rule has no name, or one that another has")
 		}
-		names[p.Name] = true
+		names[p.Name], p.index = true, i
 		if err := p.compile(); err != nil {
 			return fmt.Errorf("rule %s: %w", p.Name, err)
 		}

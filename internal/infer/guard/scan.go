@@ -10,9 +10,19 @@ type hit struct {
 type scratch struct {
 	folded, tight, window []byte
 	sums                  sums
-	last                  map[*promptRule]int // end of the text that a rule has seen
+	seen                  []seenBy // by rule
 	hits                  []hit
+	tooMany               bool // words that begin patterns to try them all
 }
+
+// seenBy is what a rule has seen of a text.
+type seenBy struct {
+	end   int // of the text, for rules that look back
+	tries int // of its pattern
+	hit   bool
+}
+
+const maxTries = 10_000 // of one pattern on one text
 
 // scan applies the rules to one text, as it stands. Every byte is seen by a rule's
 // pattern a bounded number of times.
@@ -22,17 +32,23 @@ func (r *Rules) scan(text string, from Source, s *scratch) []hit {
 
 func (r *Rules) scanFolded(f folded, from Source, s *scratch) []hit {
 	s.folded, s.hits = f.text, s.hits[:0]
-	if s.last == nil {
-		s.last = map[*promptRule]int{}
+	if len(s.seen) != len(r.prompts) {
+		s.seen = make([]seenBy, len(r.prompts))
 	}
-	clear(s.last)
+	clear(s.seen)
+	s.tooMany = false
 	r.words.find(f.text, func(word int32, end int) {
 		w := r.wordOf[word]
-		if !w.rule.on[from] || s.has(w.rule) {
+		seen := &s.seen[w.rule.index]
+		if !w.rule.on[from] || seen.hit {
 			return
 		}
 		if w.rule.match == nil {
-			s.hits = append(s.hits, hit{rule: w.rule})
+			s.hits, seen.hit = append(s.hits, hit{rule: w.rule}), true
+			return
+		}
+		if seen.tries++; seen.tries > maxTries {
+			s.tooMany = true
 			return
 		}
 		begin := end - w.size
@@ -41,10 +57,10 @@ func (r *Rules) scanFolded(f folded, from Source, s *scratch) []hit {
 		case w.how == backwards:
 			a, b = max(end-reach, 0), min(end+w.rule.Back, len(f.text))
 		case w.how == plainly && w.rule.Back > 0:
-			if begin < s.last[w.rule]-reach/2 {
+			if begin < seen.end-reach/2 {
 				return // the pattern saw this word, and what is behind it
 			}
-			s.last[w.rule] = b
+			seen.end = b
 		}
 		part := f.text[a:b]
 		if w.how != plainly {
@@ -52,27 +68,18 @@ func (r *Rules) scanFolded(f folded, from Source, s *scratch) []hit {
 			part = s.window
 		}
 		if w.rule.match.Match(part) {
-			s.hits = append(s.hits, hit{w.rule, w.how.String()})
+			s.hits, seen.hit = append(s.hits, hit{w.rule, w.how.String()}), true
 		}
 	})
 	if len(r.tightOf) > 0 {
 		s.tight = squeeze(s.tight, f.text)
 		r.tight.find(s.tight, func(word int32, _ int) {
-			if p := r.tightOf[word]; p.on[from] && !s.has(p) {
-				s.hits = append(s.hits, hit{p, "tight"})
+			if p := r.tightOf[word]; p.on[from] && !s.seen[p.index].hit {
+				s.hits, s.seen[p.index].hit = append(s.hits, hit{p, "tight"}), true
 			}
 		})
 	}
 	return s.hits
-}
-
-func (s *scratch) has(p *promptRule) bool {
-	for _, h := range s.hits {
-		if h.rule == p {
-			return true
-		}
-	}
-	return false
 }
 
 func (d disguise) String() string {

@@ -48,3 +48,9 @@ func (c *Classifier) Score(from Source, text string) float64 {
 	var s sums
 	return sigmoid(c.head(from).score(fold(nil, text).text, &s))
 }
+
+// RuleScore returns what the shipped rules alone add to the score of a text, in logits.
+func RuleScore(r *Rules, from Source, text string) float64 {
+	g := &Local{rules: r, classifier: &Classifier{heads: [2]weights{{HeadFile{Window: 1 << 12, Scale: 1}, make([]int8, buckets)}, {HeadFile{Window: 1 << 12, Scale: 1}, make([]int8, buckets)}}}}
+	return g.read(text, from, &RoutePolicy{Mode: Block}, &scratch{}).logit
+}

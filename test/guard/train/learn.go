@@ -20,16 +20,17 @@ type learner struct {
 type item struct {
 	example
 	blocks [][]guard.Feature
+	rules  float64 // what rules add
 	weight float64
 }
 
-func items(all []example) []item {
+func items(all []example, rules *guard.Rules, from guard.Source) []item {
 	// Every source counts as much as the root of its number, and both sides the same.
 	count := map[string]float64{}
 	var side [2]float64
 	out := make([]item, len(all))
 	for i, e := range all {
-		out[i] = item{example: e, blocks: guard.Features(e.text)}
+		out[i] = item{example: e, blocks: guard.Features(e.text), rules: guard.RuleScore(rules, from, e.text)}
 		count[key(e)]++
 	}
 	for i := range out {
@@ -89,7 +90,7 @@ func (l *learner) step(it *item, from, to int, s float64) {
 		}
 	}
 	y := 0.02 + 0.96*float64(at(it.attack))
-	e := (1/(1+math.Exp(-s)) - y) * it.weight
+	e := (1/(1+math.Exp(-s-it.rules)) - y) * it.weight
 	norm = math.Sqrt(norm)
 	for _, b := range it.blocks[from:to] {
 		for _, f := range b {

