@@ -51,20 +51,19 @@ func ReadGuardPolicy(name string) ([]byte, error) {
 // guarding is the guard of what serves: by the rules of the stable channel, or by those
 // that are shipped where it has none.
 type guarding struct {
-	site    *site.Site
 	opt     GuardOptions
+	read    func(ctx context.Context) (manifest artifact.Digest, files guard.Options, changed bool, err error)
 	log     *slog.Logger
 	current atomic.Pointer[guard.Local]
-	view    crossing.View   // the last that was looked at; owned by follow
-	loaded  artifact.Digest // manifest of what is used; owned by follow
-	refused artifact.Digest // and of what could not be
+	loaded  artifact.Digest // manifest of what is used; owned by follow, as the next
+	refused artifact.Digest // and of what cannot be
 }
 
 var _ guard.Guard = (*guarding)(nil)
 
 // newGuarding refuses to begin with rules that cannot be used.
 func newGuarding(ctx context.Context, s *site.Site, opt GuardOptions, log *slog.Logger) (*guarding, error) {
-	g := &guarding{site: s, opt: opt, log: log}
+	g := &guarding{opt: opt, read: releasedGuard(s), log: log}
 	if err := g.refresh(ctx); err != nil {
 		return nil, fail.Refuse("release a good rules/guard, or recall it", fmt.Errorf("guard: %w", err))
 	}
@@ -90,41 +89,47 @@ func (g *guarding) follow(ctx context.Context) {
 }
 
 func (g *guarding) refresh(ctx context.Context) error {
-	view, err := crossing.ChannelView(ctx, g.site, "stable")
-	if err != nil && !errors.Is(err, crossing.ErrNoRelease) {
+	manifest, opt, changed, err := g.read(ctx)
+	first := g.current.Load() == nil
+	if err != nil || !first && (!changed || manifest == g.loaded || manifest == g.refused) {
 		return err
 	}
-	if g.current.Load() != nil && view == g.view {
-		return nil
-	}
-	opt := guard.Options{Policy: g.opt.Policy, Mode: g.opt.Mode, Random: rand.Reader}
-	var manifest artifact.Digest
-	if err == nil {
-		v, err := crossing.ServedBy(ctx, g.site, "stable")
-		if err != nil {
-			return err
-		}
-		if manifest, err = guardFiles(&v, &opt); err != nil {
-			return err
-		}
-	}
-	g.view = view
-	if g.current.Load() != nil && (manifest == g.loaded || manifest == g.refused && manifest != "") {
-		return nil
-	}
+	opt.Policy, opt.Mode, opt.Random = g.opt.Policy, g.opt.Mode, rand.Reader
 	made, err := guard.New(opt)
 	if err != nil {
 		g.refused = manifest
 		return err
 	}
 	g.current.Store(made)
-	g.loaded, g.refused = manifest, ""
+	g.loaded, g.refused = manifest, "none"
 	g.log.InfoContext(ctx, "guard", "rules", manifest, "mode", g.opt.Mode)
 	return nil
 }
 
-// guardFiles reads what a release has of the guard. The manifest is empty if it has
-// nothing.
+// releasedGuard returns what reads the guard's files of the stable channel. The manifest
+// is empty where it has none.
+func releasedGuard(s *site.Site) func(context.Context) (artifact.Digest, guard.Options, bool, error) {
+	var last crossing.View
+	return func(ctx context.Context) (manifest artifact.Digest, opt guard.Options, changed bool, err error) {
+		view, err := crossing.ChannelView(ctx, s, "stable")
+		if errors.Is(err, crossing.ErrNoRelease) {
+			return "", opt, false, nil
+		}
+		if err != nil || view == last {
+			return "", opt, false, err
+		}
+		v, err := crossing.ServedBy(ctx, s, "stable")
+		if err != nil {
+			return "", opt, false, err
+		}
+		manifest, err = guardFiles(&v, &opt)
+		if err == nil {
+			last = v.View()
+		}
+		return manifest, opt, true, err
+	}
+}
+
 func guardFiles(v *crossing.Served, opt *guard.Options) (manifest artifact.Digest, err error) {
 	for _, a := range v.Artifacts(guardrules.Ref().Kind) {
 		if a.Ref.Name != guardrules.Ref().Name {

@@ -5,8 +5,10 @@ import (
 	"strings"
 )
 
+// conceptFile is the table of words; constant.
+//
 //go:embed concepts.txt
-var conceptFile string // constant
+var conceptFile string
 
 // concepts maps words to what they are about.
 type concepts struct {

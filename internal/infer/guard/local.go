@@ -12,11 +12,15 @@ import (
 	"sync"
 )
 
+// standardRules are those that are shipped; constant.
+//
 //go:embed rules.yaml
-var standardRules []byte // constant
+var standardRules []byte
 
+// standardClassifier is the one that is shipped; constant.
+//
 //go:embed classifier.bin
-var standardClassifier []byte // constant
+var standardClassifier []byte
 
 // Names of the files of an artifact rules/guard. Either may be missing.
 const (

@@ -10,8 +10,10 @@ import (
 // PolicyFormat is the format of policies; docs/spec/guard.md.
 const PolicyFormat = "enisle-guard-policy/1"
 
+// standardPolicy is the one that is shipped; constant.
+//
 //go:embed policy.yaml
-var standardPolicy []byte // constant
+var standardPolicy []byte
 
 // Mode is what a guard does with what it finds.
 type Mode string
@@ -66,7 +68,8 @@ type ToolPolicy struct {
 	Untrusted []string `yaml:"untrusted"`
 }
 
-var sourceNames = []string{"system", "user", "assistant", "tool", "retrieved"} // constant
+// sourceNames are the names of sources, in their order; constant.
+var sourceNames = []string{"system", "user", "assistant", "tool", "retrieved"}
 
 // String returns the name of a source.
 func (s Source) String() string {
