@@ -195,3 +195,42 @@ func TestCallsAfterUntrustedText(t *testing.T) {
 		})
 	}
 }
+
+// Calls of tools that were offered come out whole, in the events of every API.
+func TestCallsOfToolsAreWhole(t *testing.T) {
+	for path, list := range map[string][]string{
+		"/v1/chat/completions": {
+			`data: {"choices":[{"index":0,"delta":{"role":"assistant","tool_calls":[{"index":0,"id":"c1","type":"function","function":{"name":"f","arguments":""}}]}}]}`,
+			`data: {"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"function":{"arguments":"{\"a\":"}}]}}]}`,
+			`data: {"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"function":{"arguments":"1}"}}]}}]}`,
+			`data: {"choices":[{"index":0,"delta":{},"finish_reason":"tool_calls"}]}`, "data: [DONE]",
+		},
+		"/v1/responses": {
+			"event: response.output_item.added\n" + `data: {"type":"response.output_item.added","output_index":0,"item":{"id":"fc","type":"function_call","call_id":"c1","name":"f","arguments":""}}`,
+			"event: response.function_call_arguments.delta\n" + `data: {"type":"response.function_call_arguments.delta","item_id":"fc","output_index":0,"delta":"{\"a\":1}"}`,
+			"event: response.function_call_arguments.done\n" + `data: {"type":"response.function_call_arguments.done","item_id":"fc","output_index":0,"arguments":"{\"a\":1}"}`,
+			"event: response.output_item.done\n" + `data: {"type":"response.output_item.done","output_index":0,"item":{"id":"fc","type":"function_call","call_id":"c1","name":"f","arguments":"{\"a\":1}"}}`,
+			"event: response.completed\n" + `data: {"type":"response.completed","response":{"id":"r","output":[{"id":"fc","type":"function_call","call_id":"c1","name":"f","arguments":"{\"a\":1}"}]}}`,
+		},
+		"/v1/messages": {
+			"event: content_block_start\n" + `data: {"type":"content_block_start","index":0,"content_block":{"type":"tool_use","id":"t","name":"f","input":{}}}`,
+			"event: content_block_delta\n" + `data: {"type":"content_block_delta","index":0,"delta":{"type":"input_json_delta","partial_json":"{\"a\":1}"}}`,
+			"event: content_block_stop\n" + `data: {"type":"content_block_stop","index":0}`, "event: message_stop\n" + `data: {"type":"message_stop"}`,
+		},
+	} {
+		t.Run(path, func(t *testing.T) {
+			for tools, want := range map[string]bool{`{"name":"f","function":{"name":"f"}}`: true, `{"name":"g","function":{"name":"g"}}`: false} {
+				s := serve(t, gateway.Options{Guard: standardGuard(t, "")}, newFake(t, events(list...), "m"))
+				resp, err := http.Post(s.URL+path, "application/json", strings.NewReader(`{"model":"m","messages":[{"role":"user","content":"hello"}],"input":"hello","tools":[`+tools+`],"stream":true}`))
+				if err != nil {
+					t.Fatal(err)
+				}
+				b, _ := io.ReadAll(resp.Body)
+				_ = resp.Body.Close()
+				if whole := string(b) == strings.Join(list, "\n\n")+"\n\n"; whole != want || want == strings.Contains(string(b), "tool-not-allowed") {
+					t.Errorf("offered %s: %s", tools, b)
+				}
+			}
+		})
+	}
+}

@@ -126,12 +126,13 @@ func (a *answer) rewrite() map[int]string {
 	out := map[int]string{}
 	for i, s := range a.prompt.Spans {
 		switch {
-		case s.Source == System && a.policy.Canary && a.secret == nil && len(s.Text) > 0:
+		case !strings.ContainsAny(s.Text, " \t\n"): // a name, or what is no more than one
+		case s.Source == System && a.policy.Canary && a.secret == nil:
 			word := a.g.mark(s.Text)
 			out[i] = "[" + word + "]\n" + s.Text
 			a.secret = forms(word)
 			a.letters = map[string][]byte{}
-		case s.Source.Untrusted() && len(strings.TrimSpace(s.Text)) > 0:
+		case s.Source.Untrusted():
 			if t, ok := spotlight(a.policy.Spotlight, s.Text, a.g.mark(s.Text)); ok {
 				out[i] = t
 			}

@@ -7,9 +7,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -73,11 +75,14 @@ func load(dir string, g grammar) (d data, err error) {
 
 	abstracts, zerr := abstractsOf(filepath.Join(dir, "..", "retrieval", "scifact.zip"), 1500)
 	err = errors.Join(err, zerr)
+	pages, perr := documentation(24)
+	err = errors.Join(err, perr)
 	mails, code := file("bipia-train/email_train.jsonl"), file("bipia-train/code_train.jsonl")
 	user("bipia-carriers", false, mails)
 	doc("bipia-mail", false, mails)
 	doc("bipia-code", false, code)
 	doc("scifact", false, abstracts)
+	doc("go-modules", false, pages)
 	text, hostile := file("bipia-train/text_attack_train.json"), file("bipia-train/code_attack_train.json")
 	for i, t := range text {
 		doc("bipia-text-attack", true, []string{inside(r, mails[i%len(mails)], t), inside(r, mails[(i*7+3)%len(mails)], t)})
@@ -165,6 +170,37 @@ func abstractsOf(name string, n int) (out []string, err error) {
 		out = append(out, row[1]+"\n"+strings.Trim(row[2], "[]'"))
 	}
 	return out, f.Close()
+}
+
+// documentation returns at most n pieces of what the Go modules that go.mod names, in
+// the versions that go.sum pins, say of themselves in Markdown.
+func documentation(n int) (out []string, err error) {
+	list, err := exec.Command("go", "list", "-m", "-f", "{{if not (or .Indirect .Main)}}{{.Dir}}{{end}}", "all").Output()
+	if err != nil {
+		return nil, fmt.Errorf("go list: %w", err)
+	}
+	for _, dir := range strings.Fields(string(list)) {
+		var text strings.Builder
+		err := filepath.WalkDir(dir, func(name string, _ fs.DirEntry, err error) error {
+			if err == nil && strings.HasSuffix(name, ".md") && text.Len() < n*2000 {
+				var b []byte
+				b, err = os.ReadFile(name)
+				text.Write(b)
+			}
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		piece, pieces := "", 0
+		for l := range strings.Lines(text.String()) {
+			if piece += l; len(piece) > 700 && pieces < n {
+				out = append(out, piece)
+				piece, pieces = "", pieces+1
+			}
+		}
+	}
+	return out, nil
 }
 
 // flat returns the texts in a value, in an order that is always the same.

