@@ -80,12 +80,14 @@ func run(dir, out string, report bool) error {
 // each source counting the same.
 func heldOut(all []item, window int, report bool) (flagAt, blockAt float64) {
 	harmless, attacks := map[string][]float64{}, map[string][]float64{}
+	// What attacks were put into is not to be learnt from them where it is held out itself.
+	beside := false
 	try := func(held func(i int, it *item) bool, into map[string][]float64) {
 		var rest, out []item
 		for i := range all {
 			if held(i, &all[i]) {
 				out = append(out, all[i])
-			} else {
+			} else if !(beside && all[i].attack && !strings.HasPrefix(all[i].source, "own-")) {
 				rest = append(rest, all[i])
 			}
 		}
@@ -114,6 +116,7 @@ func heldOut(all []item, window int, report bool) (flagAt, blockAt float64) {
 		line("harmless, in quarters", s, harmless[s], flagAt, blockAt)
 		if !strings.HasPrefix(s, "own-") {
 			alone := map[string][]float64{}
+			beside = strings.HasPrefix(s, "bipia-")
 			try(func(_ int, it *item) bool { return it.source == s }, alone)
 			line("harmless, without", s, alone[s], flagAt, blockAt)
 		}
