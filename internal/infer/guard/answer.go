@@ -38,7 +38,7 @@ func (a *answer) Add(name string, text []byte) (safe int, block string) {
 	before := len(l.hits) + len(l.bad)
 	l.add(text)
 	if len(l.hits)+len(l.bad) > before {
-		a.hits(l, before)
+		a.hits(l)
 	}
 	if a.secret != nil {
 		a.canary(name, text)
@@ -68,15 +68,14 @@ func (a *answer) lane() *lane {
 	return l
 }
 
-// hits notes what a lane found beyond what it had.
-func (a *answer) hits(l *lane, before int) {
+// hits notes what a lane found.
+func (a *answer) hits(l *lane) {
 	for _, r := range l.hits {
 		a.found(r.Name, r.Say, a.policy.action(r.Name, r.Action))
 	}
 	for _, rule := range l.bad {
 		a.found(rule, linkSays(rule), a.policy.action(rule, ActionBlock))
 	}
-	_ = before
 }
 
 func linkSays(rule string) string {
@@ -287,7 +286,7 @@ func (a *answer) Call(tool, arguments string) string {
 		}
 	}
 	l.end()
-	a.hits(l, 0)
+	a.hits(l)
 	return a.why
 }
 
@@ -329,7 +328,7 @@ func stringsIn(arguments string) []string {
 func (a *answer) End() string {
 	for _, l := range a.lanes {
 		l.end()
-		a.hits(l, 0)
+		a.hits(l)
 	}
 	return a.why
 }

