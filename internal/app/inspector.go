@@ -15,10 +15,12 @@ import (
 
 	"enisle/internal/artifact"
 	"enisle/internal/crossing"
+	"enisle/internal/infer/guard"
 	"enisle/internal/judge/inspect"
 	"enisle/internal/judge/inspect/archive"
 	"enisle/internal/judge/inspect/asset"
 	"enisle/internal/judge/inspect/gguf"
+	"enisle/internal/judge/inspect/guardrules"
 	"enisle/internal/judge/inspect/keras"
 	"enisle/internal/judge/inspect/onnx"
 	"enisle/internal/judge/inspect/packages"
@@ -56,7 +58,7 @@ const (
 func Scanners() []inspect.Scanner {
 	return []inspect.Scanner{
 		archive.New(), wheel.New(), pickle.New(), gguf.New(), safetensors.New(), onnx.New(), keras.New(), skops.New(), tensorflow.New(), asset.New(),
-		template.New(), repo.New(), packages.New(), secrets.New(), vulndb.New(),
+		template.New(), repo.New(), packages.New(), secrets.New(), vulndb.New(), guardrules.New(guard.Check),
 		vsa.New(),
 		vsa.Signatures{},
 	}

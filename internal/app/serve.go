@@ -23,6 +23,7 @@ import (
 	"enisle/internal/fail"
 	"enisle/internal/infer/engine/dialer"
 	"enisle/internal/infer/gateway"
+	"enisle/internal/infer/guard"
 	"enisle/internal/sandbox"
 	"enisle/internal/site"
 	"enisle/internal/site/trust"
@@ -36,6 +37,7 @@ type GatewayOptions struct {
 	Shape gateway.Shape `json:"shape"` // of what is streamed
 	Sync  bool          `json:"sync"`  // calls go on when the disk has their record, not within 50 ms
 	Seal  string        `json:"seal"`  // recipient of age that content is sealed to; empty: it is hashed only
+	Guard GuardOptions  `json:"guard"`
 }
 
 // ServeOptions say where a site is served.
@@ -341,11 +343,20 @@ func (a *App) ServeInside(ctx context.Context, opt InsideOptions) (err error) {
 	if err != nil {
 		return err
 	}
+	var guards guard.Guard
+	if settings.Guard.Mode != guard.Off {
+		g, err := newGuarding(ctx, s, settings.Guard, a.log())
+		if err != nil {
+			return err
+		}
+		go g.follow(ctx)
+		guards = g
+	}
 	mirrors := newMirrors(s, ecosystems, record, missed)
 	h := server.New(server.Options{
 		Mirrors: mirrors, Access: &admission{site: s, loopback: isLoopback(l.Addr())}, Metrics: m.handler(), Count: m.count, Ready: engines.ready, Log: a.log(),
 		Gateway: gateway.New(gateway.Options{
-			Engines: engines.list, Who: caller, Quota: counted, Recorder: asked, Keep: settings.Seal != "", Shape: settings.Shape,
+			Engines: engines.list, Who: caller, Quota: counted, Recorder: asked, Keep: settings.Seal != "", Guard: guards, Shape: settings.Shape,
 			Metrics: m.registry, Log: a.log(),
 		}), Beside: gateway.Paths(),
 		About: func() map[string]string {

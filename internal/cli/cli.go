@@ -103,7 +103,7 @@ Try it:   enisle demo`,
 	root.AddCommand(e.demo(), e.initSite(), e.identity(), e.pair(), e.keygen(), e.person(), e.trust(), e.policy(),
 		e.collect(), e.rehearse(), e.rehearseInside(), e.pack(), e.sign(), e.inspectMedia(), e.verify(),
 		e.importMedia(), e.inspect(), e.malware(), e.review(), e.waive(), e.approve(), e.reject(), e.release(), e.rollback(), e.gc(), e.recall(), e.pulls(), e.evidence(), e.sbom(), e.channel(), e.receipt(),
-		e.serve(), e.serveInside(), e.user(), e.engine(), e.mirror(), e.misses(), e.chat(), e.ledger(), e.check(), e.tuf(), e.oms(), e.convert(), e.custody(), e.backup(), e.restore())
+		e.serve(), e.serveInside(), e.guard(), e.user(), e.engine(), e.mirror(), e.misses(), e.chat(), e.ledger(), e.check(), e.tuf(), e.oms(), e.convert(), e.custody(), e.backup(), e.restore())
 	for _, c := range root.Commands() {
 		strictArgs(c)
 	}

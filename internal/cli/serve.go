@@ -11,11 +11,13 @@ import (
 	"enisle/internal/app"
 	"enisle/internal/fail"
 	"enisle/internal/infer/gateway"
+	"enisle/internal/infer/guard"
 	"enisle/internal/sandbox"
 )
 
 func (e *env) serve() *cobra.Command {
 	var opt app.ServeOptions
+	var policy string
 	c := &cobra.Command{
 		Use: "serve [--listen 127.0.0.1:8440]", Short: "Serve what is released: mirrors, gateway, metrics on one address", Args: cobra.NoArgs,
 		Long:    "Serve what is released: mirrors, gateway and metrics on one address.\nThe listening socket is opened first; what serves runs in an empty network namespace and cannot dial.",
@@ -26,6 +28,16 @@ func (e *env) serve() *cobra.Command {
 			}
 			if m := opt.Gateway.Shape.Mode; m != gateway.Off && !slices.Contains(gateway.Modes(), string(m)) {
 				return fail.As(fail.Usage, "forms are "+strings.Join(gateway.Modes(), ", "), fmt.Errorf("serve: there is no form %q", m))
+			}
+			if m := opt.Gateway.Guard.Mode; !slices.Contains(guard.Modes(), string(m)) {
+				return fail.As(fail.Usage, "modes are "+strings.Join(guard.Modes(), ", "), fmt.Errorf("serve: there is no mode %q of the guard", m))
+			}
+			if policy != "" {
+				b, err := app.ReadGuardPolicy(policy)
+				if err != nil {
+					return err
+				}
+				opt.Gateway.Guard.Policy = b
 			}
 			opt.Started = func(url string, level sandbox.Level) {
 				e.print("%s", url)
@@ -45,6 +57,8 @@ func (e *env) serve() *cobra.Command {
 	f.IntVar(&opt.Gateway.Shape.Size, "stream-size", 512, "bytes of a record of the forms pad and constant")
 	f.BoolVar(&opt.Gateway.Sync, "record-sync", false, "ask models when the record of the call is on the disk, not at most 50 ms before")
 	f.StringVar(&opt.Gateway.Seal, "seal-to", "", "recipient of age (age1…) that prompts and answers are sealed to; default: their hashes are kept")
+	f.StringVar((*string)(&opt.Gateway.Guard.Mode), "guard", string(guard.Block), "what guards prompts and answers, at most: "+strings.Join(guard.Modes(), ", "))
+	f.StringVar(&policy, "guard-policy", "", "file with the guard's policy; default: the one that is shipped")
 	f.BoolVar(&opt.Strict, "strict", false, "refuse to run less isolated than described")
 	return c
 }

@@ -228,9 +228,11 @@ func (t toolCalls) add(p piece) {
 		k = &toolCall{}
 		t[at] = k
 	}
-	if p.name {
+	// The last events of a call say again what was streamed.
+	switch {
+	case p.name && k.name != string(p.text):
 		k.name += string(p.text)
-	} else {
+	case p.tool && !bytes.Equal(k.arguments.Bytes(), p.text):
 		k.arguments.Write(p.text)
 	}
 }

@@ -1,0 +1,104 @@
+package guard
+
+// The classifier is linear over hashed features: groups of 3 to 5 bytes, words, pairs of
+// words, and what the words are about, alone and in order. docs/spec/guard.md has it
+// byte by byte: a change here is another version of the format.
+
+const (
+	bits    = 17 // of an index into the weights
+	buckets = 1 << bits
+
+	wordValue    = 2
+	conceptValue = 5
+	maxGap       = 14 // words between concepts that belong together
+	maxWord      = 40 // bytes of a word that is looked at
+)
+
+func bucket(h uint32) uint32 { return (h * 2654435769) >> (32 - bits) }
+
+// Is a byte part of a word? Constant.
+var wordByte = func() (t [256]bool) {
+	for i := range t {
+		c := byte(i)
+		t[i] = c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '_' || c >= 0x80
+	}
+	return t
+}()
+
+// grams returns the weights of the groups of 3, 4 and 5 bytes that begin at i; there
+// are as many as fit.
+func grams(text []byte, i int) (g [3]uint32, n int) {
+	t := text[i:]
+	if len(t) < 3 {
+		return g, 0
+	}
+	h := uint32(t[0])<<16 | uint32(t[1])<<8 | uint32(t[2])
+	g[0] = bucket(h*0x01000193 ^ 0x33)
+	if len(t) < 4 {
+		return g, 1
+	}
+	h = h*31 + uint32(t[3])
+	g[1] = bucket(h*0x01000193 ^ 0x44444)
+	if len(t) < 5 {
+		return g, 2
+	}
+	h = h*131 + uint32(t[4])
+	g[2] = bucket(h*0x01000193 ^ 0x5555555)
+	return g, 3
+}
+
+// features calls yield with each feature of a folded text: where it begins, which
+// weight is its own and how much it counts.
+func features(text []byte, yield func(at int, i uint32, value float32)) {
+	for i := range text {
+		g, n := grams(text, i)
+		for _, w := range g[:n] {
+			yield(i, w, 1)
+		}
+	}
+	words(text, yield)
+}
+
+// words yields the features of words.
+func words(text []byte, yield func(at int, i uint32, value float32)) {
+	type seen struct {
+		concept uint8
+		word    int
+	}
+	var last [3]seen // the newest first
+	before, n := uint32(0), 0
+	for i := 0; i < len(text); {
+		if !wordByte[text[i]] {
+			i++
+			continue
+		}
+		j := i
+		for j < len(text) && wordByte[text[j]] {
+			j++
+		}
+		w := text[i:min(j, i+maxWord)]
+		h := uint32(offset32)
+		for _, b := range w {
+			h = (h ^ uint32(b)) * prime32
+		}
+		yield(i, bucket(h^0x11111111), wordValue)
+		yield(i, bucket(h*0x9E3779B1^before^0x22222222), wordValue)
+		before = h
+		n++
+		if c := meaning.of(w); c != 0 {
+			key := uint32(c)
+			yield(i, bucket(key*0x85EBCA6B^0xC0), conceptValue)
+			for k, l := range last {
+				if l.concept == 0 || n-l.word > maxGap {
+					break
+				}
+				yield(i, bucket((key<<8|uint32(l.concept))*0x85EBCA6B^0xC1), conceptValue)
+				if k == 1 {
+					yield(i, bucket((key<<16|uint32(last[0].concept)<<8|uint32(l.concept))*0x85EBCA6B^0xC2), conceptValue)
+				}
+			}
+			last[2], last[1], last[0] = last[1], last[0], seen{c, n}
+		}
+		i = j
+	}
+}
