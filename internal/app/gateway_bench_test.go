@@ -3,6 +3,7 @@ package app
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"fmt"
 	"io"
 	"net/http"
@@ -15,6 +16,7 @@ import (
 	"enisle/internal/face/server"
 	"enisle/internal/infer/engine"
 	"enisle/internal/infer/gateway"
+	"enisle/internal/infer/guard"
 )
 
 // canned is an engine that costs nothing.
@@ -63,10 +65,14 @@ func benchGateway(b *testing.B, answer []byte) http.Handler {
 		b.Fatal(err)
 	}
 	e := &canned{answer}
+	g, err := guard.New(guard.Options{Random: rand.Reader})
+	if err != nil {
+		b.Fatal(err)
+	}
 	return server.New(server.Options{Gateway: gateway.New(gateway.Options{
 		Engines:  func() []engine.Engine { return []engine.Engine{e} },
 		Who:      func(*http.Request) gateway.User { return gateway.User{Name: "ada", Tokens: 1 << 50} },
-		Recorder: rec, Quota: q, Metrics: prometheus.NewRegistry(),
+		Recorder: rec, Quota: q, Guard: g, Metrics: prometheus.NewRegistry(),
 	})})
 }
 

@@ -246,15 +246,35 @@ func (t toolCalls) rule(a guard.Answer) string {
 	return ""
 }
 
-// held is an event that waits for the guard.
-type held struct {
-	raw   []byte
-	lanes []mark // all must be safe
+// laneState is how far a lane has come, and how much of it may be shown.
+type laneState struct {
+	name         string
+	length, safe int
 }
 
+// mark says up to where a lane must be safe for an event to be shown.
 type mark struct {
-	lane string
+	lane *laneState
 	upTo int
+}
+
+func (m mark) safe() bool { return m.lane == nil || m.lane.safe >= m.upTo }
+
+// held is an event that waits for the guard: so many bytes of what is kept back. Most
+// events add to one lane.
+type held struct {
+	size  int
+	first mark
+	more  []mark
+}
+
+func (h held) safe() bool {
+	for _, m := range h.more {
+		if !m.safe() {
+			return false
+		}
+	}
+	return h.first.safe()
 }
 
 // stream is one streamed answer on its way.
@@ -262,10 +282,10 @@ type stream struct {
 	*call
 	reader   reader
 	template template
-	lengths  map[string]int // of lanes
-	safe     map[string]int
+	known    *laneState // of the template
+	lanes    map[string]*laneState
 	waiting  []held
-	size     int // bytes that wait
+	kept     []byte // the events that wait, one after the other
 	tools    toolCalls
 	sum      hash.Hash
 	all      bytes.Buffer // for recorders that seal it
@@ -280,7 +300,7 @@ func (c *call) relay(ctx context.Context, body io.Reader) error {
 	defer func() { in.Reset(nil); c.g.buffers.Put(in) }()
 	s := &stream{call: c, sum: sha256.New(), tools: toolCalls{}}
 	if c.ruling.Answer != nil {
-		s.lengths, s.safe = map[string]int{}, map[string]int{}
+		s.lanes = map[string]*laneState{}
 	}
 	c.out.open()
 	err := s.events(ctx, in)
@@ -359,8 +379,7 @@ func (s *stream) event(raw, data []byte) (done bool, err error) {
 		return false, nil
 	}
 	if len(data) == 0 {
-		s.pass(held{raw: raw})
-		return false, nil
+		return false, s.pass(raw, held{})
 	}
 	return false, s.guard(raw, data, nil, false)
 }
@@ -391,49 +410,55 @@ func (s *stream) look(data []byte) (keep, failed bool, err error) {
 // guard has an event read and passes on what may be shown. plain is its one text, if it
 // is like the one before.
 func (s *stream) guard(raw, data, plain []byte, known bool) error {
-	var marks []mark
-	add := func(lane string, text []byte) error {
-		if s.ruling.Answer == nil {
-			return nil
-		}
-		s.lengths[lane] += len(text)
-		safe, why := s.ruling.Answer.Add(lane, text)
-		if s.safe[lane] = safe; why != "" {
-			return s.blocked(why)
-		}
-		marks = append(marks, mark{lane, s.lengths[lane]})
-		return nil
-	}
+	var h held
 	if known {
-		if err := add(s.template.lane, plain); err != nil {
+		if err := s.add(&h, s.known, plain); err != nil {
 			return err
 		}
-		s.pass(held{raw, marks})
-		return s.bound()
+		return s.pass(raw, h)
 	}
 	pieces, err := s.reader.read(data)
 	if err != nil {
 		s.end.Outcome = Broken
 		return broken()
 	}
-	s.template.learn(data, pieces)
+	if s.template.learn(data, pieces); s.ruling.Answer != nil {
+		s.known = s.lane(s.template.lane)
+	}
 	for _, p := range pieces {
 		if p.tool || p.name {
 			s.tools.add(p)
 		}
-		if len(p.text) > 0 {
-			if err := add(p.lane, p.text); err != nil {
-				return err
-			}
+		if len(p.text) == 0 || s.ruling.Answer == nil {
+			continue
+		}
+		if err := s.add(&h, s.lane(p.lane), p.text); err != nil {
+			return err
 		}
 	}
-	s.pass(held{raw, marks})
-	return s.bound()
+	return s.pass(raw, h)
 }
 
-func (s *stream) bound() error {
-	if s.size > maxHeld {
-		return s.blocked("it is too long to be read")
+func (s *stream) lane(name string) *laneState {
+	l := s.lanes[name]
+	if l == nil {
+		l = &laneState{name: name}
+		s.lanes[name] = l
+	}
+	return l
+}
+
+// add has the guard read what an event adds to a lane.
+func (s *stream) add(h *held, l *laneState, text []byte) error {
+	l.length += len(text)
+	safe, why := s.ruling.Answer.Add(l.name, text)
+	if l.safe = safe; why != "" {
+		return s.blocked(why)
+	}
+	if m := (mark{l, l.length}); h.first.lane == nil {
+		h.first = m
+	} else {
+		h.more = append(h.more, m)
 	}
 	return nil
 }
@@ -441,31 +466,33 @@ func (s *stream) bound() error {
 // pass sends an event on, or keeps it until the guard has read enough. Events keep
 // their order. From the first call of a tool on, all wait for the end: half a call is
 // no call, and the guard rules on whole ones.
-func (s *stream) pass(h held) {
-	if s.safe != nil {
-		if len(s.waiting) > 0 || len(s.tools) > 0 || !s.mayShow(h) {
-			h.raw = bytes.Clone(h.raw)
-			s.waiting, s.size = append(s.waiting, h), s.size+len(h.raw)
-			n := 0
-			for len(s.tools) == 0 && n < len(s.waiting) && s.mayShow(s.waiting[n]) {
-				s.out.event(s.waiting[n].raw)
-				s.size -= len(s.waiting[n].raw)
-				n++
-			}
-			s.waiting = append(s.waiting[:0], s.waiting[n:]...)
-			return
-		}
+func (s *stream) pass(raw []byte, h held) error {
+	if s.lanes == nil || len(s.waiting) == 0 && len(s.tools) == 0 && h.safe() {
+		s.out.event(raw)
+		return nil
 	}
-	s.out.event(h.raw)
+	h.size = len(raw)
+	s.waiting, s.kept = append(s.waiting, h), append(s.kept, raw...)
+	n, size := 0, 0
+	for len(s.tools) == 0 && n < len(s.waiting) && s.waiting[n].safe() {
+		size += s.waiting[n].size
+		n++
+	}
+	s.release(n, size)
+	if len(s.kept) > maxHeld {
+		return s.blocked("it is too long to be read")
+	}
+	return nil
 }
 
-func (s *stream) mayShow(h held) bool {
-	for _, m := range h.lanes {
-		if s.safe[m.lane] < m.upTo {
-			return false
-		}
+// release sends the first n events of those that wait.
+func (s *stream) release(n, size int) {
+	if n == 0 {
+		return
 	}
-	return true
+	s.out.event(s.kept[:size])
+	s.kept = append(s.kept[:0], s.kept[size:]...)
+	s.waiting = append(s.waiting[:0], s.waiting[n:]...)
 }
 
 // ready lets go of what waits, once all of the answer is known.
@@ -480,10 +507,7 @@ func (s *stream) ready() error {
 	if why != "" {
 		return s.blocked(why)
 	}
-	for _, h := range s.waiting {
-		s.out.event(h.raw)
-	}
-	s.waiting = nil
+	s.release(len(s.waiting), len(s.kept))
 	return nil
 }
 
