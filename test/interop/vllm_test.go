@@ -97,7 +97,7 @@ func TestVLLM(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = e.Close() }()
-	for end := time.Now().Add(5 * time.Minute); len(e.Models()) == 0; time.Sleep(time.Second) {
+	for end := time.Now().Add(15 * time.Minute); len(e.Models()) == 0; time.Sleep(time.Second) {
 		if time.Now().After(end) {
 			t.Fatalf("it does not come up: %v", e.Health(t.Context()))
 		}
