@@ -248,6 +248,7 @@ func doRelease(ctx context.Context, s *site.Site, row arrived, next release.Rele
 		return errors.Join(
 			tx.AddRelease(state.Release{Number: next.Number, Digest: out.Digest, Shipment: row.ID, Made: s.Now().Format("2006-01-02T15:04:05Z07:00")}),
 			tx.PointChannel(out.Channel, next.Number, s.Now()), tx.SetShipment(row.Shipment),
+			tx.SetArrivals(row.ID, got.refs()), // of a site that is older than this
 			tx.SetEffect(intent, fmt.Sprintf("release %d", next.Number)))
 	})
 	return err

@@ -161,6 +161,14 @@ type Indexed interface {
 	Index(rel Release, at time.Time) (map[string][]byte, error)
 }
 
+// Explainer is a Release that knows more of what is not in it.
+type Explainer interface {
+	// Why says in one line of ASCII why nothing is served under a reference; without a
+	// version, why nothing of the name is. A name that begins with "*/" means every
+	// name that ends with the rest of it. Names may be hostile.
+	Why(ctx context.Context, ref artifact.Ref) string
+}
+
 // Signed is a Release whose index was signed by the site when it was released.
 type Signed interface {
 	// SignedIndex returns a text of Index with the site's signature; false if there is

@@ -145,7 +145,7 @@ func (rep *repository) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	text := rep.metadata(of)
 	switch {
 	case text == nil:
-		http.NotFound(w, r)
+		ecosystem.NotFound(w, rep.why(r, of))
 	case algorithm != "":
 		h := checksums[algorithm]()
 		_, _ = h.Write(text) // a hash does not fail
@@ -153,6 +153,20 @@ func (rep *repository) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	default:
 		ecosystem.ServeText(w, "application/xml", text)
 	}
+}
+
+// why says why a version, or all of a thing, is not here.
+func (rep *repository) why(r *http.Request, p string) string {
+	dir := strings.TrimPrefix(path.Dir(p), "/")
+	c, ok := parseDir(dir)
+	if path.Base(p) == "maven-metadata.xml" {
+		c, ok = parseDir(dir + "/any")
+		c.version = ""
+	}
+	if !ok {
+		return ecosystem.NotHeld
+	}
+	return ecosystem.Why(r, rep.rel, artifact.Ref{Kind: Kind, Name: c.group + "/" + c.name, Version: c.version})
 }
 
 func mediaType(name string) string {
