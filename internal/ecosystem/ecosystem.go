@@ -9,6 +9,7 @@ package ecosystem
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"strings"
@@ -182,9 +183,13 @@ type Signed interface {
 // what was collected is all that it will ask for.
 type Rehearser interface {
 	// Rehearse has the client install everything from a mirror that is all there is to
-	// be reached. It runs nothing of what it installs. An error says what is missing.
+	// be reached. It runs nothing of what it installs. An error says what is missing;
+	// ErrNoClient that there is no client on this machine.
 	Rehearse(ctx context.Context, r Rehearsal) error
 }
+
+// ErrNoClient says that a stock client is not installed here.
+var ErrNoClient = errors.New("its client is not installed here") // constant
 
 // Rehearsal is what one ecosystem rehearses with.
 type Rehearsal struct {

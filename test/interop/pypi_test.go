@@ -75,7 +75,8 @@ func serve(t *testing.T, eco ecosystem.Ecosystem, rel *ecosystemtest.Release, pa
 	}
 	s := &island{release: rel}
 	mux := http.NewServeMux()
-	mux.Handle("/"+eco.Name()+"/", http.StripPrefix("/"+eco.Name(), h))
+	prefix := "/" + ecosystem.PrefixOf(eco)
+	mux.Handle(prefix+"/", http.StripPrefix(prefix, h))
 	s.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if _, got, _ := r.BasicAuth(); password != "" && got != password {
 			w.Header().Set("WWW-Authenticate", `Basic realm="island"`)
