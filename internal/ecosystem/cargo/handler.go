@@ -68,6 +68,14 @@ func (*Ecosystem) Config(_, base string) string {
 	return "[source.crates-io]\nreplace-with = \"enisle\"\n\n[source.enisle]\nregistry = \"sparse+" + base + "/cargo/\"\n"
 }
 
+// Origins returns the registry whose index a crate was found in.
+func (*Ecosystem) Origins(a artifact.Artifact) map[string]string {
+	if a.Index == "" {
+		return nil
+	}
+	return map[string]string{a.Index: ""}
+}
+
 // wantedForm is the index of a crate; constant.
 var wantedForm = regexp.MustCompile(`^/(?:[123]|[a-z0-9_-]{2})/(?:[a-z0-9_-]{1,2}/)?([a-z][a-z0-9_-]{0,63})$`)
 

@@ -252,6 +252,18 @@ func (m mirror) why(r *http.Request, at string) string {
 	return ecosystem.Why(r, m.rel, artifact.Ref{Kind: Kind, Name: "*/" + name, Version: strings.ReplaceAll(version, "%3a", ":")})
 }
 
+// Origins returns the archive that a package came from. Its clients take the answers only
+// where they trust the site's key.
+func (*Ecosystem) Origins(a artifact.Artifact) map[string]string {
+	out := map[string]string{}
+	for _, f := range a.Files {
+		if at, _, ok := strings.Cut(f.Origin, "/pool/"); ok {
+			out[at] = ""
+		}
+	}
+	return out
+}
+
 // Clients lists apt.
 func (*Ecosystem) Clients() []string { return []string{"apt"} }
 

@@ -34,10 +34,11 @@ type Ecosystem struct {
 }
 
 var (
-	_ ecosystem.Ecosystem  = (*Ecosystem)(nil)
-	_ ecosystem.Prefixed   = (*Ecosystem)(nil)
-	_ ecosystem.Wanter     = (*Ecosystem)(nil)
-	_ ecosystem.Configured = (*Ecosystem)(nil)
+	_ ecosystem.Ecosystem    = (*Ecosystem)(nil)
+	_ ecosystem.Impersonator = (*Ecosystem)(nil)
+	_ ecosystem.Prefixed     = (*Ecosystem)(nil)
+	_ ecosystem.Wanter       = (*Ecosystem)(nil)
+	_ ecosystem.Configured   = (*Ecosystem)(nil)
 )
 
 // Name returns "gomod".

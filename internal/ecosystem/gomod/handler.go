@@ -62,6 +62,19 @@ func (*Ecosystem) Config(_, base string) string {
 	return "GOPROXY=" + base + "/go\nGOTOOLCHAIN=local\n"
 }
 
+// Origins returns the proxy that a module came from; go asks it for checksum databases
+// as well.
+func (*Ecosystem) Origins(a artifact.Artifact) map[string]string {
+	out := map[string]string{}
+	at := escaped(module.Version{Path: a.Ref.Name, Version: a.Ref.Version})
+	for _, f := range a.Files {
+		if proxy, _, ok := strings.Cut(f.Origin, "/"+at+"."); ok && at != "" {
+			out[proxy] = ""
+		}
+	}
+	return out
+}
+
 // wantedForm is what go asks for first of a module; constant.
 var wantedForm = regexp.MustCompile(`^/(.+)/(?:@v/(list|[^/]+\.(?:info|mod|zip))|@latest)$`)
 

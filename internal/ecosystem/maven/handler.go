@@ -77,6 +77,19 @@ func (*Ecosystem) Config(_, base string) string {
 	return "<settings>\n  <mirrors>\n    <mirror>\n      <id>enisle</id>\n      <mirrorOf>*</mirrorOf>\n      <url>" + url.String() + "</url>\n    </mirror>\n  </mirrors>\n</settings>\n"
 }
 
+// Origins returns the repositories that the files of an artifact came from.
+func (*Ecosystem) Origins(a artifact.Artifact) map[string]string {
+	out := map[string]string{}
+	group, name, _ := strings.Cut(a.Ref.Name, "/")
+	c := coordinate{group, name, a.Ref.Version}
+	for _, f := range a.Files {
+		if at, ok := strings.CutSuffix(f.Origin, "/"+c.dir()+"/"+f.Path); ok && c.ok() {
+			out[at] = ""
+		}
+	}
+	return out
+}
+
 // Wanted names the version of which a file was asked for.
 func (*Ecosystem) Wanted(p string) (item string, ok bool) {
 	c, ok := parseDir(strings.TrimPrefix(path.Dir(p), "/"))
