@@ -4,7 +4,19 @@
 //
 // One folder an ecosystem. An ecosystem knows nothing of sites, shipments or
 // signatures: it is given wants and returns artifacts, is given a release and
-// returns a handler.
+// returns a handler. What else it can do, it says by what it implements:
+//
+//	Prefixed, Kinded    its URLs and artifacts are called otherwise than it is
+//	Downloader          it fetches files with its own client        collect
+//	Proving             its origins sign what they offer            collect
+//	Rehearser           its client proves that all is there         rehearse
+//	Indexed             its index is signed by the site             release
+//	Impersonator        it answers for the registries it knows      serve, mirror ca
+//	Wanter              it names what was asked for and missing     misses
+//	Configured          it knows the settings of its clients        mirror config
+//
+// and so does a Release: Signed has signed indexes, Explainer knows why something
+// is not in it.
 package ecosystem
 
 import (
