@@ -124,9 +124,14 @@ func (a *App) rehearseOne(ctx context.Context, eco ecosystem.Ecosystem, v *cross
 	if err == nil {
 		run := sandbox.Exec{
 			Cache: []string{}, Spec: sandbox.Spec{Hidden: hidden},
-			Env: []string{"PATH=" + os.Getenv("PATH"), "HOME=" + work, "LC_ALL=C.UTF-8"},
+			// Where cargo is a link to rustup, it is found by this.
+			Env: []string{"PATH=" + os.Getenv("PATH"), "HOME=" + work, "LC_ALL=C.UTF-8", "RUSTUP_HOME=" + settingsOf("RUSTUP_HOME", ".rustup")},
 		}
 		err = r.Rehearse(ctx, ecosystem.Rehearsal{Runner: run, Base: base, Work: work, Artifacts: artifacts})
+	}
+	if errors.Is(err, ecosystem.ErrNoClient) {
+		t.Skipped = true
+		return t, true
 	}
 	if err != nil {
 		t.Error = strings.ReplaceAll(err.Error(), "\n", "; ")

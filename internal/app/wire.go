@@ -74,7 +74,7 @@ func (a *App) ecosystems(run ecosystem.Runner, out outside) []ecosystem.Ecosyste
 		&gomod.Ecosystem{Runner: run, Keep: keep("go")},
 		&maven.Ecosystem{Runner: run},
 		&cargo.Ecosystem{Runner: run, Home: settingsOf("CARGO_HOME", ".cargo")},
-		&oci.Ecosystem{Get: out, Beside: []func(ecosystem.Release) []*ocidist.Repository{ollama.Repositories}},
+		&oci.Ecosystem{Get: out, Beside: []oci.Beside{{Kind: ollama.Kind, Repositories: ollama.Repositories}}},
 		&ollama.Ecosystem{Get: out, Registry: os.Getenv("OLLAMA_REGISTRY")},
 		&helm.Ecosystem{Get: out},
 		&huggingface.Ecosystem{Get: out, Endpoint: os.Getenv("HF_ENDPOINT")},

@@ -119,7 +119,7 @@ func sign(ctx context.Context, s *site.Site, by site.Actor, r Review, decision, 
 		row := r.Shipment
 		if decision == Reject {
 			row.Status = state.Rejected
-			if err := tx.SetShipment(row.Shipment); err != nil {
+			if err := errors.Join(tx.SetShipment(row.Shipment), tx.SetArrivals(row.ID, nil)); err != nil {
 				return err
 			}
 		}

@@ -316,7 +316,7 @@ func (im *importing) run(ctx context.Context, intent int64) error {
 	im.row.Request, im.row.Status, im.row.Imported = got.request, state.Quarantined, im.site.Now().Format(time.RFC3339)
 	err = im.site.State.Update(ctx, func(tx *state.Tx) error {
 		root := strconv.Itoa(im.verified.Root.Version) + " " + string(artifact.Sum(im.verified.Header.Roots[im.verified.Root.Version-1]))
-		return errors.Join(tx.SetShipment(im.row), tx.SetMeta(metaPeerRoot+im.verified.Peer.Key.ID(), root),
+		return errors.Join(tx.SetShipment(im.row), tx.SetArrivals(im.row.ID, got.refs()), tx.SetMeta(metaPeerRoot+im.verified.Peer.Key.ID(), root),
 			tx.SetEffect(intent, "quarantined "+im.row.ID))
 	})
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -182,7 +183,8 @@ func nextRelease(ctx context.Context, s *site.Site, row arrived, channel string)
 }
 
 // conflicts refuses two requests that bring the same reference with different
-// content: clients would see one or the other by chance. Attestations are asked for by
+// content: clients would see one or the other by chance; and names that could be taken
+// for one another. Attestations are asked for by
 // nobody, and two of them about one model may both be true.
 func conflicts(all []artifact.Artifact) error {
 	seen := map[artifact.Ref]artifact.Digest{}
@@ -191,6 +193,10 @@ func conflicts(all []artifact.Artifact) error {
 			return fail.Refuse("bring the same version in both requests", fmt.Errorf("%s differs between two requests of the release", a.Ref))
 		}
 		seen[a.Ref] = a.Manifest
+	}
+	refs := slices.SortedFunc(maps.Keys(seen), func(a, b artifact.Ref) int { return strings.Compare(a.String(), b.String()) })
+	if alike := artifact.Lookalikes(refs); len(alike) > 0 {
+		return fail.Refuse("leave one of them out", fmt.Errorf("%s: %s", alike[0].Ref, alike[0].Why))
 	}
 	return nil
 }
@@ -248,6 +254,7 @@ func doRelease(ctx context.Context, s *site.Site, row arrived, next release.Rele
 		return errors.Join(
 			tx.AddRelease(state.Release{Number: next.Number, Digest: out.Digest, Shipment: row.ID, Made: s.Now().Format("2006-01-02T15:04:05Z07:00")}),
 			tx.PointChannel(out.Channel, next.Number, s.Now()), tx.SetShipment(row.Shipment),
+			tx.SetArrivals(row.ID, got.refs()), // of a site that is older than this
 			tx.SetEffect(intent, fmt.Sprintf("release %d", next.Number)))
 	})
 	return err

@@ -32,6 +32,7 @@ type Served struct {
 	indexes   signedIndexes
 	loose     map[string]map[string][]byte // signed texts that are kept nowhere: for rehearsing
 	looseKey  []byte
+	absent    *absences // nil for what was collected
 }
 
 // View names what a channel serves: a release, less what was recalled. When it
@@ -61,7 +62,9 @@ func ServedBy(ctx context.Context, s *site.Site, channel string) (Served, error)
 	if !ok {
 		return Served{}, noRelease(channel)
 	}
-	return served(s, row, recalled, indexes)
+	v, err := served(s, row, recalled, indexes)
+	v.absent = &absences{site: s, channel: channel}
+	return v, err
 }
 
 func servedNumber(ctx context.Context, s *site.Site, number int64) (Served, error) {

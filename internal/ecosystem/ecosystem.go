@@ -4,11 +4,24 @@
 //
 // One folder an ecosystem. An ecosystem knows nothing of sites, shipments or
 // signatures: it is given wants and returns artifacts, is given a release and
-// returns a handler.
+// returns a handler. What else it can do, it says by what it implements:
+//
+//	Prefixed, Kinded    its URLs and artifacts are called otherwise than it is
+//	Downloader          it fetches files with its own client        collect
+//	Proving             its origins sign what they offer            collect
+//	Rehearser           its client proves that all is there         rehearse
+//	Indexed             its index is signed by the site             release
+//	Impersonator        it answers for the registries it knows      serve, mirror ca
+//	Wanter              it names what was asked for and missing     misses
+//	Configured          it knows the settings of its clients        mirror config
+//
+// and so does a Release: Signed has signed indexes, Explainer knows why something
+// is not in it.
 package ecosystem
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"strings"
@@ -161,6 +174,14 @@ type Indexed interface {
 	Index(rel Release, at time.Time) (map[string][]byte, error)
 }
 
+// Explainer is a Release that knows more of what is not in it.
+type Explainer interface {
+	// Why says in one line of ASCII why nothing is served under a reference; without a
+	// version, why nothing of the name is. A name that begins with "*/" means every
+	// name that ends with the rest of it. Names may be hostile.
+	Why(ctx context.Context, ref artifact.Ref) string
+}
+
 // Signed is a Release whose index was signed by the site when it was released.
 type Signed interface {
 	// SignedIndex returns a text of Index with the site's signature; false if there is
@@ -174,9 +195,13 @@ type Signed interface {
 // what was collected is all that it will ask for.
 type Rehearser interface {
 	// Rehearse has the client install everything from a mirror that is all there is to
-	// be reached. It runs nothing of what it installs. An error says what is missing.
+	// be reached. It runs nothing of what it installs. An error says what is missing;
+	// ErrNoClient that there is no client on this machine.
 	Rehearse(ctx context.Context, r Rehearsal) error
 }
+
+// ErrNoClient says that a stock client is not installed here.
+var ErrNoClient = errors.New("its client is not installed here") // constant
 
 // Rehearsal is what one ecosystem rehearses with.
 type Rehearsal struct {

@@ -1,6 +1,7 @@
 package ecosystem
 
 import (
+	"encoding/json"
 	"net/http"
 	"net/url"
 	"strings"
@@ -38,6 +39,36 @@ func ServeFile(w http.ResponseWriter, r *http.Request, rel Release, f artifact.F
 	h.Set("Cache-Control", "no-cache")
 	http.ServeContent(w, r, "", time.Time{}, b)
 	_ = b.Close() // only read from
+}
+
+// Why says in one line of ASCII why a release has nothing under a reference.
+func Why(r *http.Request, rel Release, ref artifact.Ref) string {
+	if e, ok := rel.(Explainer); ok && len(ref.Name) <= maxAskedName && len(ref.Version) <= maxAskedName {
+		return e.Why(r.Context(), ref)
+	}
+	return NotHeld
+}
+
+// NotHeld is all that is said of what no name is known for.
+const NotHeld = "it is not in this release"
+
+// maxAskedName is the longest name or version that is looked up, in bytes.
+const maxAskedName = 500
+
+// NotFound answers that something is not here, and why, where a protocol has no form
+// of its own for it.
+func NotFound(w http.ResponseWriter, why string) {
+	http.Error(w, "not found: "+why, http.StatusNotFound)
+}
+
+// NotFoundJSON answers that something is not here with a document that says why.
+func NotFoundJSON(w http.ResponseWriter, doc any) {
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(http.StatusNotFound)
+	// The client may be gone; there is nobody left to tell.
+	_ = json.NewEncoder(w).Encode(doc)
 }
 
 // ServeText answers with text that the mirror made.

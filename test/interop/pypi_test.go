@@ -19,6 +19,7 @@ import (
 	"enisle/internal/ecosystem/ecosystemtest"
 	"enisle/internal/ecosystem/fetch"
 	"enisle/internal/ecosystem/pypi"
+	"enisle/internal/fail"
 	"enisle/internal/sandbox"
 )
 
@@ -75,7 +76,8 @@ func serve(t *testing.T, eco ecosystem.Ecosystem, rel *ecosystemtest.Release, pa
 	}
 	s := &island{release: rel}
 	mux := http.NewServeMux()
-	mux.Handle("/"+eco.Name()+"/", http.StripPrefix("/"+eco.Name(), h))
+	prefix := "/" + ecosystem.PrefixOf(eco)
+	mux.Handle(prefix+"/", http.StripPrefix(prefix, h))
 	s.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if _, got, _ := r.BasicAuth(); password != "" && got != password {
 			w.Header().Set("WWW-Authenticate", `Basic realm="island"`)
@@ -249,5 +251,58 @@ func TestPipDownloadsOneFileByItself(t *testing.T) {
 	b, err := os.ReadFile(file)
 	if err != nil || artifact.Sum(b) != a.Files[0].Digest {
 		t.Errorf("got %d bytes, %v", len(b), err)
+	}
+}
+
+// A package with an index of its own comes from it and from no other, whatever other
+// indexes have under its name; what it depends on comes from where everything does.
+func TestPackagesComeFromTheirOwnIndex(t *testing.T) {
+	client(t, "python3")
+	alone(t)
+	wheel := func(rel *ecosystemtest.Release, name, version, headers string) {
+		t.Helper()
+		file, b, err := ecosystemtest.Wheel(strings.ReplaceAll(name, "-", "_"), version, headers)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rel.Add(artifact.Ref{Kind: pypi.Kind, Name: name, Version: version}, artifact.File{Path: file}, b)
+	}
+	var public, own ecosystemtest.Release
+	wheel(&public, "acme-core", "99.0", "")
+	wheel(&public, "acme-core", "1.0", "")
+	wheel(&public, "acme-utils", "99.0", "")
+	wheel(&public, "dep", "1.0", "")
+	wheel(&own, "acme-core", "1.0", "Requires-Dist: dep\nRequires-Dist: acme-utils\n")
+	wheel(&own, "acme-utils", "0.1", "")
+	outside, inside := serve(t, pypi.New(pypi.Options{}), &public, ""), serve(t, pypi.New(pypi.Options{}), &own, "")
+	t.Setenv("PIP_INDEX_URL", outside.URL+"/pypi/simple/")
+	t.Setenv("PIP_EXTRA_INDEX_URL", outside.URL+"/pypi/simple/")
+	resolve := func(packages ...any) ([]artifact.Artifact, error) {
+		eco := pypi.New(pypi.Options{Runner: sandbox.Exec{}})
+		return eco.Resolve(t.Context(), ecosystem.Want{Work: t.TempDir(), Items: []any{map[string]any{"index": inside.URL + "/pypi/simple/", "packages": packages}}})
+	}
+	got, err := resolve("acme-core", "acme-utils")
+	if err != nil {
+		t.Fatal(err)
+	}
+	from := map[string]string{}
+	for _, a := range got {
+		from[a.Ref.String()] = a.Files[0].Origin
+		if !strings.HasPrefix(a.Files[0].Origin, a.Index[:len("http://127.0.0.1:0")]) {
+			t.Errorf("%s: of index %s, from %s", a.Ref, a.Index, a.Files[0].Origin)
+		}
+	}
+	if len(from) != 3 || !strings.HasPrefix(from["pypi/acme-core@1.0"], inside.URL) || !strings.HasPrefix(from["pypi/acme-utils@0.1"], inside.URL) || !strings.HasPrefix(from["pypi/dep@1.0"], outside.URL) {
+		t.Errorf("%v", from)
+	}
+	if outside.asked("/acme") {
+		t.Errorf("the other index was asked: %v", outside.paths)
+	}
+	// What the pattern covers, and nobody named, would have come from the other index.
+	if got, err := resolve("acme-core", "acme-*"); !fail.IsRefused(err) || !strings.Contains(err.Error(), "acme-utils@99.0 belongs to") {
+		t.Errorf("%v, %v", got, err)
+	}
+	if _, err := resolve("not-there"); err == nil {
+		t.Error("a package that its index has not was found")
 	}
 }

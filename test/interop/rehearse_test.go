@@ -6,6 +6,15 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"enisle/internal/artifact"
+	"enisle/internal/ecosystem"
+	"enisle/internal/ecosystem/cargo"
+	"enisle/internal/ecosystem/ecosystemtest"
+	"enisle/internal/ecosystem/gomod"
+	"enisle/internal/ecosystem/oci"
+	"enisle/internal/ecosystem/ocidist/ocidisttest"
+	"enisle/internal/sandbox"
 )
 
 // What was collected is installed by pip and npm with nothing else to be reached; what a
@@ -40,6 +49,19 @@ func TestRehearsalNamesWhatIsMissing(t *testing.T) {
 	if out := enisle("-C", "low", "rehearse"); strings.Count(out, "installed") != 2 {
 		t.Error(out)
 	}
+	// A crate of Rust and a module of Go with what they need, and an image for another machine.
+	client(t, "cargo")
+	client(t, "skopeo")
+	image := ocidisttest.New()
+	image.Tags["1.4"] = image.List(image.Image("linux", "amd64", layer(t, "../../docs")), image.Image("linux", "s390x", layer(t, "../../scripts"))).Digest
+	registry := image.Serve(t, "team/app", "")
+	t.Setenv("NO_PROXY", "127.0.0.1")
+	t.Setenv("no_proxy", "127.0.0.1")
+	host := strings.TrimPrefix(registry.URL, "http://")
+	request("  cargo: [ \"bytes@1.9.0\" ]\n  gomod: [ \"rsc.io/quote@v1.5.2\" ]\n  oci: [ {image: \"" + host + "/team/app:1.4\", platforms: [linux/s390x]} ]\n")
+	if out := enisle("-C", "low", "rehearse"); strings.Count(out, "installed") != 3 {
+		t.Error(out)
+	}
 	// express alone, without what it depends on.
 	request("  npm: [ \"express@4.21.1\" ]\n")
 	refused("missing    npm: accepts@latest", "rehearse")
@@ -47,5 +69,43 @@ func TestRehearsalNamesWhatIsMissing(t *testing.T) {
 	enisle("-C", "low", "pack", "--to", "media", "--despite", "the rest is there already")
 	if out := enisle("-C", "low", "ledger", "search", "--json"); !strings.Contains(out, "the rest is there already") {
 		t.Errorf("it is not on the record: %.300s", out)
+	}
+}
+
+// What is not there is named by each client: a crate that another needs, a file of a
+// module, an image of a list.
+func TestRehearsalsNameWhatTheyLack(t *testing.T) {
+	client(t, "cargo")
+	client(t, "go")
+	client(t, "skopeo")
+	rel := &ecosystemtest.Release{}
+	crate, err := ecosystemtest.Tarball(ecosystemtest.Member{Name: "lone-1.0.0/Cargo.toml", Content: "[package]\nname = \"lone\"\nversion = \"1.0.0\"\n"}, ecosystemtest.Member{Name: "lone-1.0.0/src/lib.rs"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	rel.AddAll(artifact.Ref{Kind: "cargo", Name: "lone", Version: "1.0.0"}, map[string][]byte{
+		"lone-1.0.0.crate": crate,
+		"index.json": []byte(`{"name":"lone","vers":"1.0.0","deps":[{"name":"not-brought","req":"^1","features":[],"optional":false,"default_features":true,"target":null,"kind":"normal"}],"cksum":"` +
+			artifact.Sum(crate).Hex() + `","features":{},"yanked":false}`),
+	})
+	rel.AddAll(artifact.Ref{Kind: "gomod", Name: "code.example/lone", Version: "v1.0.0"}, map[string][]byte{"v1.0.0.zip": crate, "v1.0.0.mod": []byte("module code.example/lone\n")})
+	rel.AddAll(artifact.Ref{Kind: "oci", Name: "registry.example/team/lone", Version: "1.0"}, map[string][]byte{"manifests/" + artifact.Sum(crate).Hex(): crate})
+	for _, tc := range []struct {
+		eco  ecosystem.Ecosystem
+		want string
+	}{
+		{&cargo.Ecosystem{}, "no matching package named `not-brought` found"},
+		{&gomod.Ecosystem{}, "code.example/lone@v1.0.0"},
+		{&oci.Ecosystem{}, "oci/registry.example/team/lone@1.0: skopeo: "},
+	} {
+		s := serve(t, tc.eco, rel, "")
+		r, ok := tc.eco.(ecosystem.Rehearser)
+		if !ok {
+			t.Fatalf("%s is not rehearsed", tc.eco.Name())
+		}
+		err := r.Rehearse(t.Context(), ecosystem.Rehearsal{Runner: sandbox.Exec{}, Base: s.URL, Work: t.TempDir(), Artifacts: rel.Artifacts(tc.eco.Name())})
+		if err == nil || !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("%s: %v, want %q", tc.eco.Name(), err, tc.want)
+		}
 	}
 }

@@ -68,6 +68,14 @@ func (*Ecosystem) Config(_, base string) string {
 	return "[source.crates-io]\nreplace-with = \"enisle\"\n\n[source.enisle]\nregistry = \"sparse+" + base + "/cargo/\"\n"
 }
 
+// Origins returns the registry whose index a crate was found in.
+func (*Ecosystem) Origins(a artifact.Artifact) map[string]string {
+	if a.Index == "" {
+		return nil
+	}
+	return map[string]string{a.Index: ""}
+}
+
 // wantedForm is the index of a crate; constant.
 var wantedForm = regexp.MustCompile(`^/(?:[123]|[a-z0-9_-]{2})/(?:[a-z0-9_-]{1,2}/)?([a-z][a-z0-9_-]{0,63})$`)
 
@@ -140,13 +148,11 @@ func (reg *registry) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	c := reg.index[r.URL.Path]
-	if c == nil {
-		http.NotFound(w, r)
-		return
+	if c != nil {
+		c.once.Do(func() { c.text = reg.read(c) })
 	}
-	c.once.Do(func() { c.text = reg.read(c) })
-	if c.text == nil {
-		http.NotFound(w, r)
+	if c == nil || c.text == nil {
+		reg.absent(w, r)
 		return
 	}
 	sum := sha256.Sum256(c.text)
@@ -154,6 +160,21 @@ func (reg *registry) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-cache")
 	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(c.text))
+}
+
+// absent says why a crate, or a version of it, is not here, as registries do (Cargo book,
+// "Web API").
+func (reg *registry) absent(w http.ResponseWriter, r *http.Request) {
+	ref := artifact.Ref{Kind: Kind, Name: path.Base(r.URL.Path)}
+	if rest, ok := strings.CutPrefix(r.URL.Path, "/crates/"); ok {
+		name, file, _ := strings.Cut(rest, "/")
+		version, _ := strings.CutPrefix(strings.TrimSuffix(file, ".crate"), name+"-")
+		ref.Name, ref.Version = name, version
+	}
+	type detail struct {
+		Detail string `json:"detail"`
+	}
+	ecosystem.NotFoundJSON(w, map[string][]detail{"errors": {{"not found: " + ecosystem.Why(r, reg.rel, ref)}}})
 }
 
 // read joins the lines of what is released of a crate, as they came. A line that

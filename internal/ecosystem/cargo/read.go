@@ -126,7 +126,7 @@ func (r *resolving) readIndexes(found map[artifact.Ref]artifact.Artifact, left m
 		if err != nil {
 			return err
 		}
-		dl := r.downloads(filepath.Join(root, registry))
+		dl, index := r.downloads(filepath.Join(root, registry)), indexOf(root, registry)
 		for _, text := range lines(b) {
 			crate, err := parseLine(text)
 			if err != nil {
@@ -137,7 +137,7 @@ func (r *resolving) readIndexes(found map[artifact.Ref]artifact.Artifact, left m
 				continue
 			}
 			delete(left, held)
-			if err := r.add(found, crate, held, text, dl); err != nil {
+			if err := r.add(found, crate, held, text, dl, index); err != nil {
 				return err
 			}
 		}
@@ -145,8 +145,8 @@ func (r *resolving) readIndexes(found map[artifact.Ref]artifact.Artifact, left m
 	})
 }
 
-func (r *resolving) add(found map[artifact.Ref]artifact.Artifact, crate line, held string, text []byte, dl string) error {
-	a := artifact.Artifact{Ref: artifact.Ref{Kind: Kind, Name: crate.Name, Version: crate.Version}, By: r.by}
+func (r *resolving) add(found map[artifact.Ref]artifact.Artifact, crate line, held string, text []byte, dl, from string) error {
+	a := artifact.Artifact{Ref: artifact.Ref{Kind: Kind, Name: crate.Name, Version: crate.Version}, By: r.by, Index: from}
 	if _, ok := found[a.Ref]; ok {
 		return fail.Refuse("bring one of them", fmt.Errorf("two registries have a %s %s", crate.Name, crate.Version))
 	}
@@ -154,7 +154,7 @@ func (r *resolving) add(found map[artifact.Ref]artifact.Artifact, crate line, he
 	if err := os.WriteFile(index, text, 0o600); err != nil {
 		return err
 	}
-	from := origin(dl, crate)
+	from = origin(dl, crate)
 	a.Files = []artifact.File{
 		{Path: filepath.Base(held), Size: -1, Digest: artifact.Digest("sha256:" + crate.Checksum), Origin: r.made(held, from), Published: crate.Pubtime.UTC().Truncate(time.Second)},
 		{Path: indexFile, Size: -1, Origin: r.made(index, from)},
@@ -164,6 +164,19 @@ func (r *resolving) add(found map[artifact.Ref]artifact.Artifact, crate line, he
 	}
 	found[a.Ref] = a
 	return nil
+}
+
+// indexOf is the address of a sparse index at the root of its host, by the directory
+// that cargo keeps it in: HOST-HASH. Of others nothing but the host is known.
+func indexOf(root, registry string) string {
+	if _, err := os.Stat(filepath.Join(root, registry, ".git")); err == nil {
+		return "" // of git: no client asks it for files
+	}
+	i := strings.LastIndex(registry, "-")
+	if i < 0 {
+		return ""
+	}
+	return fetch.Clean("https://" + registry[:i])
 }
 
 // indexFile is the file of an artifact that holds its line of the index.

@@ -43,9 +43,10 @@ type Ecosystem struct {
 }
 
 var (
-	_ ecosystem.Ecosystem  = (*Ecosystem)(nil)
-	_ ecosystem.Configured = (*Ecosystem)(nil)
-	_ ecosystem.Indexed    = (*Ecosystem)(nil)
+	_ ecosystem.Ecosystem    = (*Ecosystem)(nil)
+	_ ecosystem.Configured   = (*Ecosystem)(nil)
+	_ ecosystem.Indexed      = (*Ecosystem)(nil)
+	_ ecosystem.Impersonator = (*Ecosystem)(nil)
 )
 
 // Name returns "debian".

@@ -233,10 +233,35 @@ func (m mirror) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	f, ok := m.debs[name]
 	if !ok {
-		http.Error(w, "not found: it is not in this release", http.StatusNotFound)
+		ecosystem.NotFound(w, m.why(r, name))
 		return
 	}
 	ecosystem.ServeFile(w, r, m.rel, f, "application/vnd.debian.binary-package")
+}
+
+// why says why a package, or all of a release of Debian, is not here.
+func (m mirror) why(r *http.Request, at string) string {
+	if suite, _, ok := strings.Cut(strings.TrimPrefix(at, "dists/"), "/"); ok && strings.HasPrefix(at, "dists/") && m.pages["dists/"+suite+"/InRelease"] == nil {
+		return "nothing signed for this suite is in this release"
+	}
+	name, rest, ok := strings.Cut(path.Base(at), "_")
+	version, _, whole := strings.Cut(rest, "_")
+	if !ok || !whole {
+		return ecosystem.NotHeld
+	}
+	return ecosystem.Why(r, m.rel, artifact.Ref{Kind: Kind, Name: "*/" + name, Version: strings.ReplaceAll(version, "%3a", ":")})
+}
+
+// Origins returns the archive that a package came from. Its clients take the answers only
+// where they trust the site's key.
+func (*Ecosystem) Origins(a artifact.Artifact) map[string]string {
+	out := map[string]string{}
+	for _, f := range a.Files {
+		if at, _, ok := strings.Cut(f.Origin, "/pool/"); ok {
+			out[at] = ""
+		}
+	}
+	return out
 }
 
 // Clients lists apt.

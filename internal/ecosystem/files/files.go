@@ -64,7 +64,7 @@ func (m mirror) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	f, ok := m.files[name]
 	if !ok {
-		http.NotFound(w, r)
+		ecosystem.NotFound(w, ecosystem.Why(r, m.rel, artifact.Ref{Kind: Kind, Name: name}))
 		return
 	}
 	// A stranger's file is never rendered by a browser.

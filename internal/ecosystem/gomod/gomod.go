@@ -34,10 +34,11 @@ type Ecosystem struct {
 }
 
 var (
-	_ ecosystem.Ecosystem  = (*Ecosystem)(nil)
-	_ ecosystem.Prefixed   = (*Ecosystem)(nil)
-	_ ecosystem.Wanter     = (*Ecosystem)(nil)
-	_ ecosystem.Configured = (*Ecosystem)(nil)
+	_ ecosystem.Ecosystem    = (*Ecosystem)(nil)
+	_ ecosystem.Impersonator = (*Ecosystem)(nil)
+	_ ecosystem.Prefixed     = (*Ecosystem)(nil)
+	_ ecosystem.Wanter       = (*Ecosystem)(nil)
+	_ ecosystem.Configured   = (*Ecosystem)(nil)
 )
 
 // Name returns "gomod".
@@ -101,6 +102,7 @@ type resolving struct {
 	cache  string // GOMODCACHE, below want.Work
 	by     string
 	env    settings
+	more   []string // variables of its environment
 }
 
 // settings of go that say where modules come from.
@@ -131,11 +133,12 @@ func (e *Ecosystem) start(ctx context.Context, want ecosystem.Want) (*resolving,
 
 // gocmd runs go with the settings of this machine, but for where it keeps things.
 func (r *resolving) gocmd(ctx context.Context, dir string, args ...string) ([]byte, error) {
-	argv := append([]string{
-		"env", "GOMODCACHE=" + r.cache, "GOPATH=" + r.gopath, "GOFLAGS=-mod=mod -modcacherw", "GOTOOLCHAIN=local", "GOWORK=off", "GO111MODULE=on",
+	argv := append(append([]string{"env"}, r.more...), []string{
+		"GOMODCACHE=" + r.cache, "GOPATH=" + r.gopath, "GOFLAGS=-mod=mod -modcacherw", "GOTOOLCHAIN=local", "GOWORK=off", "GO111MODULE=on",
 		// The runner lets go write only where it is started.
 		"sh", "-c", `cd "$0" && exec go "$@"`, dir,
-	}, args...)
+	}...)
+	argv = append(argv, args...)
 	out, stderr, err := r.run.Run(ctx, r.want.Work, r.want.Hidden, argv)
 	if err != nil {
 		return out, fmt.Errorf("go %s: %w: %s", args[0], err, tail(stderr))
@@ -146,8 +149,8 @@ func (r *resolving) gocmd(ctx context.Context, dir string, args ...string) ([]by
 // downloaded is what 'go mod download -json' says of one module.
 type downloaded struct{ Path, Version, GoMod, Error string }
 
-func (r *resolving) download(ctx context.Context, dir, what string) ([]downloaded, error) {
-	out, err := r.gocmd(ctx, dir, "mod", "download", "-json", what)
+func (r *resolving) download(ctx context.Context, dir string, what ...string) ([]downloaded, error) {
+	out, err := r.gocmd(ctx, dir, append([]string{"mod", "download", "-json"}, what...)...)
 	var all []downloaded
 	for d := json.NewDecoder(strings.NewReader(string(out))); d.More(); {
 		var m downloaded

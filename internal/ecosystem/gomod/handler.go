@@ -62,6 +62,19 @@ func (*Ecosystem) Config(_, base string) string {
 	return "GOPROXY=" + base + "/go\nGOTOOLCHAIN=local\n"
 }
 
+// Origins returns the proxy that a module came from; go asks it for checksum databases
+// as well.
+func (*Ecosystem) Origins(a artifact.Artifact) map[string]string {
+	out := map[string]string{}
+	at := escaped(module.Version{Path: a.Ref.Name, Version: a.Ref.Version})
+	for _, f := range a.Files {
+		if proxy, _, ok := strings.Cut(f.Origin, "/"+at+"."); ok && at != "" {
+			out[proxy] = ""
+		}
+	}
+	return out
+}
+
 // wantedForm is what go asks for first of a module; constant.
 var wantedForm = regexp.MustCompile(`^/(.+)/(?:@v/(list|[^/]+\.(?:info|mod|zip))|@latest)$`)
 
@@ -155,7 +168,7 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			p.database(w, r, db, what)
 			return
 		}
-		http.NotFound(w, r)
+		ecosystem.NotFound(w, "this checksum database is not carried")
 		return
 	}
 	if f, ok := p.files[r.URL.Path]; ok {
@@ -177,7 +190,16 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		latest(w, p.versions[name])
 		return
 	}
-	http.NotFound(w, r)
+	p.absent(w, r)
+}
+
+// absent says why a module, or a version of it, is not here.
+func (p *proxy) absent(w http.ResponseWriter, r *http.Request) {
+	m, _, ok := parseFile(r.URL.Path)
+	if g := wantedForm.FindStringSubmatch(r.URL.Path); !ok && g != nil {
+		m.Path, _ = module.UnescapePath(g[1])
+	}
+	ecosystem.NotFound(w, ecosystem.Why(r, p.rel, artifact.Ref{Kind: Kind, Name: m.Path, Version: m.Version}))
 }
 
 func mediaType(name string) string {
@@ -221,7 +243,7 @@ func (p *proxy) database(w http.ResponseWriter, r *http.Request, db *database, w
 	case kind == "tile":
 		p.tile(w, r, db, what)
 	default:
-		http.NotFound(w, r)
+		ecosystem.NotFound(w, "the release carries no such part of this checksum database")
 	}
 }
 
@@ -239,7 +261,7 @@ func (p *proxy) newest(w http.ResponseWriter, r *http.Request, db *database) {
 		}
 	}
 	if best == nil {
-		http.NotFound(w, r)
+		ecosystem.NotFound(w, "the release carries no such part of this checksum database")
 		return
 	}
 	ecosystem.ServeText(w, "text/plain; charset=utf-8", best)
@@ -251,7 +273,7 @@ func (p *proxy) newest(w http.ResponseWriter, r *http.Request, db *database) {
 func (p *proxy) lookup(w http.ResponseWriter, r *http.Request, db *database, key string) {
 	rec, ok := db.lookups[key]
 	if !ok {
-		http.NotFound(w, r)
+		ecosystem.NotFound(w, "the release carries no such part of this checksum database")
 		return
 	}
 	b, err := p.small(rec.file)
@@ -285,7 +307,7 @@ func (p *proxy) tile(w http.ResponseWriter, r *http.Request, db *database, what 
 			return
 		}
 	}
-	http.NotFound(w, r)
+	ecosystem.NotFound(w, "the release carries no such part of this checksum database")
 }
 
 // small reads a file of a checksum database; none is larger than 1 MiB.

@@ -68,7 +68,7 @@ func (*Ecosystem) Handler(rel ecosystem.Release) (http.Handler, error) {
 		}
 		return semver.Compare(canonical(b.version), canonical(a.version)) // newest first
 	})
-	return m, nil
+	return ecosystem.ReadOnly(m), nil
 }
 
 // archive is the chart that a manifest of a registry names, if it is one of a chart.
@@ -105,19 +105,13 @@ type chart struct {
 
 // ServeHTTP answers /index.yaml and the archives.
 func (m *mirror) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	h := w.Header()
-	h.Set("X-Content-Type-Options", "nosniff")
-	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		h.Set("Allow", "GET, HEAD")
-		http.Error(w, "this mirror is read only", http.StatusMethodNotAllowed)
-		return
-	}
 	name := strings.TrimPrefix(r.URL.Path, "/")
 	if name == "index.yaml" {
 		if m.once.Do(func() { m.index, m.err = m.describe() }); m.err != nil {
 			http.Error(w, "the index cannot be made", http.StatusInternalServerError)
 			return
 		}
+		h := w.Header()
 		h.Set("Content-Type", "application/yaml")
 		h.Set("Cache-Control", "no-cache")
 		h.Set("ETag", `"`+artifact.Sum(m.index).Hex()+`"`)
@@ -126,20 +120,30 @@ func (m *mirror) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	f, ok := m.files[name]
 	if !ok {
-		http.Error(w, "the chart is not held here, or not released", http.StatusNotFound)
+		ecosystem.NotFound(w, m.why(r, name))
 		return
 	}
-	b, err := m.rel.Open(f.Digest)
-	if err != nil {
-		http.Error(w, "it cannot be read; have the operator run 'enisle check'", http.StatusInternalServerError)
-		return
-	}
-	h.Set("Content-Type", "application/octet-stream")
-	h.Set("ETag", `"`+f.Digest.Hex()+`"`)
-	h.Set("Cache-Control", "no-cache")
-	http.ServeContent(w, r, "", time.Time{}, b)
-	_ = b.Close() // only read from
+	ecosystem.ServeFile(w, r, m.rel, f, "application/octet-stream")
 }
+
+// why says why a chart is not here. Names and versions may have dashes: of the ways to
+// read the name of an archive, the one that something is known of counts.
+func (m *mirror) why(r *http.Request, file string) string {
+	base, ok := strings.CutSuffix(file, ".tgz")
+	why := ecosystem.NotHeld
+	for i, c := range base {
+		if !ok || c != '-' || i > maxDashes || !nameForm.MatchString(base[:i]) || !versionForm.MatchString(base[i+1:]) {
+			continue
+		}
+		if why = ecosystem.Why(r, m.rel, artifact.Ref{Kind: Kind, Name: base[:i], Version: base[i+1:]}); strings.Contains(why, base[:i]) {
+			break
+		}
+	}
+	return why
+}
+
+// maxDashes is how far into a name a version is looked for, in bytes.
+const maxDashes = 200
 
 // describe makes the index. A chart that cannot be read, or calls itself otherwise,
 // is left out of it.

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"enisle/internal/artifact"
 	"enisle/internal/ecosystem"
 )
 
@@ -131,7 +132,7 @@ func (h *hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	repo := h.byID[c.id]
 	if repo == nil {
-		refuse(w, http.StatusNotFound, "RepoNotFound", "the repository is not held here, or not released")
+		refuse(w, http.StatusNotFound, "RepoNotFound", h.why(r, c.id, ""))
 		return
 	}
 	if c.what == "refs" {
@@ -140,7 +141,7 @@ func (h *hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	at := repo.at(c.revision)
 	if at == nil {
-		refuse(w, http.StatusNotFound, "RevisionNotFound", "this revision is not held here, or not released")
+		refuse(w, http.StatusNotFound, "RevisionNotFound", h.why(r, c.id, c.revision))
 		return
 	}
 	w.Header().Set("X-Repo-Commit", at.Commit)
@@ -156,6 +157,19 @@ func (h *hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	default:
 		h.resolve(w, r, at, c.path)
 	}
+}
+
+// why says why a repository, or a revision of it, is not here. Only commits are known by
+// their names.
+func (h *hub) why(r *http.Request, i id, revision string) string {
+	ref := artifact.Ref{Kind: Kind, Name: i.path(), Version: revision}
+	if !commitForm.MatchString(revision) {
+		ref.Version = ""
+	}
+	if revision != "" && ref.Version == "" {
+		return "no commit that is here was called so"
+	}
+	return ecosystem.Why(r, h.rel, ref)
 }
 
 // resolve gives a file, with the names that its hub has for it.

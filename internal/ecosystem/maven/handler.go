@@ -77,6 +77,19 @@ func (*Ecosystem) Config(_, base string) string {
 	return "<settings>\n  <mirrors>\n    <mirror>\n      <id>enisle</id>\n      <mirrorOf>*</mirrorOf>\n      <url>" + url.String() + "</url>\n    </mirror>\n  </mirrors>\n</settings>\n"
 }
 
+// Origins returns the repositories that the files of an artifact came from.
+func (*Ecosystem) Origins(a artifact.Artifact) map[string]string {
+	out := map[string]string{}
+	group, name, _ := strings.Cut(a.Ref.Name, "/")
+	c := coordinate{group, name, a.Ref.Version}
+	for _, f := range a.Files {
+		if at, ok := strings.CutSuffix(f.Origin, "/"+c.dir()+"/"+f.Path); ok && c.ok() {
+			out[at] = ""
+		}
+	}
+	return out
+}
+
 // Wanted names the version of which a file was asked for.
 func (*Ecosystem) Wanted(p string) (item string, ok bool) {
 	c, ok := parseDir(strings.TrimPrefix(path.Dir(p), "/"))
@@ -145,7 +158,7 @@ func (rep *repository) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	text := rep.metadata(of)
 	switch {
 	case text == nil:
-		http.NotFound(w, r)
+		ecosystem.NotFound(w, rep.why(r, of))
 	case algorithm != "":
 		h := checksums[algorithm]()
 		_, _ = h.Write(text) // a hash does not fail
@@ -153,6 +166,20 @@ func (rep *repository) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	default:
 		ecosystem.ServeText(w, "application/xml", text)
 	}
+}
+
+// why says why a version, or all of a thing, is not here.
+func (rep *repository) why(r *http.Request, p string) string {
+	dir := strings.TrimPrefix(path.Dir(p), "/")
+	c, ok := parseDir(dir)
+	if path.Base(p) == "maven-metadata.xml" {
+		c, ok = parseDir(dir + "/any")
+		c.version = ""
+	}
+	if !ok {
+		return ecosystem.NotHeld
+	}
+	return ecosystem.Why(r, rep.rel, artifact.Ref{Kind: Kind, Name: c.group + "/" + c.name, Version: c.version})
 }
 
 func mediaType(name string) string {

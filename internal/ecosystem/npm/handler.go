@@ -144,19 +144,23 @@ func (reg *registry) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	if doc == nil {
-		absent(w, "not found: it is not in this release")
+		reg.absent(w, r, name, "")
 		return
 	}
 	writeJSON(w, doc)
 }
 
-// absent answers as registries of npm do.
-func absent(w http.ResponseWriter, why string) {
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("X-Content-Type-Options", "nosniff")
-	w.WriteHeader(http.StatusNotFound)
-	// The client may be gone; there is nobody left to tell.
-	_ = json.NewEncoder(w).Encode(map[string]string{"error": why})
+// refuse answers as registries of npm do.
+func refuse(w http.ResponseWriter, why string) {
+	ecosystem.NotFoundJSON(w, map[string]string{"error": why})
+}
+
+// absent says why a package, or a version of it, is not here.
+func (reg *registry) absent(w http.ResponseWriter, r *http.Request, name, version string) {
+	if i := strings.LastIndex(name, "/"); version == "" && i > 0 && (name[0] != '@' || strings.Count(name, "/") > 1) {
+		name, version = name[:i], name[i+1:]
+	}
+	refuse(w, "not found: "+ecosystem.Why(r, reg.rel, artifact.Ref{Kind: Kind, Name: name, Version: version}))
 }
 
 func writeJSON(w http.ResponseWriter, v any) {
@@ -170,7 +174,7 @@ func writeJSON(w http.ResponseWriter, v any) {
 func (reg *registry) tags(w http.ResponseWriter, r *http.Request, name string) {
 	doc := reg.document(name, ecosystem.Base(r))
 	if doc == nil {
-		absent(w, "not found: it is not in this release")
+		reg.absent(w, r, name, "")
 		return
 	}
 	writeJSON(w, doc["dist-tags"])
@@ -194,12 +198,12 @@ func (reg *registry) answerAudit(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if reg.audit == nil {
-		absent(w, "no vulnerability data is released here")
+		refuse(w, "no vulnerability data is released here")
 		return
 	}
 	found, err := reg.audit(reg.rel, asked)
 	if err != nil {
-		absent(w, "vulnerabilities cannot be looked up: "+err.Error())
+		refuse(w, "vulnerabilities cannot be looked up: "+err.Error())
 		return
 	}
 	writeJSON(w, found)
@@ -244,20 +248,11 @@ func (reg *registry) tarball(w http.ResponseWriter, r *http.Request, name, file 
 		if v.file.Path != file {
 			continue
 		}
-		b, err := reg.rel.Open(v.file.Digest)
-		if err != nil {
-			http.Error(w, "not held", http.StatusInternalServerError)
-			return
-		}
-		w.Header().Set("Content-Type", "application/octet-stream")
-		w.Header().Set("X-Content-Type-Options", "nosniff")
-		w.Header().Set("ETag", `"`+v.file.Digest.Hex()+`"`)
-		w.Header().Set("Cache-Control", "public, max-age=31536000, immutable")
-		http.ServeContent(w, r, "", time.Time{}, b)
-		_ = b.Close() // only read from
+		ecosystem.ServeFile(w, r, reg.rel, v.file, "application/octet-stream")
 		return
 	}
-	absent(w, "not found: it is not in this release")
+	version, _ := strings.CutPrefix(strings.TrimSuffix(file, ".tgz"), path.Base(name)+"-")
+	reg.absent(w, r, name, version)
 }
 
 // describe reads package.json and computes the hashes of a tarball.

@@ -29,7 +29,13 @@ type Ecosystem struct {
 	Get ocidist.Getter // needed for collecting
 	// Beside are repositories that are shown besides the images: what other
 	// ecosystems serve by this protocol.
-	Beside []func(ecosystem.Release) []*ocidist.Repository
+	Beside []Beside
+}
+
+// Beside is another ecosystem that is served by this protocol.
+type Beside struct {
+	Kind         string
+	Repositories func(ecosystem.Release) []*ocidist.Repository
 }
 
 var (
@@ -163,10 +169,11 @@ func Address(v any) (string, error) {
 // Handler returns the registry of one release.
 func (e *Ecosystem) Handler(rel ecosystem.Release) (http.Handler, error) {
 	all := ocidist.Repositories(rel, Kind)
-	for _, more := range e.Beside {
-		all = append(all, more(rel)...)
+	kinds := []string{Kind}
+	for _, b := range e.Beside {
+		all, kinds = append(all, b.Repositories(rel)...), append(kinds, b.Kind)
 	}
-	return ocidist.New(rel, all), nil
+	return ocidist.New(rel, kinds, all), nil
 }
 
 // wantedForm is a manifest asked for by the name of its registry; constant.

@@ -20,15 +20,16 @@ import (
 // Registry is a read-only registry of one release.
 type Registry struct {
 	rel   ecosystem.Release
+	kinds []string // of artifacts that are asked for here
 	names []string // of all repositories, sorted
 	exact map[string]*Repository
 	short map[string]*Repository // nil where a name means several
 }
 
-// New returns the registry of repositories; of two with one name, the first is
-// shown.
-func New(rel ecosystem.Release, repositories []*Repository) *Registry {
-	g := &Registry{rel: rel, exact: map[string]*Repository{}, short: map[string]*Repository{}}
+// New returns the registry of repositories, which are made of artifacts of these kinds;
+// of two with one name, the first is shown.
+func New(rel ecosystem.Release, kinds []string, repositories []*Repository) *Registry {
+	g := &Registry{rel: rel, kinds: kinds, exact: map[string]*Repository{}, short: map[string]*Repository{}}
 	for _, r := range repositories {
 		if g.exact[r.Name] != nil {
 			continue
@@ -89,12 +90,16 @@ func (g *Registry) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	name, what, which := strings.Join(parts[:len(parts)-2], "/"), parts[len(parts)-2], parts[len(parts)-1]
 	repo := g.find(name, r.URL.Query().Get("ns"))
 	if repo == nil {
-		refuse(w, http.StatusNotFound, "NAME_UNKNOWN", "not held here, or not released; ask for it with the host of the registry it came from")
+		version := ""
+		if what == "manifests" {
+			version = which
+		}
+		refuse(w, http.StatusNotFound, "NAME_UNKNOWN", g.why(r, name, version))
 		return
 	}
 	switch {
 	case what == "manifests":
-		repo.manifest(w, r, which)
+		g.manifest(w, r, repo, which)
 	case what == "blobs":
 		g.blob(w, r, repo, which)
 	case what == "tags" && which == "list":
@@ -106,15 +111,37 @@ func (g *Registry) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// why says why a repository, or a version of it, is not here. Clients may leave out the
+// registry's host, which is in front of every name.
+func (g *Registry) why(r *http.Request, name, version string) string {
+	names := []string{name}
+	if g.exact[name] == nil {
+		if ns := r.URL.Query().Get("ns"); ns != "" {
+			names = append(names, hostElement(ns)+"/"+name)
+		}
+		names = append(names, "*/"+name)
+	}
+	why := ecosystem.NotHeld
+	for _, kind := range g.kinds {
+		for _, n := range names {
+			// What is known of is called by its name.
+			if why = ecosystem.Why(r, g.rel, artifact.Ref{Kind: kind, Name: n, Version: version}); strings.Contains(why, name) {
+				return why
+			}
+		}
+	}
+	return why
+}
+
 // manifest answers with the bytes as they were, whatever types a client accepts.
-func (p *Repository) manifest(w http.ResponseWriter, r *http.Request, reference string) {
+func (g *Registry) manifest(w http.ResponseWriter, r *http.Request, p *Repository, reference string) {
 	d, ok := p.Tags[reference]
 	if strings.Contains(reference, ":") {
 		d, ok = artifact.Digest(reference), true
 	}
 	b, held := p.Manifests[d]
 	if !ok || !held {
-		refuse(w, http.StatusNotFound, "MANIFEST_UNKNOWN", "not held here, or not released")
+		refuse(w, http.StatusNotFound, "MANIFEST_UNKNOWN", g.why(r, p.Name, reference))
 		return
 	}
 	h := w.Header()

@@ -18,7 +18,6 @@ import (
 	"enisle/internal/ecosystem/ecosystemtest"
 	"enisle/internal/ecosystem/fetch"
 	"enisle/internal/ecosystem/oci"
-	"enisle/internal/ecosystem/ocidist"
 	"enisle/internal/ecosystem/ocidist/ocidisttest"
 )
 
@@ -48,7 +47,7 @@ const chatML = "{% for message in messages %}{{'<|im_start|>' + message['role'] 
 // mirror is what a site serves under /v2/.
 func mirror(t *testing.T, rel ecosystem.Release) *httptest.Server {
 	t.Helper()
-	h, err := (&oci.Ecosystem{Beside: []func(ecosystem.Release) []*ocidist.Repository{Repositories}}).Handler(rel)
+	h, err := (&oci.Ecosystem{Beside: []oci.Beside{{Kind: Kind, Repositories: Repositories}}}).Handler(rel)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -158,7 +157,7 @@ func TestAModelIsCollectedAndPulledAsOllamaDoes(t *testing.T) {
 	if !bytes.Equal(parts[typeModel], weights) || string(parts["application/vnd.ollama.image.license"]) != "MIT" || len(parts) != 3 {
 		t.Errorf("pulled %d parts", len(parts))
 	}
-	h, err := (&oci.Ecosystem{Beside: []func(ecosystem.Release) []*ocidist.Repository{Repositories}}).Handler(rel)
+	h, err := (&oci.Ecosystem{Beside: []oci.Beside{{Kind: Kind, Repositories: Repositories}}}).Handler(rel)
 	if err != nil {
 		t.Fatal(err)
 	}

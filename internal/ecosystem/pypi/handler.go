@@ -247,10 +247,15 @@ func (ix *index) listDoc() (doc any, page string, data any) {
 func (ix *index) point(w http.ResponseWriter, r *http.Request, up string) {
 	name := Normalise(r.PathValue("name"))
 	if _, ok := ix.projects[name]; !ok {
-		http.NotFound(w, r)
+		ix.absent(w, r, name, "")
 		return
 	}
 	redirect(w, up+name+"/")
+}
+
+// absent says why a project, or a version of it, is not here.
+func (ix *index) absent(w http.ResponseWriter, r *http.Request, name, version string) {
+	ecosystem.NotFound(w, ecosystem.Why(r, ix.rel, artifact.Ref{Kind: Kind, Name: name, Version: version}))
 }
 
 func (ix *index) project(w http.ResponseWriter, r *http.Request) {
@@ -261,7 +266,7 @@ func (ix *index) project(w http.ResponseWriter, r *http.Request) {
 	}
 	dists, ok := ix.projects[name]
 	if !ok {
-		http.NotFound(w, r)
+		ix.absent(w, r, name, "")
 		return
 	}
 	ix.answer(w, r, name, func() (any, string, any) { return ix.projectDoc(name, dists) })
@@ -374,7 +379,8 @@ func (ix *index) download(w http.ResponseWriter, r *http.Request) {
 	}
 	d, ok := ix.files[key]
 	if !ok {
-		http.NotFound(w, r)
+		name, version, _ := parseFileName(strings.TrimSuffix(r.PathValue("file"), ".metadata"))
+		ix.absent(w, r, Normalise(name), version)
 		return
 	}
 	b, err := ix.rel.Open(d.file.Digest)

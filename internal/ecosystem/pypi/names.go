@@ -12,7 +12,7 @@ import (
 var separators = regexp.MustCompile(`[-_.]+`)
 
 // Normalise returns a project name in the one form that indexes use (PEP 503).
-func Normalise(name string) string { return strings.ToLower(separators.ReplaceAllString(name, "-")) }
+func Normalise(name string) string { return artifact.Normal(Kind, name) }
 
 // checkNames refuses a file whose name is not that of its project and version.
 func checkNames(a *artifact.Artifact) error {

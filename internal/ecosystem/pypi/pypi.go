@@ -70,7 +70,7 @@ func (p *Ecosystem) Resolve(ctx context.Context, want ecosystem.Want) ([]artifac
 	if err != nil {
 		return nil, err
 	}
-	if len(w.specs)+len(w.files)+len(w.locks) == 0 {
+	if len(w.specs)+len(w.files)+len(w.locks)+len(w.routes) == 0 {
 		return nil, nil
 	}
 	python, err := p.python(ctx, want)
@@ -79,9 +79,11 @@ func (p *Ecosystem) Resolve(ctx context.Context, want ecosystem.Want) ([]artifac
 	}
 	var found []artifact.Artifact
 	switch {
-	case len(w.specs)+len(w.files) == 0:
+	case len(w.specs)+len(w.files)+len(w.routes) == 0:
 	case here(want.Target, python):
 		found, err = p.byPip(ctx, want, w, python)
+	case len(w.routes) > 0:
+		err = fail.As(fail.Usage, "leave the target out, or bring a lockfile", errors.New("packages with an index of their own are resolved by pip, for the machine that it is installed on"))
 	default:
 		found, err = p.byUV(ctx, want, w)
 	}
@@ -102,7 +104,7 @@ func (p *Ecosystem) Resolve(ctx context.Context, want ecosystem.Want) ([]artifac
 		if found[i].Index == "" {
 			found[i].Index = fetch.Clean(python.Index)
 		}
-		if err := w.check(&found[i]); err != nil {
+		if err := errors.Join(w.astray(found[i]), w.check(&found[i])); err != nil {
 			return nil, err
 		}
 	}
@@ -155,7 +157,11 @@ func (p *Ecosystem) publish(ctx context.Context, index string, found []artifact.
 			continue
 		}
 		g.Go(func() error {
-			if err := p.publishOne(ctx, index, a); err != nil {
+			at := index
+			if a.Index != fetch.Clean(index) && a.Index != "" {
+				at = a.Index
+			}
+			if err := p.publishOne(ctx, at, a); err != nil {
 				p.opt.Log.DebugContext(ctx, "publish time", "project", a.Ref.Name, "err", err)
 			}
 			return nil
@@ -206,6 +212,9 @@ func (p *Ecosystem) Download(ctx context.Context, want ecosystem.Want, a artifac
 		return "", err
 	}
 	argv := append(pipCommand(s.Exe, "download"), "--no-deps", "--dest", want.Work)
+	if a.Index != "" && a.Index != fetch.Clean(s.Index) {
+		argv = append(argv, "--index-url", a.Index)
+	}
 	if strings.HasSuffix(f.Path, ".whl") {
 		argv = append(append(argv, "--only-binary", ":all:"), tagOptions(f.Path)...)
 	} else {

@@ -29,10 +29,11 @@ type wants struct {
 	files  []string // requirements files, copied into the work directory
 	sdists []string // projects that may come as source
 	locks  []lockWant
+	routes []route
 }
 
 func readWants(want ecosystem.Want) (w wants, err error) {
-	const shape = `write "name>=1", {requirements: FILE}, {lockfile: uv.lock} or {sdist: "name==1.0"}`
+	const shape = `write "name>=1", {requirements: FILE}, {lockfile: uv.lock}, {index: URL, packages: [NAME]} or {sdist: "name==1.0"}`
 	for _, ref := range want.Alone {
 		spec := ref.Name
 		if ref.Version != "" {
@@ -57,6 +58,13 @@ func readWants(want ecosystem.Want) (w wants, err error) {
 				}
 				w.locks = append(w.locks, l)
 				w.sdists = append(w.sdists, l.sdists...)
+				continue
+			}
+			if r, ok, err := parseRoute(v); ok || err != nil {
+				if err != nil {
+					return w, err
+				}
+				w.routes = append(w.routes, r)
 				continue
 			}
 			file, isFile := v["requirements"].(string)
@@ -118,6 +126,10 @@ func specName(s string) string {
 
 // byPip resolves for this machine.
 func (p *Ecosystem) byPip(ctx context.Context, want ecosystem.Want, w wants, s settings) ([]artifact.Artifact, error) {
+	bound, err := p.byRoutes(ctx, want, w, s)
+	if err != nil {
+		return nil, err
+	}
 	report := filepath.Join(want.Work, "report.json")
 	argv := append(pipCommand(s.Exe, "install"), "--dry-run", "--ignore-installed", "--report", report, "--only-binary", ":all:")
 	for _, name := range w.sdists {
@@ -129,14 +141,18 @@ func (p *Ecosystem) byPip(ctx context.Context, want ecosystem.Want, w wants, s s
 	for _, f := range w.files {
 		argv = append(argv, "--requirement", f)
 	}
-	if _, stderr, err := p.opt.Runner.Run(ctx, want.Work, want.Hidden, append(argv, w.specs...)); err != nil {
+	argv = append(argv, w.specs...)
+	for _, b := range bound {
+		argv = append(argv, b.at) // as a file: pip asks no index for its name
+	}
+	if _, stderr, err := p.opt.Runner.Run(ctx, want.Work, want.Hidden, argv); err != nil {
 		return nil, unresolved("pip", stderr, err)
 	}
 	b, err := os.ReadFile(report)
 	if err != nil {
 		return nil, err
 	}
-	return fromPip(b)
+	return fromPip(b, bound)
 }
 
 func unresolved(client string, stderr []byte, err error) error {
@@ -147,8 +163,8 @@ func unresolved(client string, stderr []byte, err error) error {
 }
 
 // fromPip reads an installation report (pip documentation, "Installation
-// Report", version 1).
-func fromPip(b []byte) ([]artifact.Artifact, error) {
+// Report", version 1). What is bound, by project, was given to pip as a file.
+func fromPip(b []byte, bound map[string]routed) ([]artifact.Artifact, error) {
 	var r struct {
 		Version string `json:"version"`
 		Pip     string `json:"pip_version"`
@@ -175,6 +191,10 @@ func fromPip(b []byte) ([]artifact.Artifact, error) {
 	}
 	var out []artifact.Artifact
 	for _, in := range r.Install {
+		if b, ok := bound[Normalise(in.Metadata.Name)]; ok && in.Direct && in.Metadata.Version == b.Ref.Version {
+			out = append(out, b.Artifact)
+			continue
+		}
 		if in.Direct || in.Download.Archive == nil {
 			return nil, fail.Refuse("name a version that an index offers", fmt.Errorf("%s is named by path, address or repository, not by an index", in.Metadata.Name))
 		}

@@ -195,7 +195,7 @@ func TestCredentialsComeFromIndexesAndNetrc(t *testing.T) {
 func FuzzReports(f *testing.F) {
 	f.Add([]byte(report("a", "1.0", "https://files.example/a-1.0-py3-none-any.whl", "")), []byte("lock-version = \"1.0\""))
 	f.Fuzz(func(t *testing.T, pip, uv []byte) {
-		one, _ := fromPip(pip)
+		one, _ := fromPip(pip, nil)
 		two, _ := fromUV(uv, "uv", "3.12", nil)
 		for _, a := range append(one, two...) {
 			if len(a.Files) != 1 || a.Files[0].Digest == "" {

@@ -28,6 +28,8 @@ type Content struct {
 	Manifest  artifact.Digest `json:"manifest"`
 	Size      int64           `json:"size"`               // bytes of all files
 	Published time.Time       `json:"published,omitzero"` // of its newest file, where the origin said so
+	// Hosts are those of the web that it came from, as the low site says.
+	Hosts []string `json:"hosts,omitempty"`
 }
 
 // Database is what a scanner looked things up in.

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"os"
 	"path"
 	"regexp"
@@ -107,8 +108,21 @@ func contentOf(a artifact.Artifact) Content {
 		if f.Published.After(c.Published) {
 			c.Published = f.Published
 		}
+		c.from(f.Origin)
 	}
+	c.from(a.Index)
 	return c
+}
+
+// from notes the host of an address, if it has one.
+func (c *Content) from(address string) {
+	u, err := url.Parse(address)
+	if err != nil || u.Hostname() == "" {
+		return
+	}
+	if host := strings.ToLower(u.Hostname()); !slices.Contains(c.Hosts, host) {
+		c.Hosts = append(c.Hosts, host)
+	}
 }
 
 func (r *Runner) file(ctx context.Context, rep *Report, a artifact.Artifact, f artifact.File, open Open, done func(int64)) (err error) {

@@ -47,6 +47,7 @@ type Policy struct {
 	People    People         `yaml:"people"`
 	Days      Days           `yaml:"days"`
 	Soak      Soak           `yaml:"soak"`
+	Names     Names          `yaml:"names"`
 	Rules     []Rule         `yaml:"rules"`
 	Tests     []Test         `yaml:"tests"`
 }
@@ -69,6 +70,14 @@ type Days struct {
 // Soak says how long what is new must have been tried before everybody gets it.
 type Soak struct {
 	Hours int `yaml:"hours"` // on the candidate channel, before stable; 0: none is asked for
+}
+
+// Names says which names belong to the organisation: nothing from elsewhere may have them.
+type Names struct {
+	// Internal are names by kind of artifact; * stands for any letters.
+	Internal map[string][]string `yaml:"internal"`
+	// From are the hosts that may bring them; without any, nothing from outside does.
+	From []string `yaml:"from"`
 }
 
 // Named returns the file of a policy that ships with enisle.
@@ -130,6 +139,11 @@ func (p *Policy) check() error {
 	}
 	if p.Soak.Hours < 0 || p.Soak.Hours > 24*366 {
 		return errors.New("soak: hours are from 0 to a year of them")
+	}
+	for kind, names := range p.Names.Internal {
+		if kind == "" || len(names) == 0 || len(names) > 1000 || slices.Contains(names, "") {
+			return fmt.Errorf("names: internal: %.80q has no list of names", kind)
+		}
 	}
 	if len(p.Rules) == 0 || len(p.Rules) > 1000 {
 		return fmt.Errorf("%d rules; from one to a thousand are possible", len(p.Rules))

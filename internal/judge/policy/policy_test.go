@@ -199,3 +199,61 @@ func TestARuleForSomeRefusalsIsNotEnough(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// Names of the organisation come from its own hosts only, in whatever form the clients of
+// their kind take for the same; names that could be taken for others do not come at all.
+func TestNamesThatBelongToSomebody(t *testing.T) {
+	now := time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)
+	b, err := Named("standard")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := Parse(append(b, []byte(`
+  - name: an internal name from elsewhere
+    artifact: {ref: pypi/Acme_Core@1, hosts: [index.example]}
+    want: internal-name
+names:
+  internal: {pypi: ["acme-*"], npm: ["@acme/*"], gomod: ["git.acme.example/*"]}
+  from: [packages.acme.example]
+`)...))
+	if err == nil {
+		err = p.TryAll()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	home := []string{"packages.acme.example"}
+	for name, tc := range map[string]struct {
+		contents []inspect.Content
+		want     string
+	}{
+		"from its own host":                 {[]inspect.Content{{Ref: "pypi/acme-core@1", Hosts: home}}, ""},
+		"another name":                      {[]inspect.Content{{Ref: "pypi/acmeology@1", Hosts: []string{"index.example"}}}, ""},
+		"another kind":                      {[]inspect.Content{{Ref: "files/acme-core", Hosts: nil}}, ""},
+		"from elsewhere":                    {[]inspect.Content{{Ref: "pypi/acme-core@99", Hosts: []string{"index.example"}}}, internalName},
+		"in another form":                   {[]inspect.Content{{Ref: "pypi/ACME.Core@99", Hosts: []string{"index.example"}}}, internalName},
+		"partly from elsewhere":             {[]inspect.Content{{Ref: "npm/@acme/ui@9.0.0", Hosts: append(home, "index.example")}}, internalName},
+		"from nowhere":                      {[]inspect.Content{{Ref: "gomod/git.acme.example/team/x@v1.0.0"}}, internalName},
+		"two names that look alike":         {[]inspect.Content{{Ref: "pypi/requests@2"}, {Ref: "cargo/a_b@1.0.0"}, {Ref: "cargo/a-b@1.0.0"}}, confusableName},
+		"letters that the registry has not": {[]inspect.Content{{Ref: "pypi/аcme-core@1", Hosts: home}}, confusableName},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := ""
+			r := inspect.Report{Made: now, Contents: tc.contents}
+			for _, v := range p.Content(Case{Report: r, Now: now}).Violations {
+				if v.Waiver != "" {
+					t.Error("it is waived")
+				}
+				got = v.Rule
+			}
+			if got != tc.want {
+				t.Errorf("got %q, want %q", got, tc.want)
+			}
+		})
+	}
+	for _, bad := range []string{"names: {internal: {pypi: []}}", `names: {internal: {pypi: [""]}}`, "names: {outside: {}}"} {
+		if _, err := Parse(append(bytes.Clone(b), []byte("\n"+bad+"\n")...)); !fail.IsRefused(err) {
+			t.Errorf("%s: %v", bad, err)
+		}
+	}
+}

@@ -65,7 +65,7 @@ func (p *Policy) compile() error {
 	for i := range p.Rules {
 		r := &p.Rules[i]
 		switch {
-		case r.Name == "" || seen[r.Name] || r.Name == passes:
+		case r.Name == "" || seen[r.Name] || r.Name == passes || r.Name == internalName || r.Name == confusableName:
 			return fmt.Errorf("rule %d: its name %q is empty, taken or reserved", i+1, r.Name)
 		case !slices.Contains([]string{eachFinding, eachArtifact, eachShipment}, r.Each):
 			return fmt.Errorf("rule %s: each %q; it is finding, artifact or shipment", r.Name, r.Each)
@@ -182,7 +182,7 @@ func (p *Policy) violations(c Case) []Violation {
 			}
 		})
 	}
-	return out
+	return append(out, p.names(c)...)
 }
 
 // waived returns the id of the waiver that lets a violation pass; empty: none.

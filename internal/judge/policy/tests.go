@@ -39,6 +39,7 @@ type testArtifact struct {
 	Licences []string `yaml:"licences"`
 	Signers  []string `yaml:"signers"`
 	Labels   []string `yaml:"labels"`
+	Hosts    []string `yaml:"hosts"` // where it came from
 }
 
 type testShipment struct {
@@ -98,7 +99,7 @@ func (t Test) put() Case {
 	if ref == "" {
 		ref = "files/test"
 	}
-	content := inspect.Content{Ref: ref, Size: t.Artifact.Size}
+	content := inspect.Content{Ref: ref, Size: t.Artifact.Size, Hosts: t.Artifact.Hosts}
 	if t.Artifact.Age != nil {
 		content.Published = ago(*t.Artifact.Age)
 	}

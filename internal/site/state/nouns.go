@@ -2,6 +2,8 @@ package state
 
 import (
 	"encoding/json"
+	"errors"
+	"fmt"
 	"strings"
 	"time"
 
@@ -341,6 +343,49 @@ func (tx *Tx) Users() (all [][]byte, err error) {
 		var d string
 		err := scan(&d)
 		all = append(all, []byte(d))
+		return err
+	})
+	return all, err
+}
+
+// Arrival is one artifact of a shipment that was imported whole and not rejected.
+type Arrival struct {
+	Ref      artifact.Ref
+	Shipment string
+	Status   string // of the shipment
+}
+
+// SetArrivals writes what a shipment brought over what is known of it; without
+// references it is forgotten.
+func (tx *Tx) SetArrivals(shipment string, refs []artifact.Ref) error {
+	if err := tx.exec("DELETE FROM arrivals WHERE shipment = ?", shipment); err != nil || len(refs) == 0 {
+		return err
+	}
+	add, err := tx.tx.PrepareContext(tx.ctx, "INSERT OR IGNORE INTO arrivals (kind, name, version, shipment) VALUES (?, ?, ?, ?)")
+	if err != nil {
+		return fmt.Errorf("state: %w", err)
+	}
+	for _, r := range refs {
+		if _, err := add.ExecContext(tx.ctx, r.Kind, r.Name, r.Version, shipment); err != nil {
+			return fmt.Errorf("state: %w", errors.Join(err, add.Close()))
+		}
+	}
+	return add.Close()
+}
+
+// Arrivals returns at most limit of what arrived under a name, in whatever case; a name
+// that begins with "*/" means every name that ends with the rest of it. The newest
+// shipments come first.
+func (tx *Tx) Arrivals(kind, name string, limit int) (all []Arrival, err error) {
+	where := "a.name = ?"
+	if rest, any := strings.CutPrefix(name, "*"); any {
+		where, name = "substr(a.name, -length(?2)) = ?2 COLLATE NOCASE", rest
+	}
+	err = tx.each("SELECT a.kind, a.name, a.version, a.shipment, s.status FROM arrivals a JOIN shipments s ON s.id = a.shipment WHERE a.kind = ? AND "+where+
+		" ORDER BY s.rowid DESC LIMIT ?", []any{kind, name, limit}, func(scan func(...any) error) error {
+		var a Arrival
+		err := scan(&a.Ref.Kind, &a.Ref.Name, &a.Ref.Version, &a.Shipment, &a.Status)
+		all = append(all, a)
 		return err
 	})
 	return all, err

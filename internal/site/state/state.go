@@ -58,6 +58,11 @@ CREATE TABLE recalls (
 	UNIQUE (ref, manifest)) STRICT;
 `, `
 CREATE TABLE users (name TEXT PRIMARY KEY, document TEXT NOT NULL) STRICT;
+`, `
+CREATE TABLE arrivals (
+	kind TEXT NOT NULL, name TEXT NOT NULL COLLATE NOCASE, version TEXT NOT NULL, shipment TEXT NOT NULL,
+	PRIMARY KEY (kind, name, version, shipment)) STRICT, WITHOUT ROWID;
+CREATE INDEX arrivals_of ON arrivals (shipment);
 `}
 }
 
