@@ -46,6 +46,7 @@ var noText = map[string]bool{
 	"system_fingerprint": true, "service_tier": true, "item_id": true, "status": true, "event": true, "call_id": true, "tool_call_id": true,
 	"logprobs": true, "usage": true, "encrypted_content": true, "signature": true, "stop_sequence": true, "tools": true, "tool_choice": true,
 	"instructions": true, "embedding": true, "encoding_format": true, "metadata": true, "previous_response_id": true, "prompt_token_ids": true,
+	"prompt_logprobs": true,
 }
 
 // reader reads answers. It is used by one call at a time.
@@ -92,7 +93,7 @@ func (a *reader) value(path, key string, depth int) error {
 			return err
 		}
 		end := int(a.dec.InputOffset())
-		p := piece{lane: path, start: end - len(v), end: end, name: key == "name", tool: key == "arguments" || key == "partial_json"}
+		p := piece{lane: path, start: end - len(v), end: end, name: key == "name", tool: key == "arguments" || key == "partial_json" || key == "input"}
 		if raw := v[1 : len(v)-1]; bytes.IndexByte(raw, '\\') < 0 {
 			p.text, p.plain = a.data[p.start+1:p.end-1], true
 		} else if p.text, err = jsontext.AppendUnquote(nil, v); err != nil {
@@ -133,12 +134,12 @@ func (a *reader) object(path string, depth int) error {
 			if err := a.dec.SkipValue(); err != nil {
 				return err
 			}
-		case k == '{' && key == "input": // of a tool, as an object
+		case k == '{' && (key == "input" || key == "arguments"): // of a tool, as an object
 			v, err := a.dec.ReadValue()
 			if err != nil {
 				return err
 			}
-			a.pieces = append(a.pieces, piece{lane: path + ".input", text: bytes.Clone(v), tool: true})
+			a.pieces = append(a.pieces, piece{lane: path + "." + key, text: bytes.Clone(v), tool: true})
 		default:
 			if err := a.value(path+"."+key, key, depth+1); err != nil {
 				return err
@@ -150,7 +151,7 @@ func (a *reader) object(path string, depth int) error {
 		if index != "" { // the place in the list says nothing
 			p.lane = strings.Replace(p.lane, path, trimPlace(path)+index, 1)
 		}
-		if strings.Contains(kind, "function_call_arguments") {
+		if strings.Contains(kind, "_call_arguments") || strings.Contains(kind, "_call_input") {
 			p.tool = true
 		}
 	}

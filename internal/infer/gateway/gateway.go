@@ -75,6 +75,7 @@ type Options struct {
 	MaxWaiting int           // calls that wait for a model; 0 means 256
 	MaxWait    time.Duration // until a call is begun; 0 means a minute
 	MaxTime    time.Duration // of one call; 0 means ten minutes
+	MaxUpload  time.Duration // until a request is there; 0 means a minute
 	RetryAfter time.Duration // told to clients when no engine is up; 0 means five seconds
 	Log        *slog.Logger
 }
@@ -106,6 +107,9 @@ func New(opt Options) http.Handler {
 	}
 	if opt.MaxTime <= 0 {
 		opt.MaxTime = 10 * time.Minute
+	}
+	if opt.MaxUpload <= 0 {
+		opt.MaxUpload = time.Minute
 	}
 	if opt.RetryAfter <= 0 {
 		opt.RetryAfter = 5 * time.Second
