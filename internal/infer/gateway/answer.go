@@ -123,7 +123,7 @@ func (a *reader) object(path string, depth int) error {
 			if err != nil {
 				return err
 			}
-			index += "#" + n.String()
+			index += "[" + n.String() + "]" // as a place that is not said
 		case k == '"' && key == "type":
 			v, err := a.dec.ReadToken()
 			if err != nil {

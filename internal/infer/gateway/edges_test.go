@@ -28,6 +28,7 @@ func TestRequestsThatSayTwoThings(t *testing.T) {
 		"tokens":                          {"/v1/completions", `{"model":"m","prompt":[1,2,3]}`, "unread-prompt"},
 		"tokens, several":                 {"/v1/completions", `{"model":"m","prompt":[[1,2,3],[4]]}`, "unread-prompt"},
 		"what became of tokens":           {"/v1/completions", `{"model":"m","prompt":"hello","prompt_embeds":"AAAA"}`, "unread-prompt"},
+		"an attack beside the messages":   {"/v1/chat/completions", `{"model":"m","chat_template_kwargs":{"documents":["` + attack + `"]},"messages":[{"role":"user","content":"hello"}]}`, "content_filter"},
 		"an attack in a document":         {"/v1/messages", `{"model":"m","max_tokens":9,"messages":[{"role":"user","content":[{"type":"document","source":{"type":"text","media_type":"text/plain","data":"` + attack + `"}}]}]}`, "content_filter"},
 		"the same, its type last":         {"/v1/messages", `{"model":"m","max_tokens":9,"messages":[{"role":"user","content":[{"source":{"data":"` + attack + `","type":"text"},"type":"document"}]}]}`, "content_filter"},
 		"a picture elsewhere":             {"/v1/chat/completions", `{"model":"m","messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"http://10.0.0.1/secret"}}]}]}`, "nothing is fetched"},
@@ -132,6 +133,14 @@ func TestCallsInOtherShapes(t *testing.T) {
 				t.Error(got)
 			}
 		})
+	}
+}
+
+// A choice is the same one whether its number is said or not.
+func TestPlacesAreNumbers(t *testing.T) {
+	s := serve(t, gateway.Options{Guard: standardGuard(t, "")}, newFake(t, events(`data: {"choices":[{"index":0,"delta":{"content":"It is AKIAIOSF"}}]}`, `data: {"choices":[{"delta":{"content":"ODNN7EXAMPLE "}}]}`, "data: [DONE]"), "m"))
+	if _, body := post(t, s, hello+`,"stream":true}`); strings.Contains(body, "AKIA") || !strings.Contains(body, "content_filter") {
+		t.Error(body)
 	}
 }
 

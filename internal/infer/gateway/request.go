@@ -273,7 +273,7 @@ func (p *parser) member(name string) (err error) {
 	case name == "prompt_embeds":
 		q.unread = p.dec.PeekKind() != 'n'
 		err = p.skip()
-	case name == "suffix" || name == "query":
+	case name == "suffix" || name == "query" || name == "chat_template_kwargs" || name == "tool_prompt": // the last of TGI
 		err = p.texts(guard.User)
 	case name == "system" || name == "instructions":
 		err = p.texts(guard.System)
