@@ -44,7 +44,7 @@ type piece struct {
 var noText = map[string]bool{
 	"id": true, "object": true, "model": true, "created": true, "type": true, "role": true, "finish_reason": true, "stop_reason": true,
 	"system_fingerprint": true, "service_tier": true, "item_id": true, "status": true, "event": true, "call_id": true, "tool_call_id": true,
-	"logprobs": true, "usage": true, "encrypted_content": true, "signature": true, "stop_sequence": true, "tools": true, "tool_choice": true,
+	"usage": true, "encrypted_content": true, "signature": true, "stop_sequence": true, "tools": true, "tool_choice": true,
 	"instructions": true, "embedding": true, "encoding_format": true, "metadata": true, "previous_response_id": true, "prompt_token_ids": true,
 	"prompt_logprobs": true,
 }
@@ -130,6 +130,10 @@ func (a *reader) object(path string, depth int) error {
 				return err
 			}
 			kind = v.String()
+		case key == "logprobs":
+			if err := a.tokens(path+".logprobs", key, depth+1); err != nil {
+				return err
+			}
 		case noText[key]:
 			if err := a.dec.SkipValue(); err != nil {
 				return err
@@ -157,6 +161,49 @@ func (a *reader) object(path string, depth int) error {
 	}
 	_, err := a.dec.ReadToken()
 	return err
+}
+
+// tokens reads the tokens that were chosen as one text. They may run ahead of the text
+// that is made of them: an engine keeps back what may begin a stop sequence.
+func (a *reader) tokens(lane, key string, depth int) error {
+	if depth > maxDepth {
+		return errDeep
+	}
+	switch k := a.dec.PeekKind(); {
+	case k == '[' && (key == "logprobs" || key == "content" || key == "refusal" || key == "tokens"):
+		if _, err := a.dec.ReadToken(); err != nil {
+			return err
+		}
+		for a.dec.PeekKind() != ']' {
+			if err := a.tokens(lane, key, depth+1); err != nil {
+				return err
+			}
+		}
+		_, err := a.dec.ReadToken()
+		return err
+	case k == '{' && key != "top_logprobs":
+		if _, err := a.dec.ReadToken(); err != nil {
+			return err
+		}
+		for a.dec.PeekKind() != '}' {
+			t, err := a.dec.ReadToken()
+			if err != nil {
+				return err
+			}
+			if err := a.tokens(lane, t.String(), depth+1); err != nil {
+				return err
+			}
+		}
+		_, err := a.dec.ReadToken()
+		return err
+	case k == '"' && (key == "token" || key == "tokens"):
+		t, err := a.dec.ReadToken()
+		if err == nil {
+			a.pieces = append(a.pieces, piece{lane: lane, text: []byte(t.String())})
+		}
+		return err
+	}
+	return a.dec.SkipValue()
 }
 
 // trimPlace takes the place in a list off a path.
