@@ -52,7 +52,7 @@ func (g *gateway) call(w http.ResponseWriter, r *http.Request, rt *route, id str
 		return
 	}
 	c.model = m
-	c.out = newShaper(w, g.opt.Shape, c.stream)
+	c.out = newShaper(w, g.opt.Shape, c.stream, g.opt.MaxStall)
 	defer c.out.stop()
 	err = c.admitted(ctx, w, r, engines)
 	switch {

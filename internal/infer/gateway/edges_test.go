@@ -1,6 +1,7 @@
 package gateway_test
 
 import (
+	"bufio"
 	"fmt"
 	"io"
 	"net"
@@ -234,5 +235,40 @@ func TestOwnedFieldsInOtherCase(t *testing.T) {
 	resp, body := post(t, s, `{"Keep_Alive":-1,"model":"m","messages":[],"\u212aeep_alive":-1}`)
 	if resp.StatusCode != 200 || asked != `{"model":"m","messages":[]}` {
 		t.Errorf("%d %s: %s", resp.StatusCode, body, asked)
+	}
+}
+
+// A client is given time for each write, however long the engine was silent before, and
+// for what it asks next over the same connection.
+func TestSilenceIsNotSlowness(t *testing.T) {
+	const stall = 300 * time.Millisecond
+	burst := strings.Repeat(`data: {"choices":[{"index":0,"delta":{"content":"`+strings.Repeat("x", 900)+` "}}]}`+"\n\n", 200)
+	s := serve(t, gateway.Options{MaxStall: stall}, newFake(t, func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprint(w, `data: {"choices":[{"index":0,"delta":{"role":"assistant"}}]}`+"\n\n")
+		_ = http.NewResponseController(w).Flush()
+		time.Sleep(2 * stall)
+		fmt.Fprint(w, burst+"data: [DONE]\n\n")
+	}, "m"))
+	c, err := net.Dial("tcp", s.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	in := bufio.NewReader(c)
+	body := hello + `,"stream":true}`
+	for n, ask := range []string{
+		fmt.Sprintf("POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(body), body),
+		"GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n",
+	} {
+		fmt.Fprint(c, ask)
+		r, err := http.ReadResponse(in, nil)
+		if err != nil {
+			t.Fatalf("%d: %v", n, err)
+		}
+		b, err := io.ReadAll(r.Body)
+		if err != nil || n == 0 && !strings.HasSuffix(string(b), burst+"data: [DONE]\n\n") {
+			t.Fatalf("%d: %d bytes, %v", n, len(b), err)
+		}
+		time.Sleep(2 * stall)
 	}
 }

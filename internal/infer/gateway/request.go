@@ -100,12 +100,12 @@ func (g *gateway) read(w http.ResponseWriter, r *http.Request, rt *route) (*requ
 // announced is not set aside: both would let a client hold memory for nothing.
 func (g *gateway) upload(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	rc := http.NewResponseController(w)
-	if err := rc.SetReadDeadline(time.Now().Add(g.opt.MaxUpload)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+	if err := supported(rc.SetReadDeadline(time.Now().Add(g.opt.MaxUpload))); err != nil {
 		return nil, err
 	}
 	b, err := readAll(http.MaxBytesReader(w, r.Body, g.opt.MaxBody), min(r.ContentLength, bufSize))
-	if rerr := rc.SetReadDeadline(time.Time{}); rerr != nil && !errors.Is(rerr, http.ErrNotSupported) {
-		err = errors.Join(err, rerr)
+	if reset := supported(rc.SetReadDeadline(time.Time{})); err == nil {
+		err = reset
 	}
 	return b, err
 }
