@@ -137,6 +137,9 @@ func (s *server) fail(w http.ResponseWriter, r *http.Request, err error) {
 // registries of images and of cargo, or that of the OpenAI API.
 func problem(r *http.Request, status int, err error) any {
 	message, hint := err.Error(), fail.HintOf(err)
+	if status == http.StatusInternalServerError {
+		message, hint = "internal error", "" // the log has it
+	}
 	if strings.HasPrefix(r.RequestURI, "/v1/") {
 		kind := map[int]string{http.StatusUnauthorized: "authentication_error", http.StatusForbidden: "permission_error"}[status]
 		return map[string]any{"error": map[string]any{"message": message, "type": kind, "code": problemCode(status), "param": nil}}

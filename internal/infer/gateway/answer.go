@@ -44,8 +44,9 @@ type piece struct {
 var noText = map[string]bool{
 	"id": true, "object": true, "model": true, "created": true, "type": true, "role": true, "finish_reason": true, "stop_reason": true,
 	"system_fingerprint": true, "service_tier": true, "item_id": true, "status": true, "event": true, "call_id": true, "tool_call_id": true,
-	"logprobs": true, "usage": true, "encrypted_content": true, "signature": true, "stop_sequence": true, "tools": true, "tool_choice": true,
+	"usage": true, "encrypted_content": true, "signature": true, "stop_sequence": true, "tools": true, "tool_choice": true,
 	"instructions": true, "embedding": true, "encoding_format": true, "metadata": true, "previous_response_id": true, "prompt_token_ids": true,
+	"prompt_logprobs": true,
 }
 
 // reader reads answers. It is used by one call at a time.
@@ -92,7 +93,7 @@ func (a *reader) value(path, key string, depth int) error {
 			return err
 		}
 		end := int(a.dec.InputOffset())
-		p := piece{lane: path, start: end - len(v), end: end, name: key == "name", tool: key == "arguments" || key == "partial_json"}
+		p := piece{lane: path, start: end - len(v), end: end, name: key == "name", tool: key == "arguments" || key == "partial_json" || key == "input"}
 		if raw := v[1 : len(v)-1]; bytes.IndexByte(raw, '\\') < 0 {
 			p.text, p.plain = a.data[p.start+1:p.end-1], true
 		} else if p.text, err = jsontext.AppendUnquote(nil, v); err != nil {
@@ -122,23 +123,27 @@ func (a *reader) object(path string, depth int) error {
 			if err != nil {
 				return err
 			}
-			index += "#" + n.String()
+			index += "[" + n.String() + "]" // as a place that is not said
 		case k == '"' && key == "type":
 			v, err := a.dec.ReadToken()
 			if err != nil {
 				return err
 			}
 			kind = v.String()
+		case key == "logprobs":
+			if err := a.tokens(path+".logprobs", key, depth+1); err != nil {
+				return err
+			}
 		case noText[key]:
 			if err := a.dec.SkipValue(); err != nil {
 				return err
 			}
-		case k == '{' && key == "input": // of a tool, as an object
+		case k == '{' && (key == "input" || key == "arguments"): // of a tool, as an object
 			v, err := a.dec.ReadValue()
 			if err != nil {
 				return err
 			}
-			a.pieces = append(a.pieces, piece{lane: path + ".input", text: bytes.Clone(v), tool: true})
+			a.pieces = append(a.pieces, piece{lane: path + "." + key, text: bytes.Clone(v), tool: true})
 		default:
 			if err := a.value(path+"."+key, key, depth+1); err != nil {
 				return err
@@ -150,12 +155,55 @@ func (a *reader) object(path string, depth int) error {
 		if index != "" { // the place in the list says nothing
 			p.lane = strings.Replace(p.lane, path, trimPlace(path)+index, 1)
 		}
-		if strings.Contains(kind, "function_call_arguments") {
+		if strings.Contains(kind, "_call_arguments") || strings.Contains(kind, "_call_input") {
 			p.tool = true
 		}
 	}
 	_, err := a.dec.ReadToken()
 	return err
+}
+
+// tokens reads the tokens that were chosen as one text. They may run ahead of the text
+// that is made of them: an engine keeps back what may begin a stop sequence.
+func (a *reader) tokens(lane, key string, depth int) error {
+	if depth > maxDepth {
+		return errDeep
+	}
+	switch k := a.dec.PeekKind(); {
+	case k == '[' && (key == "logprobs" || key == "content" || key == "refusal" || key == "tokens"):
+		if _, err := a.dec.ReadToken(); err != nil {
+			return err
+		}
+		for a.dec.PeekKind() != ']' {
+			if err := a.tokens(lane, key, depth+1); err != nil {
+				return err
+			}
+		}
+		_, err := a.dec.ReadToken()
+		return err
+	case k == '{' && key != "top_logprobs":
+		if _, err := a.dec.ReadToken(); err != nil {
+			return err
+		}
+		for a.dec.PeekKind() != '}' {
+			t, err := a.dec.ReadToken()
+			if err != nil {
+				return err
+			}
+			if err := a.tokens(lane, t.String(), depth+1); err != nil {
+				return err
+			}
+		}
+		_, err := a.dec.ReadToken()
+		return err
+	case k == '"' && (key == "token" || key == "tokens"):
+		t, err := a.dec.ReadToken()
+		if err == nil {
+			a.pieces = append(a.pieces, piece{lane: lane, text: []byte(t.String())})
+		}
+		return err
+	}
+	return a.dec.SkipValue()
 }
 
 // trimPlace takes the place in a list off a path.

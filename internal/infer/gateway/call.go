@@ -52,7 +52,7 @@ func (g *gateway) call(w http.ResponseWriter, r *http.Request, rt *route, id str
 		return
 	}
 	c.model = m
-	c.out = newShaper(w, g.opt.Shape, c.stream)
+	c.out = newShaper(w, g.opt.Shape, c.stream, g.opt.MaxStall)
 	defer c.out.stop()
 	err = c.admitted(ctx, w, r, engines)
 	switch {
@@ -139,7 +139,7 @@ func (c *call) guarded() ([]edit, error) {
 	if c.g.opt.Guard == nil {
 		return nil, nil
 	}
-	p := guard.Prompt{Route: c.route.path, Model: c.model.ID, Tools: c.tools, Spans: make([]guard.Span, len(c.spans))}
+	p := guard.Prompt{Route: c.route.path, Model: c.model.ID, Tools: c.tools, Unread: c.unread, Spans: make([]guard.Span, len(c.spans))}
 	for i, s := range c.spans {
 		p.Spans[i] = s.Span
 	}

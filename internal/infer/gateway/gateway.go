@@ -75,6 +75,8 @@ type Options struct {
 	MaxWaiting int           // calls that wait for a model; 0 means 256
 	MaxWait    time.Duration // until a call is begun; 0 means a minute
 	MaxTime    time.Duration // of one call; 0 means ten minutes
+	MaxUpload  time.Duration // until a request is there; 0 means a minute
+	MaxStall   time.Duration // for which a client may take nothing; 0 means 30 seconds
 	RetryAfter time.Duration // told to clients when no engine is up; 0 means five seconds
 	Log        *slog.Logger
 }
@@ -106,6 +108,12 @@ func New(opt Options) http.Handler {
 	}
 	if opt.MaxTime <= 0 {
 		opt.MaxTime = 10 * time.Minute
+	}
+	if opt.MaxStall <= 0 {
+		opt.MaxStall = 30 * time.Second
+	}
+	if opt.MaxUpload <= 0 {
+		opt.MaxUpload = time.Minute
 	}
 	if opt.RetryAfter <= 0 {
 		opt.RetryAfter = 5 * time.Second

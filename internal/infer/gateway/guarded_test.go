@@ -35,6 +35,9 @@ var shapes = map[string]struct{ path, before, event, last, whole string }{
 	"refusal":    {"/v1/chat/completions", "", `data: {"choices":[{"index":0,"delta":{"refusal":%s}}]}`, "data: [DONE]", `{"choices":[{"index":0,"message":{"role":"assistant","refusal":%s}}]}`},
 	"second":     {"/v1/chat/completions", "", `data: {"choices":[{"index":1,"delta":{"content":%s}}]}`, "data: [DONE]", `{"choices":[{"index":0,"message":{"content":"x"}},{"index":1,"message":{"content":%s}}]}`},
 	"arguments":  {"/v1/chat/completions", `data: {"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"id":"c","function":{"name":"f","arguments":""}}]}}]}`, `data: {"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"function":{"arguments":%s}}]}}]}`, "data: [DONE]", `{"choices":[{"index":0,"message":{"tool_calls":[{"id":"c","function":{"name":"f","arguments":%s}}]}}]}`},
+	"tokens":     {"/v1/chat/completions", "", `data: {"choices":[{"index":0,"delta":{"content":""},"logprobs":{"content":[{"token":%s,"logprob":-1,"bytes":[1],"top_logprobs":[{"logprob":-1}]}]}}]}`, "data: [DONE]", `{"choices":[{"index":0,"message":{"content":"x"},"logprobs":{"content":[{"token":%s,"logprob":-1}]}}]}`},
+	"old tokens": {"/v1/completions", "", `data: {"choices":[{"index":0,"text":"","logprobs":{"tokens":[%s],"token_logprobs":[-1],"top_logprobs":[{"x":-1}],"text_offset":[0]}}]}`, "data: [DONE]", `{"choices":[{"index":0,"text":"x","logprobs":{"tokens":[%s]}}]}`},
+	"new tokens": {"/v1/responses", "", `data: {"type":"response.output_text.delta","output_index":0,"content_index":0,"delta":"","logprobs":[{"token":%s,"logprob":-1}]}`, "event: response.completed\n" + `data: {"type":"response.completed","response":{"id":"r"}}`, `{"output":[{"type":"message","content":[{"type":"output_text","text":"x","logprobs":[{"token":%s}]}]}]}`},
 	"completion": {"/v1/completions", "", `data: {"choices":[{"index":0,"text":%s}]}`, "data: [DONE]", `{"choices":[{"index":0,"text":%s}]}`},
 	"responses":  {"/v1/responses", "", "event: response.output_text.delta\n" + `data: {"type":"response.output_text.delta","item_id":"i","output_index":0,"content_index":0,"delta":%s}`, "event: response.completed\n" + `data: {"type":"response.completed","response":{"id":"r"}}`, `{"output":[{"type":"message","content":[{"type":"output_text","text":%s}]}]}`},
 	"messages":   {"/v1/messages", "", "event: content_block_delta\n" + `data: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":%s}}`, "event: message_stop\n" + `data: {"type":"message_stop"}`, `{"type":"message","content":[{"type":"text","text":%s}]}`},
@@ -42,7 +45,7 @@ var shapes = map[string]struct{ path, before, event, last, whole string }{
 	"input":      {"/v1/messages", "event: content_block_start\n" + `data: {"type":"content_block_start","index":0,"content_block":{"type":"tool_use","id":"t","name":"f","input":{}}}`, "event: content_block_delta\n" + `data: {"type":"content_block_delta","index":0,"delta":{"type":"input_json_delta","partial_json":%s}}`, "event: message_stop\n" + `data: {"type":"message_stop"}`, `{"type":"message","content":[{"type":"tool_use","id":"t","name":"f","input":{"a":%s}}]}`},
 }
 
-var shown = regexp.MustCompile(`"(?:content|reasoning_content|refusal|text|delta|thinking|arguments|partial_json)":("(?:[^"\\]|\\.)*")`)
+var shown = regexp.MustCompile(`"(?:content|reasoning_content|refusal|text|delta|thinking|arguments|partial_json|token|tokens)":\[?("(?:[^"\\]|\\.)*")`)
 
 // textOf gathers what a client was shown.
 func textOf(body string) string {

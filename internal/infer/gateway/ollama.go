@@ -68,7 +68,7 @@ func (g *gateway) ollama(mux *http.ServeMux, api http.Handler) {
 			Model string `json:"model"`
 			Name  string `json:"name"` // as older clients call it
 		}
-		b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, g.opt.MaxBody))
+		b, err := g.upload(w, r)
 		if err != nil || json.Unmarshal(b, &q) != nil {
 			ollamaError(w, http.StatusBadRequest, "the request cannot be read")
 			return
@@ -106,7 +106,11 @@ func (g *gateway) ollamaModels(r *http.Request) []map[string]any {
 
 // ollamaCall has a request answered by the API.
 func (g *gateway) ollamaCall(w http.ResponseWriter, r *http.Request, api http.Handler, to string) {
-	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, g.opt.MaxBody))
+	if m := g.opt.Shape.Mode; (m == Pad || m == Constant) && to != "/v1/embeddings" {
+		ollamaError(w, http.StatusNotImplemented, "this site hides how long answers are, which this protocol cannot: ask "+to)
+		return
+	}
+	b, err := g.upload(w, r)
 	var q ollamaRequest
 	if err == nil {
 		err = json.Unmarshal(b, &q)

@@ -23,12 +23,14 @@ import (
 const (
 	maxEvent = 1 << 20 // bytes of an event of a stream
 	maxHeld  = 8 << 20 // bytes of a stream that the guard keeps back at a time
+	maxLanes = 4096    // texts of an answer that the guard follows
 	bufSize  = 4 << 10 // bytes that are read of a stream at once
 )
 
 var (
 	errDeep  = errors.New("an answer is nested too deeply")             // constant
 	errEvent = fmt.Errorf("an event is longer than %d bytes", maxEvent) // constant
+	errLine  = errors.New("a line is none of an event stream")          // constant
 )
 
 // broken is what clients are told when an engine stops in the middle.
@@ -190,9 +192,12 @@ func (c *call) read(b []byte) (why string) {
 	if err != nil {
 		return "it can not be read"
 	}
-	calls := toolCalls{}
+	calls, lanes := toolCalls{}, map[string]bool{}
 	for _, p := range pieces {
 		calls.add(p)
+		if lanes[p.lane] = true; len(lanes) > maxLanes {
+			return "it has too many parts"
+		}
 		if _, why := c.ruling.Answer.Add(p.lane, p.text); why != "" {
 			return why
 		}
@@ -450,6 +455,9 @@ func (s *stream) lane(name string) *laneState {
 
 // add has the guard read what an event adds to a lane.
 func (s *stream) add(h *held, l *laneState, text []byte) error {
+	if len(s.lanes) > maxLanes {
+		return s.blocked("it has too many parts")
+	}
 	l.length += len(text)
 	safe, why := s.ruling.Answer.Add(l.name, text)
 	if l.safe = safe; why != "" {
@@ -551,13 +559,20 @@ func nextEvent(in *bufio.Reader, raw, data []byte) (_, _ []byte, err error) {
 			}
 			return raw, data, err
 		}
-		line := bytes.TrimRight(raw[start:], "\r\n")
+		line := bytes.TrimSuffix(raw[start:len(raw)-1], []byte("\r"))
 		if len(line) == 0 {
 			return raw, data, nil
 		}
-		rest, ok := bytes.CutPrefix(line, []byte("data:"))
-		if !ok {
-			continue // a name, or a comment
+		name, rest, _ := bytes.Cut(line, []byte(":"))
+		if bytes.IndexByte(line, '\r') >= 0 { // which ends a line for clients
+			return raw, data, errLine
+		}
+		switch string(name) {
+		case "data":
+		case "", "event", "id", "retry": // "" is a comment
+			continue
+		default: // or what only looks like none of it
+			return raw, data, errLine
 		}
 		if some {
 			data = append(data, '\n')

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -57,7 +58,13 @@ type request struct {
 	spans     []span
 	tools     []string
 	textBytes int
+	prompts   int  // that are answered one by one; 0: one
+	unread    bool // there is a prompt that is not text: tokens, or what became of them
 }
+
+// maxReserved is the most tokens that a call is charged before it begins: sums of more
+// than anybody asks for would not be exact, or overflow.
+const maxReserved = 1 << 31
 
 // tokens estimates what a request comes to, prompt and answer together: four bytes a
 // token, which is about right for English and too few for most else.
@@ -66,7 +73,8 @@ func (q *request) tokens() int64 {
 	if limit == 0 && q.route.generates {
 		limit = defaultMax
 	}
-	return int64(q.textBytes/4) + int64(limit)*int64(max(q.choices, 1)) + 1
+	each := min(int64(limit)*int64(max(q.choices, 1)), maxReserved)
+	return min(int64(q.textBytes/4)+each*int64(max(q.prompts, 1))+1, maxReserved)
 }
 
 // read reads the body of a request; its errors are *openai.Error.
@@ -77,7 +85,7 @@ func (g *gateway) read(w http.ResponseWriter, r *http.Request, rt *route) (*requ
 	if r.ContentLength > g.opt.MaxBody {
 		return nil, tooLarge(g.opt.MaxBody)
 	}
-	b, err := readAll(http.MaxBytesReader(w, r.Body, g.opt.MaxBody), r.ContentLength)
+	b, err := g.upload(w, r)
 	if err != nil {
 		var tooLong *http.MaxBytesError
 		if errors.As(err, &tooLong) {
@@ -86,6 +94,20 @@ func (g *gateway) read(w http.ResponseWriter, r *http.Request, rt *route) (*requ
 		return nil, openai.Errorf(http.StatusBadRequest, "incomplete_request", "the request was not sent to its end")
 	}
 	return parse(b, rt)
+}
+
+// upload returns the body of a request. Who sends slowly is not waited for, and what was
+// announced is not set aside: both would let a client hold memory for nothing.
+func (g *gateway) upload(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	rc := http.NewResponseController(w)
+	if err := supported(rc.SetReadDeadline(time.Now().Add(g.opt.MaxUpload))); err != nil {
+		return nil, err
+	}
+	b, err := readAll(http.MaxBytesReader(w, r.Body, g.opt.MaxBody), min(r.ContentLength, bufSize))
+	if reset := supported(rc.SetReadDeadline(time.Time{})); err == nil {
+		err = reset
+	}
+	return b, err
 }
 
 // readAll is io.ReadAll for a body whose length is usually known.
@@ -221,6 +243,9 @@ func (p *parser) member(name string) (err error) {
 	q := p.q
 	f := field{name: name, start: p.valueStart()}
 	f.from = nameBefore(q.body, int(p.dec.InputOffset()))
+	if err := otherCase(name, known); err != nil {
+		return err
+	}
 	switch {
 	case name == "model":
 		err = p.text(name, &q.model)
@@ -235,9 +260,20 @@ func (p *parser) member(name string) (err error) {
 		}
 	case name == "stream_options":
 		err = p.streamOptions()
+	case name == "background" || name == "previous_response_id" || name == "conversation":
+		// The engine would answer where nobody reads it, or take as said what is not here.
+		if k := p.dec.PeekKind(); k != 'n' && k != 'f' {
+			return openai.Errorf(http.StatusBadRequest, "not_supported", "%s is not supported: send all of the conversation, and stay for the answer", name).On(name)
+		}
+		err = p.skip()
 	case name == "messages" || name == "input":
 		err = p.turns()
-	case name == "prompt" || name == "suffix" || name == "query":
+	case name == "prompt":
+		err = p.prompt()
+	case name == "prompt_embeds":
+		q.unread = p.dec.PeekKind() != 'n'
+		err = p.skip()
+	case name == "suffix" || name == "query" || name == "chat_template_kwargs" || name == "tool_prompt": // the last of TGI
 		err = p.texts(guard.User)
 	case name == "system" || name == "instructions":
 		err = p.texts(guard.System)
@@ -307,10 +343,9 @@ func (p *parser) number(name string, into *int) error {
 	}
 	switch t.Kind() {
 	case '0':
-		if f, ferr := t.Float(); ferr == nil {
-			if *into = math.MaxInt32; f >= 0 && f < math.MaxInt32 {
-				*into = int(f)
-			}
+		*into = math.MaxInt32
+		if f, err := t.Float(); err == nil && f >= 0 && f < math.MaxInt32 {
+			*into = int(f)
 		}
 	case 'n':
 	default:
@@ -366,6 +401,47 @@ func (p *parser) texts(from guard.Source) error {
 	return p.skip()
 }
 
+// prompt takes the prompt of a completion: a text, texts that are answered one by one,
+// or tokens, which nobody here can read.
+func (p *parser) prompt() error {
+	if p.dec.PeekKind() != '[' {
+		return p.texts(guard.User)
+	}
+	return p.array(func() error {
+		switch p.dec.PeekKind() {
+		case '0':
+			p.q.unread = true
+			p.q.textBytes += 4
+			return p.skip()
+		case '[':
+			p.q.prompts++
+			return p.prompt()
+		}
+		p.q.prompts++
+		return p.texts(guard.User)
+	})
+}
+
+// known are the names that mean something here. Constant.
+var known = []string{
+	"model", "stream", "n", "max_tokens", "max_completion_tokens", "max_output_tokens", "stream_options", "background", "previous_response_id",
+	"conversation", "messages", "input", "prompt", "prompt_embeds", "suffix", "query", "system", "instructions", "documents", "tools", "cache_salt", "cache_prompt",
+}
+
+// ofTurn are those in a message. Constant.
+var ofTurn = []string{"role", "type", "content"}
+
+// otherCase refuses a name that some engines take for another one: to encoding/json of
+// Go, "MODEL" is "model".
+func otherCase(name string, known []string) error {
+	for _, k := range known {
+		if name != k && strings.EqualFold(name, k) {
+			return openai.Errorf(http.StatusBadRequest, "invalid_value", "%.80q is not %s", name, k).On(k)
+		}
+	}
+	return nil
+}
+
 // notText are members of parts that hold no text to read: names, types, references and
 // encoded data. Constant.
 var notText = map[string]bool{
@@ -387,20 +463,73 @@ func (p *parser) part(from guard.Source) error {
 				return err
 			}
 			switch kind {
-			case "tool_result", "function_call_output":
+			case "tool_result", "function_call_output", "custom_tool_call_output":
 				from = guard.Tool
 			case "document", "search_result", "file":
 				from = guard.Retrieved
 			}
 			return nil
 		}
-		if notText[name] {
+		switch {
+		case strings.HasSuffix(name, "_url"):
+			return p.data(name)
+		case name == "source" && p.dec.PeekKind() == '{':
+			return p.source(from)
+		case notText[name]:
 			return p.skip()
 		}
 		return p.texts(from)
 	})
 	for i := first; i < len(p.q.spans); i++ {
 		p.q.spans[i].Source = max(p.q.spans[i].Source, from)
+	}
+	return err
+}
+
+// data passes over a picture, or the like. One that is elsewhere is refused: the engine
+// would fetch what a client names, from where the engine is.
+func (p *parser) data(name string) error {
+	switch p.dec.PeekKind() {
+	case '"':
+		url := ""
+		if err := p.text(name, &url); err != nil {
+			return err
+		}
+		if scheme, _, _ := strings.Cut(url, ":"); !strings.EqualFold(scheme, "data") {
+			return openai.Errorf(http.StatusBadRequest, "not_supported", "nothing is fetched here: send it in the request, as data:…").On(name)
+		}
+		return nil
+	case '{':
+		return p.object(func(member string) error {
+			if member == "url" {
+				return p.data(name)
+			}
+			return p.skip()
+		})
+	}
+	return p.skip()
+}
+
+// source takes the text of a document that stands in the request, in the shape of
+// /v1/messages; pictures and the like are data.
+func (p *parser) source(from guard.Source) error {
+	first, kind := len(p.q.spans), ""
+	err := p.object(func(name string) error {
+		switch {
+		case name == "type" && p.dec.PeekKind() == '"':
+			return p.text(name, &kind)
+		case name == "url":
+			return p.data(name)
+		case name == "media_type":
+			return p.skip()
+		}
+		return p.texts(from)
+	})
+	if kind == "base64" || kind == "url" || kind == "file" {
+		for _, s := range p.q.spans[first:] {
+			p.q.textBytes -= len(s.Text)
+		}
+		p.q.spans = p.q.spans[:first]
 	}
 	return err
 }
@@ -422,13 +551,22 @@ func (p *parser) turns() error {
 func (p *parser) turn() error {
 	first, role := len(p.q.spans), ""
 	if err := p.object(func(name string) error {
+		if err := otherCase(name, ofTurn); err != nil {
+			return err
+		}
 		switch {
 		case name == "role" && p.dec.PeekKind() == '"':
-			return p.text(name, &role)
+			if err := p.text(name, &role); err != nil {
+				return err
+			}
+			if !isRole(role) { // it is written into the prompt as it is
+				return openai.Errorf(http.StatusBadRequest, "invalid_value", "%.80q is not a role", role).On(name)
+			}
+			return nil
 		case name == "type" && p.dec.PeekKind() == '"':
 			kind := ""
 			err := p.text(name, &kind)
-			if kind == "function_call_output" {
+			if strings.HasSuffix(kind, "_call_output") {
 				role = "tool"
 			}
 			return err
@@ -452,6 +590,16 @@ func (p *parser) turn() error {
 		p.q.spans[i].Source = max(p.q.spans[i].Source, from)
 	}
 	return nil
+}
+
+// isRole reports whether a text has the form of a role: one word.
+func isRole(s string) bool {
+	for _, c := range []byte(s) {
+		if (c < 'a' || c > 'z') && c != '_' {
+			return false
+		}
+	}
+	return len(s) > 0 && len(s) <= 24
 }
 
 // toolNames reads which tools the model may call, in the shapes of the three APIs.
@@ -514,7 +662,7 @@ func rewritten(body []byte, edits []edit) []byte {
 // set makes a top-level field have a value, whatever the client put there.
 func (q *request) set(name string, value []byte) edit {
 	for _, f := range q.fields {
-		if f.name == name {
+		if f.name == name { // in another case it was refused
 			return edit{f.start, f.end, value}
 		}
 	}
@@ -525,7 +673,9 @@ func (q *request) set(name string, value []byte) edit {
 // drop takes top-level fields out, with the commas that belong to them. The model stays,
 // so that the object is never empty.
 func (q *request) drop(names []string) (edits []edit) {
-	out := func(i int) bool { return slices.Contains(names, q.fields[i].name) && q.fields[i].name != "model" }
+	out := func(i int) bool {
+		return q.fields[i].name != "model" && slices.ContainsFunc(names, func(n string) bool { return strings.EqualFold(n, q.fields[i].name) })
+	}
 	for i := 0; i < len(q.fields); i++ {
 		if !out(i) {
 			continue

@@ -35,9 +35,8 @@ const (
 func Modes() []string { return []string{"off", "batch", "pad", "constant"} }
 
 const (
-	slowReader = 30 * time.Second // a client that takes nothing for so long is left
-	minTicks   = 16               // of a constant stream; then powers of two
-	maxQueued  = 4 << 20          // bytes that wait for ticks
+	minTicks  = 16      // of a constant stream; then powers of two
+	maxQueued = 4 << 20 // bytes that wait for ticks
 )
 
 var errSlow = errors.New("the client reads too slowly") // constant
@@ -48,6 +47,7 @@ type shaper struct {
 	rc     *http.ResponseController
 	shape  Shape
 	stream bool
+	stall  time.Duration
 
 	mu      sync.Mutex // what follows is guarded by it where ticks are used
 	started bool
@@ -58,17 +58,18 @@ type shaper struct {
 	ended   chan struct{}
 	halt    chan struct{}
 	began   time.Time
+	until   time.Time // the deadline of writes
 	ticks   int
 }
 
-func newShaper(w http.ResponseWriter, shape Shape, stream bool) *shaper {
+func newShaper(w http.ResponseWriter, shape Shape, stream bool, stall time.Duration) *shaper {
 	if shape.Every <= 0 {
 		shape.Every = 100 * time.Millisecond
 	}
 	if shape.Size <= 0 {
 		shape.Size = 512
 	}
-	return &shaper{w: w, rc: http.NewResponseController(w), shape: shape, stream: stream, began: time.Now()}
+	return &shaper{w: w, rc: http.NewResponseController(w), shape: shape, stream: stream, stall: stall, began: time.Now()}
 }
 
 func (s *shaper) ticking() bool { return s.shape.Mode == Batch || s.shape.Mode == Constant }
@@ -125,9 +126,30 @@ func (s *shaper) event(b []byte) {
 
 func (s *shaper) write(b []byte) {
 	if s.err == nil {
+		s.err = s.patience()
+	}
+	if s.err == nil {
 		_, s.err = s.w.Write(b)
 		s.dirty = true
 	}
+}
+
+// patience gives the client time for what is sent next, half of stall at least.
+func (s *shaper) patience() error {
+	now := time.Now()
+	if s.until.Sub(now) > s.stall/2 {
+		return nil
+	}
+	s.until = now.Add(s.stall)
+	return supported(s.rc.SetWriteDeadline(s.until))
+}
+
+// supported leaves out that a writer, of a test, has no deadlines.
+func supported(err error) error {
+	if errors.Is(err, http.ErrNotSupported) {
+		return nil
+	}
+	return err
 }
 
 // comment is n bytes that clients of event streams pass over.
@@ -150,11 +172,9 @@ func (s *shaper) flush() {
 
 func (s *shaper) push() {
 	s.dirty = false
-	if err := s.rc.SetWriteDeadline(time.Now().Add(slowReader)); err != nil && !errors.Is(err, http.ErrNotSupported) {
-		s.err = err
-		return
+	if s.err = s.patience(); s.err == nil {
+		s.err = s.rc.Flush()
 	}
-	s.err = s.rc.Flush()
 }
 
 // gone returns why the client cannot be sent anything more.
@@ -180,13 +200,16 @@ func (s *shaper) finish() {
 	<-s.ended
 }
 
-// stop ends the ticks of a stream, whole or not.
+// stop ends the ticks of a stream, whole or not. What the client asks next over the same
+// connection has another deadline.
 func (s *shaper) stop() {
-	if s.halt == nil {
-		return
+	if s.halt != nil {
+		close(s.halt)
+		<-s.ended
 	}
-	close(s.halt)
-	<-s.ended
+	if !s.until.IsZero() {
+		_ = s.rc.SetWriteDeadline(time.Time{}) // a connection that is gone has no next
+	}
 }
 
 // tick writes a record at every tick.
@@ -256,7 +279,7 @@ func (s *shaper) whole(ctx context.Context, b []byte) error {
 	s.w.Header().Set("Content-Type", "application/json")
 	s.w.Header().Set("Content-Length", strconv.Itoa(len(b)))
 	s.started = true
-	if err := s.rc.SetWriteDeadline(time.Now().Add(slowReader)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+	if err := s.patience(); err != nil {
 		return err
 	}
 	_, err := s.w.Write(b)

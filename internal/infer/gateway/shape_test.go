@@ -22,7 +22,7 @@ func shaped(t *testing.T, s Shape, events ...string) (p *parts, text string) {
 	t.Helper()
 	rec := httptest.NewRecorder()
 	p = &parts{ResponseWriter: rec}
-	out := newShaper(p, s, true)
+	out := newShaper(p, s, true, time.Second)
 	defer out.stop()
 	out.open()
 	for _, e := range events {

@@ -19,10 +19,11 @@ const (
 	imageAway    = "image-elsewhere"
 	canarySeen   = "canary"
 	markingSeen  = "marking"
+	unreadPrompt = "unread-prompt" // tokens, not text
 )
 
 // builtIn are those whose action a policy may change. Constant.
-var builtIn = []string{byClassifier, hiddenText, tooManyCodes, tooManyWords, toolUnknown, toolTaint, valueTaint, linkTaint, linkData, imageAway, canarySeen, markingSeen}
+var builtIn = []string{byClassifier, hiddenText, tooManyCodes, tooManyWords, toolUnknown, toolTaint, valueTaint, linkTaint, linkData, imageAway, canarySeen, markingSeen, unreadPrompt}
 
 const (
 	maxDepth    = 3        // of codes in codes
@@ -184,6 +185,18 @@ func (g *Local) Prompt(p *Prompt) (out Ruling) {
 		}
 		if v.block != "" && out.Block == "" && policy.Mode == Block {
 			out.Block = fmt.Sprintf("in what %s: %s (%s)", says(span.Source), v.say, v.block)
+		}
+	}
+	if p.Unread {
+		switch policy.action(unreadPrompt, ActionBlock) {
+		case ActionOff:
+		case ActionBlock:
+			if out.Block == "" && policy.Mode == Block {
+				out.Block = fmt.Sprintf("it is tokens, which cannot be read here: send text (%s)", unreadPrompt)
+			}
+			fallthrough
+		case ActionFlag, ActionScore:
+			out.Findings = append(out.Findings, Finding{Rule: unreadPrompt, Where: User.String()})
 		}
 	}
 	a := &answer{g: g, policy: policy, prompt: p, tainted: tainted, lanes: map[string]*lane{}}

@@ -140,12 +140,14 @@ func (c *Client) Dial(ctx context.Context, name string) (net.Conn, error) {
 	c.next++
 	id := c.next
 	c.waiting[id] = got
+	c.mu.Unlock()
+	// Without the lock: the helper may be too busy to read, and it is busy until its
+	// answers are taken.
 	err := unix.Send(int(c.end.Fd()), append(binary.LittleEndian.AppendUint32(nil, id), name...), 0)
 	if err != nil {
+		c.mu.Lock()
 		delete(c.waiting, id)
-	}
-	c.mu.Unlock()
-	if err != nil {
+		c.mu.Unlock()
 		return nil, fmt.Errorf("dialer: %w", err)
 	}
 	select {

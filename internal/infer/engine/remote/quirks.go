@@ -39,12 +39,13 @@ func Kinds() []string { return []string{"vllm", "ollama", "tgi", "llama-server"}
 func kinds() map[string]quirks {
 	return map[string]quirks{
 		// vLLM: cache_salt is mixed into the keys of the prefix cache; without it tenants
-		// can tell by timing what others asked (CVE-2025-46570). priority and the
-		// transfer of caches are for the site to say.
+		// can tell by timing what others asked (CVE-2025-46570). priority, the
+		// transfer of caches and the template that puts prompts together are for the
+		// site to say.
 		"vllm": {
 			traits: engine.Traits{
 				Paths:    []string{chatPath, completionsPath, embeddingsPath, "/v1/responses", "/v1/messages", "/v1/rerank", "/rerank", "/tokenize", "/detokenize"},
-				Parallel: 64, Separate: engine.Salted, Owned: []string{"priority", "kv_transfer_params", "request_id", "vllm_xargs"},
+				Parallel: 64, Separate: engine.Salted, Owned: []string{"priority", "kv_transfer_params", "request_id", "vllm_xargs", "chat_template"},
 			},
 			state: func(ctx context.Context, e *Engine) ([]string, engine.Load, error) {
 				if err := e.ask(ctx, "/health", nil); err != nil {

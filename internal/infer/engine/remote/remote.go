@@ -46,6 +46,7 @@ type Engine struct {
 	opt       Options
 	quirks    quirks
 	transport *http.Transport
+	life      context.Context // until Close
 	end       context.CancelFunc
 	ended     chan struct{}
 
@@ -93,7 +94,7 @@ func New(ctx context.Context, opt Options) (*Engine, error) {
 		}
 	}
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
-	e.end = end
+	e.life, e.end = life, end
 	e.poll(ctx)
 	go e.watch(life)
 	return e, nil
@@ -170,7 +171,8 @@ func (e *Engine) Health(context.Context) error {
 	return nil
 }
 
-// Close stops watching it; the engine itself goes on.
+// Close stops watching it and ends the answers that have begun; the engine itself goes
+// on.
 func (e *Engine) Close() error {
 	e.end()
 	<-e.ended
@@ -184,11 +186,30 @@ type quirky struct{ *Engine }
 // RoundTrip carries a request. One that meets a connection which was closed while it
 // lay idle is sent again by the transport, over a new one.
 func (q quirky) RoundTrip(r *http.Request) (*http.Response, error) {
-	resp, err := q.transport.RoundTrip(r)
-	if err != nil || resp.StatusCode < 400 {
-		return resp, err
+	ctx, cancel := context.WithCancel(r.Context())
+	stop := context.AfterFunc(q.life, cancel)
+	end := func() { stop(); cancel() }
+	resp, err := q.transport.RoundTrip(r.WithContext(ctx))
+	if err != nil {
+		end()
+		return nil, err
+	}
+	resp.Body = &body{resp.Body, end}
+	if resp.StatusCode < 400 {
+		return resp, nil
 	}
 	return q.quirks.refusal(resp)
+}
+
+// body is one of an answer, which ends with the engine.
+type body struct {
+	io.ReadCloser
+	end func()
+}
+
+func (b *body) Close() error {
+	defer b.end()
+	return b.ReadCloser.Close()
 }
 
 // ask gets a small document.

@@ -157,6 +157,45 @@ func TestRefusalsHaveOneShape(t *testing.T) {
 	}
 }
 
+// An engine that is closed, since its model was recalled, says no more in answers that
+// have begun.
+func TestClosingEndsAnswers(t *testing.T) {
+	h := func(w http.ResponseWriter, r *http.Request) {
+		for r.Context().Err() == nil {
+			_, _ = io.WriteString(w, "data: {}\n\n")
+			_ = http.NewResponseController(w).Flush()
+			time.Sleep(10 * time.Millisecond)
+		}
+	}
+	e := begin(t, "vllm", http.HandlerFunc(h))
+	r, err := http.NewRequestWithContext(t.Context(), "POST", "http://engine/v1/chat/completions", strings.NewReader("{}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := e.Transport().RoundTrip(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	ended := make(chan error, 1)
+	go func() {
+		_, err := io.Copy(io.Discard, resp.Body)
+		ended <- err
+	}()
+	_ = e.Close()
+	select {
+	case err := <-ended:
+		if err == nil {
+			t.Error("the answer looks whole")
+		}
+	case <-time.After(5 * time.Second):
+		t.Error("it goes on")
+	}
+	if _, err := e.Transport().RoundTrip(r); err == nil {
+		t.Error("it is asked again")
+	}
+}
+
 // Tenants are kept apart by what each engine has for it, and by nothing where it has
 // nothing.
 func TestTraits(t *testing.T) {
