@@ -40,9 +40,15 @@ type engines struct {
 	mu      sync.Mutex
 	view    crossing.View             // that is followed; guarded by mu, like the rest
 	running map[string]*runningEngine // by manifests of engine and model
-	wanted  []string
-	stopped []string // names of models and engines that are not to run
-	lastErr error
+	wanted  map[string]bool           // by the same
+	stopped []string                  // names of models and engines that are not to run
+	lastErr error                     // of the last that were started
+	retry   time.Time                 // not before
+	closed  bool
+	// starting says that begin runs; one at a time.
+	starting bool
+
+	late bool // something else was wanted while begin ran; follow's alone
 }
 
 type runningEngine struct {
@@ -81,66 +87,97 @@ func (e *engines) refresh(ctx context.Context) error {
 		return err
 	}
 	e.mu.Lock()
-	same := view == e.view && e.lastErr == nil && slices.Equal(stopped, e.stopped)
+	same := view == e.view && slices.Equal(stopped, e.stopped)
+	again := e.lastErr != nil && time.Now().After(e.retry)
 	e.stopped = stopped
+	busy := e.starting
 	e.mu.Unlock()
-	if same {
+	if same && (busy || !again && !e.late) {
 		return nil
 	}
 	v, err := crossing.ServedBy(ctx, e.site, "stable")
 	if err != nil {
 		return err
 	}
-	err = e.reconcile(ctx, &v)
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.view, e.lastErr = v.View(), err
+	want := e.want(&v)
+	err = e.end(want, v.View())
+	if e.late = busy; !busy {
+		e.mu.Lock()
+		e.starting = true
+		e.mu.Unlock()
+		go e.begin(ctx, &v, want)
+	}
 	return err
 }
 
-// reconcile starts what v has and is not running, and ends what it has not.
-func (e *engines) reconcile(ctx context.Context, v *crossing.Served) error {
+// want returns what should run, by key.
+func (e *engines) want(v *crossing.Served) map[string]pair {
 	want := pairs(v)
 	for key, p := range elsewhere(e.site.Roots.Root().Engines, v) {
 		want[key] = p
 	}
 	e.mu.Lock()
+	defer e.mu.Unlock()
 	for key, p := range want {
 		if slices.Contains(e.stopped, p.model.Ref.Name) {
 			delete(want, key)
 		}
 	}
-	e.wanted = nil
+	return want
+}
+
+// end ends what should not run any more. It waits for nothing that starts: what is
+// recalled is gone at once.
+func (e *engines) end(want map[string]pair, view crossing.View) (err error) {
+	e.mu.Lock()
+	e.view, e.wanted = view, map[string]bool{}
 	for key := range want {
-		e.wanted = append(e.wanted, key)
+		e.wanted[key] = true
 	}
 	var gone []*runningEngine
 	for key, r := range e.running {
-		if _, ok := want[key]; !ok {
+		if !e.wanted[key] {
 			gone = append(gone, r)
 			delete(e.running, key)
 		}
 	}
 	e.mu.Unlock()
-	var err error
 	for _, r := range gone {
 		err = errors.Join(err, r.close())
 	}
+	return err
+}
+
+// retryStart is how long after a failure engines are started again: it takes reading all
+// of their weights.
+const retryStart = 15 * time.Second
+
+// begin starts what should run and does not, one after the other, and closes again what
+// was withdrawn meanwhile.
+func (e *engines) begin(ctx context.Context, v *crossing.Served, want map[string]pair) {
+	var err error
 	for key, p := range want {
 		e.mu.Lock()
 		_, ok := e.running[key]
+		ok = ok || !e.wanted[key]
 		e.mu.Unlock()
-		if ok {
+		if ok || ctx.Err() != nil {
 			continue
 		}
-		r, serr := e.begin(ctx, v, p)
+		r, serr := e.open(ctx, v, p)
 		if serr != nil {
 			err = errors.Join(err, fmt.Errorf("%s: %w", p.model.Ref, serr))
 			continue
 		}
 		e.mu.Lock()
-		e.running[key] = r
+		if ok = e.wanted[key] && !e.closed; ok {
+			e.running[key] = r
+		}
 		e.mu.Unlock()
+		if !ok {
+			err = errors.Join(err, r.close())
+			continue
+		}
 		if p.at != nil {
 			continue // it pulled its weights itself
 		}
@@ -150,7 +187,12 @@ func (e *engines) reconcile(ctx context.Context, v *crossing.Served) error {
 			}
 		}
 	}
-	return err
+	if err != nil && ctx.Err() == nil {
+		e.log.ErrorContext(ctx, "engines", "err", err)
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.starting, e.lastErr, e.retry = false, err, time.Now().Add(retryStart)
 }
 
 // pair is a model and the engine that runs it, or an engine elsewhere with its models.
@@ -183,8 +225,8 @@ func elsewhere(allowed []trust.EngineAddress, v *crossing.Served) map[string]pai
 	return out
 }
 
-// begin starts a child, or begins to watch an engine elsewhere.
-func (e *engines) begin(ctx context.Context, v *crossing.Served, p pair) (*runningEngine, error) {
+// open starts a child, or begins to watch an engine elsewhere.
+func (e *engines) open(ctx context.Context, v *crossing.Served, p pair) (*runningEngine, error) {
 	if p.at == nil {
 		return e.start(ctx, v, p)
 	}
@@ -443,6 +485,6 @@ func (e *engines) close() (err error) {
 	for _, r := range e.running {
 		err = errors.Join(err, r.close())
 	}
-	e.running = map[string]*runningEngine{}
+	e.running, e.closed = map[string]*runningEngine{}, true
 	return err
 }
