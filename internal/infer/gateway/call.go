@@ -34,6 +34,8 @@ type call struct {
 	ruling guard.Ruling
 	end    Closing
 	out    *shaper // what the client gets
+
+	onRecord bool // its opening is
 }
 
 // call answers one request.
@@ -98,29 +100,9 @@ func errorEvent(rt *route, e *openai.Error) []byte {
 // request answered.
 func (c *call) admitted(ctx context.Context, w http.ResponseWriter, r *http.Request, engines []engine.Engine) error {
 	g := c.g
-	engines = slices.DeleteFunc(engines, func(e engine.Engine) bool { return !slices.Contains(e.Traits().Paths, c.route.path) })
-	if len(engines) == 0 {
-		return openai.Errorf(http.StatusNotFound, "not_supported", "the engine of %s does not offer %s", c.model.ID, c.route.path)
-	}
-	engines = slices.DeleteFunc(engines, func(e engine.Engine) bool { return !mayShare(e.Traits(), c.user) })
-	if len(engines) == 0 {
-		return openai.Errorf(http.StatusForbidden, "not_shared", "the engine of %s cannot keep users' prompts apart, and is not for you", c.model.ID)
-	}
 	body, blocked := c.guarded()
 	reserved := c.tokens()
-	settle := func(int64) {}
-	if c.user.Tokens > 0 && blocked == nil {
-		if g.opt.Quota == nil {
-			return openai.Errorf(http.StatusServiceUnavailable, "no_quota", "quotas cannot be counted here")
-		}
-		s, again, ok := g.opt.Quota.Reserve(c.user.Name, reserved, c.user.Tokens, c.began)
-		if !ok {
-			return openai.Errorf(http.StatusTooManyRequests, "quota_exceeded", "this call may take %d tokens, more than are left of today's %d", reserved, c.user.Tokens).Retry(again)
-		}
-		settle = s
-	}
-	used := int64(0)
-	defer func() { settle(used) }()
+	// Whatever becomes of it, that it was asked is on record first.
 	if err := c.opened(ctx, r, reserved); err != nil {
 		g.opt.Log.ErrorContext(ctx, "call not recorded", "id", c.end.ID, "err", err)
 		return openai.Errorf(http.StatusServiceUnavailable, "not_recorded", "the call cannot be recorded, so it is not served").Retry(g.opt.RetryAfter)
@@ -129,9 +111,38 @@ func (c *call) admitted(ctx context.Context, w http.ResponseWriter, r *http.Requ
 		c.end.Outcome = Blocked
 		return blocked
 	}
-	err := c.queued(ctx, w, r, engines, body, reserved)
+	engines = slices.DeleteFunc(engines, func(e engine.Engine) bool { return !slices.Contains(e.Traits().Paths, c.route.path) })
+	if len(engines) == 0 {
+		return openai.Errorf(http.StatusNotFound, "not_supported", "the engine of %s does not offer %s", c.model.ID, c.route.path)
+	}
+	engines = slices.DeleteFunc(engines, func(e engine.Engine) bool { return !mayShare(e.Traits(), c.user) })
+	if len(engines) == 0 {
+		return openai.Errorf(http.StatusForbidden, "not_shared", "the engine of %s cannot keep users' prompts apart, and is not for you", c.model.ID)
+	}
+	settle, err := c.reserved(reserved)
+	if err != nil {
+		return err
+	}
+	used := int64(0)
+	defer func() { settle(used) }()
+	err = c.queued(ctx, w, r, engines, body, reserved)
 	used = int64(c.end.Usage.Total)
 	return err
+}
+
+// reserved takes the tokens that the call may need from what its user has left today.
+func (c *call) reserved(tokens int64) (settle func(used int64), err error) {
+	if c.user.Tokens == 0 {
+		return func(int64) {}, nil
+	}
+	if c.g.opt.Quota == nil {
+		return nil, openai.Errorf(http.StatusServiceUnavailable, "no_quota", "quotas cannot be counted here")
+	}
+	settle, again, ok := c.g.opt.Quota.Reserve(c.user.Name, tokens, c.user.Tokens, c.began)
+	if !ok {
+		return nil, openai.Errorf(http.StatusTooManyRequests, "quota_exceeded", "this call may take %d tokens, more than are left of today's %d", tokens, c.user.Tokens).Retry(again)
+	}
+	return settle, nil
 }
 
 // guarded returns the body that goes on, or why none does.
@@ -169,11 +180,13 @@ func (c *call) opened(ctx context.Context, r *http.Request, reserved int64) erro
 		return nil
 	}
 	sum := sha256.Sum256(c.body)
-	return c.g.opt.Recorder.Open(ctx, Opening{
+	err := c.g.opt.Recorder.Open(ctx, Opening{
 		ID: c.end.ID, At: c.began, User: c.user.Name, Project: c.user.Project, From: r.RemoteAddr, Route: c.route.path,
 		Model: c.model.ID, Weights: c.model.Weights, Streamed: c.stream, Input: "sha256:" + hex.EncodeToString(sum[:]), Bytes: len(c.body),
 		Reserved: reserved, Findings: c.ruling.Findings, Content: c.body,
 	})
+	c.onRecord = err == nil
+	return err
 }
 
 // closed writes the closing record and counts the call.
@@ -183,7 +196,7 @@ func (c *call) closed(ctx context.Context) {
 	if c.ruling.Answer != nil {
 		c.end.Findings = c.ruling.Answer.Findings()
 	}
-	if c.g.opt.Recorder == nil {
+	if !c.onRecord {
 		return
 	}
 	if err := c.g.opt.Recorder.Close(context.WithoutCancel(ctx), c.end); err != nil {
