@@ -32,6 +32,7 @@ set_of l numpy==2.3.4 keras==3.12.0 jax==0.8.1 jaxlib==0.8.1 h5py==3.15.1 onnx==
 if [ -z "${CORPUS_WITHOUT_TORCH:-}" ]; then
   set_of t numpy==1.26.4 torch==2.4.1
   set_of u numpy==1.26.4 torch==2.4.1
+  set_of v numpy==2.3.5 torch==2.13.0 safetensors==0.8.0 gguf==0.19.0
 fi
 go run ./test/corpus <"$names" >internal/judge/inspect/pickle/names.go
 go run mvdan.cc/gofumpt@v0.12.0 -l internal/judge/inspect/pickle
