@@ -7,7 +7,7 @@ name=$1; shift
 mkdir -p .cache
 log=.cache/$name.log
 status=0
-go test -v -timeout 20m "$@" >"$log" 2>&1 || status=$?
+go test -v -timeout=45m "$@" >"$log" 2>&1 || status=$?
 grep -E '^(ok|FAIL|panic:)|^ *--- FAIL' "$log" || true
 grep -E -B1 -- '^ *--- SKIP' "$log" | grep -vE '^(--|=== )' | sed 's/^/skipped: /' || true
 if [ $status -ne 0 ]; then
