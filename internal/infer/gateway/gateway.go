@@ -1,6 +1,6 @@
 // Package gateway is the OpenAI API in front of engines.
 //
-// The way of one call: it is read strictly (request.go), the guard rules on it, tokens
+// The way of one call: it is read strictly (parser.go), the guard rules on it, tokens
 // are reserved, its opening record is written, it waits for its turn (queue.go), an
 // engine is chosen (choose.go), the answer is passed on while the guard reads it
 // (relay.go) in a form that tells an eavesdropper no more than is wanted (shape.go), and

@@ -1,0 +1,496 @@
+package gateway
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"math"
+	"net/http"
+	"strings"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"enisle/internal/infer/guard"
+	"enisle/internal/infer/openai"
+)
+
+// parser reads one request.
+type parser struct {
+	dec *jsontext.Decoder
+	q   *request
+}
+
+func (p *parser) whole() error {
+	if p.dec.PeekKind() != '{' {
+		if _, err := p.dec.ReadToken(); err != nil {
+			return err
+		}
+		return errors.New("it is not a JSON object")
+	}
+	if err := p.object(p.member); err != nil {
+		return err
+	}
+	switch _, err := p.dec.ReadToken(); {
+	case err == nil:
+		return errors.New("something follows the object")
+	case !errors.Is(err, io.EOF):
+		return err
+	}
+	return nil
+}
+
+// object reads an object and calls member after each name.
+func (p *parser) object(member func(name string) error) error {
+	if _, err := p.dec.ReadToken(); err != nil {
+		return err
+	}
+	if p.dec.StackDepth() > maxDepth {
+		return errors.New("it is nested too deeply")
+	}
+	for p.dec.PeekKind() != '}' {
+		t, err := p.dec.ReadToken()
+		if err != nil {
+			return err
+		}
+		if err := member(t.String()); err != nil {
+			return err
+		}
+	}
+	_, err := p.dec.ReadToken()
+	return err
+}
+
+// array reads an array and calls element before each one.
+func (p *parser) array(element func() error) error {
+	if _, err := p.dec.ReadToken(); err != nil {
+		return err
+	}
+	if p.dec.StackDepth() > maxDepth {
+		return errors.New("it is nested too deeply")
+	}
+	for p.dec.PeekKind() != ']' {
+		if err := element(); err != nil {
+			return err
+		}
+	}
+	_, err := p.dec.ReadToken()
+	return err
+}
+
+// skip reads a value of any kind and looks only at its depth.
+func (p *parser) skip() error {
+	switch p.dec.PeekKind() {
+	case '{':
+		return p.object(func(string) error { return p.skip() })
+	case '[':
+		return p.array(p.skip)
+	}
+	_, err := p.dec.ReadToken()
+	return err
+}
+
+// valueStart is where the next value begins.
+func (p *parser) valueStart() int {
+	at := int(p.dec.InputOffset())
+	for at < len(p.q.body) && strings.IndexByte(" \t\r\n:,", p.q.body[at]) >= 0 {
+		at++
+	}
+	return at
+}
+
+// member reads one top-level field.
+func (p *parser) member(name string) (err error) {
+	q := p.q
+	f := field{name: name, start: p.valueStart()}
+	f.from = nameBefore(q.body, int(p.dec.InputOffset()))
+	if err := otherCase(name, known); err != nil {
+		return err
+	}
+	switch {
+	case name == "model":
+		err = p.text(name, &q.model)
+	case name == "stream":
+		err = p.flag(name, &q.stream)
+	case name == "n":
+		err = p.number(name, &q.choices)
+	case name == "max_tokens" || name == "max_completion_tokens" || name == "max_output_tokens":
+		n := 0
+		if err = p.number(name, &n); n > q.limit {
+			q.limit = n
+		}
+	case name == "stream_options":
+		err = p.streamOptions()
+	case name == "background" || name == "previous_response_id" || name == "conversation":
+		// The engine would answer where nobody reads it, or take as said what is not here.
+		if k := p.dec.PeekKind(); k != 'n' && k != 'f' {
+			return openai.Errorf(http.StatusBadRequest, "not_supported", "%s is not supported: send all of the conversation, and stay for the answer", name).On(name)
+		}
+		err = p.skip()
+	case name == "messages" || name == "input":
+		err = p.turns()
+	case name == "prompt":
+		err = p.prompt()
+	case name == "prompt_embeds":
+		q.unread = p.dec.PeekKind() != 'n'
+		err = p.skip()
+	case name == "suffix" || name == "query" || name == "chat_template_kwargs" || name == "tool_prompt": // the last of TGI
+		err = p.texts(guard.User)
+	case name == "system" || name == "instructions":
+		err = p.texts(guard.System)
+	case name == "documents":
+		err = p.texts(guard.Retrieved)
+	case name == "tools":
+		err = p.toolNames()
+	default:
+		err = p.skip()
+	}
+	f.end = int(p.dec.InputOffset())
+	q.fields = append(q.fields, f)
+	return err
+}
+
+// nameBefore is where the string begins that ends at an offset.
+func nameBefore(b []byte, end int) int {
+	for i := end - 2; i >= 0; i-- {
+		if b[i] != '"' {
+			continue
+		}
+		n := 0
+		for j := i - 1; j >= 0 && b[j] == '\\'; j-- {
+			n++
+		}
+		if n%2 == 0 {
+			return i
+		}
+	}
+	return 0
+}
+
+func wrongType(name string) error {
+	return openai.Errorf(http.StatusBadRequest, "invalid_type", "%s has the wrong type", name).On(name)
+}
+
+func (p *parser) text(name string, into *string) error {
+	t, err := p.dec.ReadToken()
+	if err == nil && t.Kind() != '"' {
+		return wrongType(name)
+	}
+	if err == nil {
+		*into = t.String()
+	}
+	return err
+}
+
+func (p *parser) flag(name string, into *bool) error {
+	t, err := p.dec.ReadToken()
+	if err != nil {
+		return err
+	}
+	switch t.Kind() {
+	case 't', 'f':
+		*into = t.Bool()
+	case 'n':
+	default:
+		return wrongType(name)
+	}
+	return nil
+}
+
+func (p *parser) number(name string, into *int) error {
+	t, err := p.dec.ReadToken()
+	if err != nil {
+		return err
+	}
+	switch t.Kind() {
+	case '0':
+		*into = math.MaxInt32
+		if f, err := t.Float(); err == nil && f >= 0 && f < math.MaxInt32 {
+			*into = int(f)
+		}
+	case 'n':
+	default:
+		return wrongType(name)
+	}
+	return nil
+}
+
+func (p *parser) streamOptions() error {
+	v, err := p.dec.ReadValue()
+	if err != nil {
+		return err
+	}
+	if v.Kind() == 'n' {
+		return nil
+	}
+	var o struct {
+		IncludeUsage bool `json:"include_usage"`
+	}
+	if len(v) > maxOptions || v.Kind() != '{' || json.Unmarshal(v, &o) != nil {
+		return wrongType("stream_options")
+	}
+	p.q.options, p.q.wantUsage = bytes.Clone(v), o.IncludeUsage
+	return nil
+}
+
+// add takes the string that was just read.
+func (p *parser) add(from guard.Source, t jsontext.Token, start int) error {
+	if len(p.q.spans) >= maxSpans {
+		return openai.Errorf(http.StatusBadRequest, "too_many_messages", "there are more than %d texts in the request", maxSpans)
+	}
+	text := t.String()
+	p.q.textBytes += len(text)
+	p.q.spans = append(p.q.spans, span{guard.Span{Source: from, Text: text}, start, int(p.dec.InputOffset())})
+	return nil
+}
+
+// texts takes every text of a value: a string, or what is in parts of it.
+func (p *parser) texts(from guard.Source) error {
+	switch p.dec.PeekKind() {
+	case '"':
+		start := p.valueStart()
+		t, err := p.dec.ReadToken()
+		if err != nil {
+			return err
+		}
+		return p.add(from, t, start)
+	case '[':
+		return p.array(func() error { return p.texts(from) })
+	case '{':
+		return p.part(from)
+	}
+	return p.skip()
+}
+
+// prompt takes the prompt of a completion: a text, texts that are answered one by one,
+// or tokens, which nobody here can read.
+func (p *parser) prompt() error {
+	if p.dec.PeekKind() != '[' {
+		return p.texts(guard.User)
+	}
+	return p.array(func() error {
+		switch p.dec.PeekKind() {
+		case '0':
+			p.q.unread = true
+			p.q.textBytes += 4
+			return p.skip()
+		case '[':
+			p.q.prompts++
+			return p.prompt()
+		}
+		p.q.prompts++
+		return p.texts(guard.User)
+	})
+}
+
+// known are the names that mean something here. Constant.
+var known = []string{
+	"model", "stream", "n", "max_tokens", "max_completion_tokens", "max_output_tokens", "stream_options", "background", "previous_response_id",
+	"conversation", "messages", "input", "prompt", "prompt_embeds", "suffix", "query", "system", "instructions", "documents", "tools", "cache_salt", "cache_prompt",
+}
+
+// ofTurn are those in a message. Constant.
+var ofTurn = []string{"role", "type", "content"}
+
+// otherCase refuses a name that some engines take for another one: to encoding/json of
+// Go, "MODEL" is "model".
+func otherCase(name string, known []string) error {
+	for _, k := range known {
+		if name != k && strings.EqualFold(name, k) {
+			return openai.Errorf(http.StatusBadRequest, "invalid_value", "%.80q is not %s", name, k).On(k)
+		}
+	}
+	return nil
+}
+
+// notText are members of parts that hold no text to read: names, types, references and
+// encoded data. Constant.
+var notText = map[string]bool{
+	"type": true, "role": true, "id": true, "tool_call_id": true, "tool_use_id": true, "call_id": true, "image_url": true, "url": true,
+	"data": true, "input_audio": true, "media_type": true, "source": true, "detail": true, "cache_control": true, "file_id": true, "signature": true,
+}
+
+// part takes the texts of one part of a message. What tools returned, and documents,
+// say what they are by their type.
+func (p *parser) part(from guard.Source) error {
+	first := len(p.q.spans)
+	err := p.object(func(name string) error {
+		if name == "type" {
+			kind := ""
+			if p.dec.PeekKind() != '"' {
+				return p.skip()
+			}
+			if err := p.text(name, &kind); err != nil {
+				return err
+			}
+			switch kind {
+			case "tool_result", "function_call_output", "custom_tool_call_output":
+				from = guard.Tool
+			case "document", "search_result", "file":
+				from = guard.Retrieved
+			}
+			return nil
+		}
+		switch {
+		case strings.HasSuffix(name, "_url"):
+			return p.data(name)
+		case name == "source" && p.dec.PeekKind() == '{':
+			return p.source(from)
+		case notText[name]:
+			return p.skip()
+		}
+		return p.texts(from)
+	})
+	for i := first; i < len(p.q.spans); i++ {
+		p.q.spans[i].Source = max(p.q.spans[i].Source, from)
+	}
+	return err
+}
+
+// data passes over a picture, or the like. One that is elsewhere is refused: the engine
+// would fetch what a client names, from where the engine is.
+func (p *parser) data(name string) error {
+	switch p.dec.PeekKind() {
+	case '"':
+		url := ""
+		if err := p.text(name, &url); err != nil {
+			return err
+		}
+		if scheme, _, _ := strings.Cut(url, ":"); !strings.EqualFold(scheme, "data") {
+			return openai.Errorf(http.StatusBadRequest, "not_supported", "nothing is fetched here: send it in the request, as data:…").On(name)
+		}
+		return nil
+	case '{':
+		return p.object(func(member string) error {
+			if member == "url" {
+				return p.data(name)
+			}
+			return p.skip()
+		})
+	}
+	return p.skip()
+}
+
+// source takes the text of a document that stands in the request, in the shape of
+// /v1/messages; pictures and the like are data.
+func (p *parser) source(from guard.Source) error {
+	first, kind := len(p.q.spans), ""
+	err := p.object(func(name string) error {
+		switch {
+		case name == "type" && p.dec.PeekKind() == '"':
+			return p.text(name, &kind)
+		case name == "url":
+			return p.data(name)
+		case name == "media_type":
+			return p.skip()
+		}
+		return p.texts(from)
+	})
+	if kind == "base64" || kind == "url" || kind == "file" {
+		for _, s := range p.q.spans[first:] {
+			p.q.textBytes -= len(s.Text)
+		}
+		p.q.spans = p.q.spans[:first]
+	}
+	return err
+}
+
+// turns reads the messages of a conversation, or the input of the other APIs.
+func (p *parser) turns() error {
+	if p.dec.PeekKind() != '[' {
+		return p.texts(guard.User)
+	}
+	return p.array(func() error {
+		if p.dec.PeekKind() != '{' {
+			return p.texts(guard.User)
+		}
+		return p.turn()
+	})
+}
+
+// turn reads one message. Its role may stand behind its content.
+func (p *parser) turn() error {
+	first, role := len(p.q.spans), ""
+	if err := p.object(func(name string) error {
+		if err := otherCase(name, ofTurn); err != nil {
+			return err
+		}
+		switch {
+		case name == "role" && p.dec.PeekKind() == '"':
+			if err := p.text(name, &role); err != nil {
+				return err
+			}
+			if !isRole(role) { // it is written into the prompt as it is
+				return openai.Errorf(http.StatusBadRequest, "invalid_value", "%.80q is not a role", role).On(name)
+			}
+			return nil
+		case name == "type" && p.dec.PeekKind() == '"':
+			kind := ""
+			err := p.text(name, &kind)
+			if strings.HasSuffix(kind, "_call_output") {
+				role = "tool"
+			}
+			return err
+		case notText[name]:
+			return p.skip()
+		}
+		return p.texts(guard.System)
+	}); err != nil {
+		return err
+	}
+	from := guard.User
+	switch role {
+	case "system", "developer":
+		from = guard.System
+	case "assistant":
+		from = guard.Assistant
+	case "tool", "function":
+		from = guard.Tool
+	}
+	for i := first; i < len(p.q.spans); i++ {
+		p.q.spans[i].Source = max(p.q.spans[i].Source, from)
+	}
+	return nil
+}
+
+// isRole reports whether a text has the form of a role: one word.
+func isRole(s string) bool {
+	for _, c := range []byte(s) {
+		if (c < 'a' || c > 'z') && c != '_' {
+			return false
+		}
+	}
+	return len(s) > 0 && len(s) <= 24
+}
+
+// toolNames reads which tools the model may call, in the shapes of the three APIs.
+func (p *parser) toolNames() error {
+	if p.dec.PeekKind() != '[' {
+		return p.skip()
+	}
+	named := func(name string) error {
+		if name != "name" || p.dec.PeekKind() != '"' {
+			return p.skip()
+		}
+		tool := ""
+		if err := p.text(name, &tool); err != nil {
+			return err
+		}
+		if len(p.q.tools) >= maxTools {
+			return openai.Errorf(http.StatusBadRequest, "too_many_tools", "there are more than %d tools in the request", maxTools).On("tools")
+		}
+		p.q.tools = append(p.q.tools, tool)
+		return nil
+	}
+	return p.array(func() error {
+		if p.dec.PeekKind() != '{' {
+			return p.skip()
+		}
+		return p.object(func(name string) error {
+			if name == "function" && p.dec.PeekKind() == '{' {
+				return p.object(named)
+			}
+			return named(name)
+		})
+	})
+}
