@@ -19,8 +19,10 @@ type answer struct {
 	prompt   *Prompt
 	tainted  bool // there is untrusted text in the prompt
 	lanes    map[string]*lane
-	letters  map[string][]byte // by lane: the last letters of it, for the canary
-	secret   [][]byte          // forms of the canary
+	name     string   // of the lane that was added to last
+	last     *lane    // itself
+	called   []byte   // the last letters of arguments of tools, for the canary
+	secret   [][]byte // forms of the canary
 	findings []Finding
 	why      string          // why it was blocked
 	folded   map[bool]string // of trusted and untrusted texts, when it is needed
@@ -30,10 +32,13 @@ var _ Answer = (*answer)(nil)
 
 // Add takes what was added to a lane.
 func (a *answer) Add(name string, text []byte) (safe int, block string) {
-	l := a.lanes[name]
-	if l == nil {
-		l = a.lane()
-		a.lanes[name] = l
+	l := a.last
+	if l == nil || a.name != name {
+		if l = a.lanes[name]; l == nil {
+			l = a.lane()
+			a.lanes[name] = l
+		}
+		a.name, a.last = name, l
 	}
 	before := len(l.hits) + len(l.bad)
 	l.add(text)
@@ -41,7 +46,7 @@ func (a *answer) Add(name string, text []byte) (safe int, block string) {
 		a.hits(l)
 	}
 	if a.secret != nil {
-		a.canary(name, text)
+		a.canary(&l.letters, text)
 	}
 	if len(a.policy.Markings) > 0 {
 		a.markings(l, len(text))
@@ -130,7 +135,6 @@ func (a *answer) rewrite() map[int]string {
 			word := a.g.mark(s.Text)
 			out[i] = "[" + word + "]\n" + s.Text
 			a.secret = forms(word)
-			a.letters = map[string][]byte{}
 		case s.Source.Untrusted():
 			if t, ok := spotlight(a.policy.Spotlight, s.Text, a.g.mark(s.Text)); ok {
 				out[i] = t
@@ -169,28 +173,43 @@ func forms(word string) (out [][]byte) {
 	return out
 }
 
-func letters(buf, text []byte) []byte {
-	for _, c := range text {
+// plainLetter is a letter in lower case, or a digit, and 0 for what is neither. Constant.
+var plainLetter = func() (t [256]byte) {
+	for c := range 256 {
 		switch {
 		case c >= 'A' && c <= 'Z':
-			buf = append(buf, c+'a'-'A')
+			t[c] = byte(c) + 'a' - 'A'
 		case c >= 'a' && c <= 'z' || c >= '0' && c <= '9':
-			buf = append(buf, c)
+			t[c] = byte(c)
 		}
 	}
-	return buf
+	return t
+}()
+
+// letters appends the letters and digits of a text, in lower case.
+func letters(buf, text []byte) []byte {
+	n := len(buf)
+	buf = slices.Grow(buf, len(text))
+	out := buf[:n+len(text)]
+	for _, c := range text {
+		l := plainLetter[c]
+		out[n] = l
+		n += one(l != 0)
+	}
+	return out[:n]
 }
 
 const maxForm = 40 // letters of a form of the canary
 
-func (a *answer) canary(lane string, text []byte) {
-	b := a.letters[lane]
+// canary looks for the canary in what text adds to the last letters of a lane.
+func (a *answer) canary(last *[]byte, text []byte) {
+	b := *last
 	if len(b) > 4*maxForm {
 		b = append(b[:0], b[len(b)-maxForm:]...)
 	}
 	from := max(0, len(b)-maxForm)
 	b = letters(b, text)
-	a.letters[lane] = b
+	*last = b
 	for _, f := range a.secret {
 		if bytes.Contains(b[from:], f) {
 			a.found(canarySeen, "it gives away what the system prompt says", a.policy.action(canarySeen, ActionBlock))
@@ -282,7 +301,7 @@ func (a *answer) Call(tool, arguments string) string {
 	for _, v := range values {
 		l.add([]byte(v + "\n"))
 		if a.secret != nil {
-			a.canary("\x00", []byte(v))
+			a.canary(&a.called, []byte(v))
 		}
 	}
 	l.end()

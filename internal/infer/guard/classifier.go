@@ -114,14 +114,7 @@ func (w *weights) score(text []byte, sums *sums) float64 {
 	sums.reset(len(text))
 	table := (*[buckets]int8)(w.w)
 	for k := range sums.weight {
-		sum, count := 0, 0
-		for i := k * blockSize; i < min((k+1)*blockSize, len(text)); i++ {
-			g, n := grams(text, i)
-			for _, j := range g[:n] {
-				sum += int(table[j])
-			}
-			count += n
-		}
+		sum, count := sumGrams(table, text, k*blockSize, min((k+1)*blockSize, len(text)))
 		sums.weight[k], sums.norm[k] = float32(sum), float32(count)
 	}
 	words(text, func(at int, i uint32, v float32) {

@@ -10,10 +10,13 @@ import (
 //go:embed concepts.txt
 var conceptFile string
 
-// concepts maps words to what they are about.
+// concepts maps words to what they are about. Most words are about nothing that
+// matters, and begin like none that do.
 type concepts struct {
 	whole  map[uint32]uint8 // hash of a word → concept
 	prefix map[uint32]uint8 // hash of the beginning of one, of minStem bytes and more
+	begins [1 << 13]bool    // by the last bits of the hash: it may be in prefix
+	words  [1 << 13]bool    // or in whole
 }
 
 const (
@@ -25,7 +28,7 @@ const (
 var meaning = readConcepts(conceptFile)
 
 func readConcepts(file string) *concepts {
-	c := &concepts{map[uint32]uint8{}, map[uint32]uint8{}}
+	c := &concepts{whole: map[uint32]uint8{}, prefix: map[uint32]uint8{}}
 	n := uint8(0)
 	for line := range strings.Lines(file) {
 		f := strings.Fields(line)
@@ -35,11 +38,12 @@ func readConcepts(file string) *concepts {
 		n++
 		for _, w := range f[1:] {
 			stem, all := strings.CutSuffix(w, ".")
-			into := c.prefix
+			into, may := c.prefix, &c.begins
 			if all || len(stem) < minStem {
-				into = c.whole
+				into, may = c.whole, &c.words
 			}
-			if h := hashWord(stem); into[h] == 0 {
+			h := hashWord(stem)
+			if may[h%uint32(len(may))] = true; into[h] == 0 {
 				into[h] = n
 			}
 		}
@@ -53,14 +57,16 @@ func (c *concepts) of(word []byte) uint8 {
 	found := uint8(0)
 	for i, b := range word {
 		h = (h ^ uint32(b)) * prime32
-		if i+1 >= minStem && i+1 <= maxStem {
+		if i+1 >= minStem && i+1 <= maxStem && c.begins[h%uint32(len(c.begins))] {
 			if k := c.prefix[h]; k != 0 {
 				found = k
 			}
 		}
 	}
-	if k := c.whole[h]; k != 0 {
-		return k
+	if c.words[h%uint32(len(c.words))] {
+		if k := c.whole[h]; k != 0 {
+			return k
+		}
 	}
 	return found
 }

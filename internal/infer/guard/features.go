@@ -25,6 +25,17 @@ var wordByte = func() (t [256]bool) {
 	return t
 }()
 
+// grams3, grams4 and grams5 are the weights of groups of bytes: t is the first three,
+// each in eight bits, and so is what comes before the last byte of a longer group.
+func grams3(t uint32) uint32 { return bucket(t*prime32 ^ 0x33) }
+
+func grams4(t uint32, fourth byte) (h, w uint32) {
+	h = t*31 + uint32(fourth)
+	return h, bucket(h*prime32 ^ 0x44444)
+}
+
+func grams5(h uint32, fifth byte) uint32 { return bucket((h*131+uint32(fifth))*prime32 ^ 0x5555555) }
+
 // grams returns the weights of the groups of 3, 4 and 5 bytes that begin at i; there
 // are as many as fit.
 func grams(text []byte, i int) (g [3]uint32, n int) {
@@ -32,19 +43,40 @@ func grams(text []byte, i int) (g [3]uint32, n int) {
 	if len(t) < 3 {
 		return g, 0
 	}
-	h := uint32(t[0])<<16 | uint32(t[1])<<8 | uint32(t[2])
-	g[0] = bucket(h*0x01000193 ^ 0x33)
+	three := uint32(t[0])<<16 | uint32(t[1])<<8 | uint32(t[2])
+	g[0] = grams3(three)
 	if len(t) < 4 {
 		return g, 1
 	}
-	h = h*31 + uint32(t[3])
-	g[1] = bucket(h*0x01000193 ^ 0x44444)
-	if len(t) < 5 {
+	h, w := grams4(three, t[3])
+	if g[1] = w; len(t) < 5 {
 		return g, 2
 	}
-	h = h*131 + uint32(t[4])
-	g[2] = bucket(h*0x01000193 ^ 0x5555555)
+	g[2] = grams5(h, t[4])
 	return g, 3
+}
+
+// sumGrams sums the weights of the groups that begin in text[from:to], and counts them.
+func sumGrams(table *[buckets]int8, text []byte, from, to int) (sum, count int) {
+	whole := min(to, len(text)-4) // as far as groups of five go
+	if from < whole {
+		t := text[from : whole+4]
+		three := uint32(t[0])<<8 | uint32(t[1])
+		for k := 0; k+4 < len(t); k++ {
+			three = (three<<8 | uint32(t[k+2])) & 0xFFFFFF
+			h, w := grams4(three, t[k+3])
+			sum += int(table[grams3(three)]) + int(table[w]) + int(table[grams5(h, t[k+4])])
+		}
+		count, from = 3*(whole-from), whole
+	}
+	for i := from; i < to; i++ {
+		g, n := grams(text, i)
+		for _, j := range g[:n] {
+			sum += int(table[j])
+		}
+		count += n
+	}
+	return sum, count
 }
 
 // features calls yield with each feature of a folded text: where it begins, which

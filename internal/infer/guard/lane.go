@@ -21,6 +21,7 @@ type lane struct {
 	wait  []waiting
 	word  int // where the word that is being written begins
 	num   number
+	letters []byte // the last ones, for the canary
 	url   int // where the address that is being written begins; -1: nowhere
 	hits  []*answerRule
 	bad   []string // names of rules on links that matched
@@ -63,28 +64,70 @@ func (l *lane) add(text []byte) {
 	if l.base+len(l.buf) == 0 {
 		l.url = -1
 	}
-	for _, b := range text {
-		at := l.base + len(l.buf)
-		l.buf = append(l.buf, b)
-		if ends[b] {
-			l.wordEnds(at)
+	for len(text) > 0 {
+		if n := l.calm(text); n > 0 {
+			text = text[n:]
+			continue
 		}
-		l.state = l.rules.leads.step(l.state, b)
-		if l.state != 0 {
-			l.leads(at + 1)
-		}
-		if l.link != nil && b == '/' && l.url < 0 {
-			l.urlBegins(at + 1)
-		}
-		l.digit(b, at)
-		if len(l.wait) > 0 {
-			l.due(at + 1)
-		}
-		if l.url >= 0 && at-l.url > maxURL {
-			l.urlEnds(at + 1)
-		}
+		l.byte(text[0])
+		text = text[1:]
 	}
 	l.forget()
+}
+
+// stirs are the bytes that begin numbers and addresses. Constant.
+var stirs = func() (t [256]bool) {
+	for _, c := range []byte("0123456789+/") {
+		t[c] = true
+	}
+	return t
+}()
+
+// calm takes the bytes at which nothing happens but that words begin and end, and
+// returns how many there were: most of most texts.
+func (l *lane) calm(text []byte) (n int) {
+	if len(l.wait) > 0 || l.num.open || l.url >= 0 {
+		return 0
+	}
+	m, state, at := l.rules.leads, l.state, l.base+len(l.buf)
+	for i, b := range text {
+		if stirs[b] {
+			break
+		}
+		next := m.step(state, b)
+		if m.final[next] {
+			break
+		}
+		if ends[b] {
+			l.word = at + i + 1
+		}
+		state, n = next, i+1
+	}
+	l.state, l.buf = state, append(l.buf, text[:n]...)
+	return n
+}
+
+// byte takes one byte.
+func (l *lane) byte(b byte) {
+	at := l.base + len(l.buf)
+	l.buf = append(l.buf, b)
+	if ends[b] {
+		l.wordEnds(at)
+	}
+	l.state = l.rules.leads.step(l.state, b)
+	if l.rules.leads.final[l.state] {
+		l.leads(at + 1)
+	}
+	if l.link != nil && b == '/' && l.url < 0 {
+		l.urlBegins(at + 1)
+	}
+	l.digit(b, at)
+	if len(l.wait) > 0 {
+		l.due(at + 1)
+	}
+	if l.url >= 0 && at-l.url > maxURL {
+		l.urlEnds(at + 1)
+	}
 }
 
 // end says that the text is whole.

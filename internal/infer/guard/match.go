@@ -2,13 +2,17 @@ package guard
 
 import "slices"
 
-// matcher finds many words at once (Aho and Corasick 1975), a byte at a time.
+// matcher finds many words at once (Aho and Corasick 1975), a byte at a time. Where a
+// whole text is there, most of it is passed over: words are looked for only where their
+// first three bytes stand.
 type matcher struct {
 	class   [256]uint8
 	classes int
 	next    []int32 // state*classes + class → state
 	out     [][]int32
-	depth   []uint8 // of a state: bytes at the end of the text that begin a word
+	final   []bool              // of a state: a word ends here
+	depth   []uint8             // of a state: bytes at the end of the text that begin a word
+	begins  *[1 << 16 / 8]uint8 // hashes of three classes that a word begins with, a bit each
 }
 
 const maxStates = 200_000 // of a matcher
@@ -41,7 +45,42 @@ func newMatcher(words []string, same func(byte) byte) *matcher {
 		m.out[s] = append(m.out[s], int32(id))
 	}
 	m.link()
+	for _, out := range m.out {
+		m.final = append(m.final, len(out) > 0)
+	}
+	m.filter(words)
 	return m
+}
+
+// beginning is how many bytes of a word are looked for first.
+const beginning = 3
+
+// slot is where three classes are in the filter.
+func slot(three uint32) uint32 { return three * 0x9E3779B1 >> 16 }
+
+// filter notes what words begin with; what follows a shorter word may be anything.
+func (m *matcher) filter(words []string) {
+	m.begins = new([1 << 16 / 8]uint8)
+	for _, w := range words {
+		keys := []uint32{0}
+		for i := range beginning {
+			var longer []uint32
+			for _, k := range keys {
+				if i < len(w) {
+					longer = append(longer, k<<8|uint32(m.class[w[i]]))
+					continue
+				}
+				for c := range m.classes {
+					longer = append(longer, k<<8|uint32(c))
+				}
+			}
+			keys = longer
+		}
+		for _, k := range keys {
+			h := slot(k)
+			m.begins[h/8] |= 1 << (h % 8)
+		}
+	}
 }
 
 func (m *matcher) add() int32 {
@@ -80,15 +119,41 @@ func (m *matcher) step(s int32, b byte) int32 {
 	return m.next[int(s)*m.classes+int(m.class[b])]
 }
 
-// find calls hit with each word and where it ends.
+// find calls hit with each word of two bytes or more, and where it ends. It is linear in
+// the length of text.
 func (m *matcher) find(text []byte, hit func(word int32, end int)) {
-	s := int32(0)
-	for i, b := range text {
-		s = m.next[int(s)*m.classes+int(m.class[b])]
-		if s != 0 {
-			for _, w := range m.out[s] {
-				hit(w, i+1)
+	i := 0
+	for i+beginning <= len(text) {
+		three, at := uint32(m.class[text[i]])<<8|uint32(m.class[text[i+1]]), -1
+		for k, b := range text[i+2:] {
+			three = (three<<8 | uint32(m.class[b])) & 0xFFFFFF
+			if h := slot(three); m.begins[h/8]&(1<<(h%8)) != 0 {
+				at = k
+				break
 			}
 		}
+		if at < 0 {
+			i = len(text) - beginning + 1
+			break
+		}
+		i = m.from(text, i+at, hit)
 	}
+	m.from(text, i, hit) // words of two bytes at the end
+}
+
+// from finds the words that begin at i, or later while they overlap, and returns where
+// others may.
+func (m *matcher) from(text []byte, i int, hit func(word int32, end int)) (next int) {
+	s := int32(0)
+	for j := i; j < len(text); j++ {
+		s = m.step(s, text[j])
+		if m.final[s] {
+			for _, w := range m.out[s] {
+				hit(w, j+1)
+			}
+		} else if d := int(m.depth[s]); d < beginning && j-i+1 >= beginning {
+			return j + 1 - d
+		}
+	}
+	return len(text)
 }

@@ -88,7 +88,10 @@ func (r *reading) text(text, how string, depth int) {
 		added += unseenScore
 	}
 	hidden := f.hidden
-	r.v.logit = max(r.v.logit, added+r.g.classifier.head(r.from).score(r.s.folded, &r.s.sums))
+	if r.p.action(byClassifier, ActionBlock) != ActionOff {
+		added += r.g.classifier.head(r.from).score(r.s.folded, &r.s.sums)
+	}
+	r.v.logit = max(r.v.logit, added)
 	if depth >= maxDepth {
 		return
 	}

@@ -188,11 +188,12 @@ func (r *Rules) compile() error {
 			leads, r.leadOf = append(leads, w), append(r.leadOf, a)
 		}
 	}
-	for _, list := range [][]string{words, tight, leads} {
+	for i, list := range [][]string{words, tight, leads} {
+		least := []int{2, 2, 1}[i]
 		n := 0
 		for _, w := range list {
-			if n += len(w); len(w) == 0 || len(w) > 100 {
-				return errors.New("a word to find is empty or longer than 100 bytes")
+			if n += len(w); len(w) < least || len(w) > 100 {
+				return fmt.Errorf("a word to find is shorter than %d or longer than 100 bytes", least)
 			}
 		}
 		if n > maxStates || len(list) > maxWords {
