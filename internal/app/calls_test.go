@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/base64"
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	"filippo.io/age"
 
 	"enisle/internal/infer/gateway"
+	"enisle/internal/infer/guard"
 	"enisle/internal/infer/openai"
 )
 
@@ -198,5 +200,33 @@ func TestQuotasHold(t *testing.T) {
 	}
 	if _, _, ok := all[0].Reserve("ada", 1, limit, now); ok {
 		t.Error("a clock that goes back gives tokens")
+	}
+}
+
+// Lines are as encoding/json writes them, member for member.
+func TestLineIsJSON(t *testing.T) {
+	finding := []guard.Finding{{Rule: "r", Where: "user, base64", Score: 0.5}}
+	for _, l := range []callLine{
+		{Prev: "00", Open: &gateway.Opening{}},
+		{Prev: "0f", Close: &gateway.Closing{}},
+		{Prev: "ab", Open: &gateway.Opening{
+			ID: "req_1", At: time.Date(2026, 1, 2, 3, 4, 5, 678, time.FixedZone("", 3600)), User: `ada "x"`, Project: "p\n", From: "[::1]:80", Route: "/v1/x", Model: "größe",
+			Weights: "sha256:1", Streamed: true, Input: "sha256:2", Bytes: 3, Reserved: 1 << 40, Findings: finding, Content: []byte("never"),
+		}, Sealed: "QUJD"},
+		{Prev: "cd", Close: &gateway.Closing{
+			ID: "req_1", Outcome: gateway.Blocked, Status: 400, Code: "c", Engine: "vllm", Usage: openai.Usage{Prompt: 1, Completion: 2, Total: 3}, Guessed: true,
+			Queued: 4, First: 5, Duration: 6, Output: "sha256:7", Findings: finding, Content: []byte("never"),
+		}, Sealed: "QUJD"},
+	} {
+		want, err := json.Marshal(l)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := l.append(nil); err != nil || string(got) != string(want) {
+			t.Errorf("%s, %v; encoding/json: %s", got, err, want)
+		}
+	}
+	if _, err := (&callLine{Open: &gateway.Opening{User: "\xff"}}).append(nil); err == nil {
+		t.Error("a name that is no text is recorded")
 	}
 }

@@ -2,6 +2,8 @@ package gateway
 
 import (
 	"bytes"
+	"errors"
+	"io"
 	"strconv"
 	"strings"
 	"sync"
@@ -49,23 +51,97 @@ var noText = map[string]bool{
 	"prompt_logprobs": true,
 }
 
+// head is what an answer says of itself: by which model it is, and its counts, at the
+// top or in the message or response that an event is about.
+type head struct {
+	models [3]string
+	usage  *usage
+	choice bool // it has choices
+	failed bool // it is an error
+}
+
 // reader reads answers. It is used by one call at a time.
 type reader struct {
 	dec    *jsontext.Decoder
-	pieces []piece
+	head   head
+	pieces []piece // texts of the model
 	data   []byte
 }
 
-// read finds the texts of one JSON value. They are good until the next read.
-func (a *reader) read(data []byte) ([]piece, error) {
-	a.pieces, a.data = a.pieces[:0], data
-	d, done := decoder(data, jsontext.AllowDuplicateNames(true))
+// read reads one JSON value to its end. What it found is good until the next read.
+func (a *reader) read(data []byte) error {
+	a.head, a.pieces, a.data = head{}, a.pieces[:0], data
+	d, done := decoder(data, jsontext.AllowDuplicateNames(true)) // it goes on as it is
 	defer done()
-	a.dec = d
-	if err := a.value("", "", 0); err != nil {
-		return nil, err
+	if a.dec = d; d.PeekKind() != '{' && d.PeekKind() != '[' {
+		return errors.New("an answer is not a JSON object")
 	}
-	return a.pieces, nil
+	if err := a.value("", "", 0); err != nil {
+		return err
+	}
+	if _, err := d.ReadToken(); !errors.Is(err, io.EOF) {
+		return errors.Join(errors.New("something follows the answer"), err)
+	}
+	return nil
+}
+
+// levelOf says where an object stands that may say by which model it is; -1: it may not.
+func levelOf(path string) int {
+	switch path {
+	case "":
+		return 0
+	case ".message":
+		return 1
+	case ".response":
+		return 2
+	}
+	return -1
+}
+
+// about reads a member that says something of the answer, if it is one.
+func (a *reader) about(level int, key string, kind jsontext.Kind) (is bool, err error) {
+	switch {
+	case level < 0:
+		return false, nil
+	case key == "model" && kind == '"':
+		t, err := a.dec.ReadToken()
+		if err == nil {
+			a.head.models[level] = t.String()
+		}
+		return true, err
+	case key == "usage" && kind == '{':
+		a.head.usage = &usage{}
+		return true, a.counts(a.head.usage)
+	}
+	return false, nil
+}
+
+// counts reads how many tokens there were, in any of the three APIs.
+func (a *reader) counts(u *usage) error {
+	if _, err := a.dec.ReadToken(); err != nil {
+		return err
+	}
+	for a.dec.PeekKind() != '}' {
+		t, err := a.dec.ReadToken()
+		if err != nil {
+			return err
+		}
+		into := u.field(t.String())
+		if into == nil || a.dec.PeekKind() != '0' {
+			if err := a.dec.SkipValue(); err != nil {
+				return err
+			}
+			continue
+		}
+		if t, err = a.dec.ReadToken(); err != nil {
+			return err
+		}
+		if n, err := t.Int(); err == nil {
+			*into = int(max(min(n, maxReserved), 0))
+		}
+	}
+	_, err := a.dec.ReadToken()
+	return err
 }
 
 func (a *reader) value(path, key string, depth int) error {
@@ -110,14 +186,20 @@ func (a *reader) object(path string, depth int) error {
 	if _, err := a.dec.ReadToken(); err != nil {
 		return err
 	}
-	first, index, kind := len(a.pieces), "", ""
+	first, index, kind, level := len(a.pieces), "", "", levelOf(path)
 	for a.dec.PeekKind() != '}' {
 		t, err := a.dec.ReadToken()
 		if err != nil {
 			return err
 		}
-		key := t.String()
-		switch k := a.dec.PeekKind(); {
+		key, k := t.String(), a.dec.PeekKind()
+		if is, err := a.about(level, key, k); is || err != nil {
+			if err != nil {
+				return err
+			}
+			continue
+		}
+		switch {
 		case k == '0' && (key == "index" || key == "output_index" || key == "content_index"):
 			n, err := a.dec.ReadToken()
 			if err != nil {
@@ -145,8 +227,13 @@ func (a *reader) object(path string, depth int) error {
 			}
 			a.pieces = append(a.pieces, piece{lane: path + "." + key, text: bytes.Clone(v), tool: true})
 		default:
+			start := int(a.dec.InputOffset())
 			if err := a.value(path+"."+key, key, depth+1); err != nil {
 				return err
+			}
+			if level == 0 {
+				a.head.choice = a.head.choice || key == "choices" && k == '[' && bytes.IndexByte(a.data[start:a.dec.InputOffset()], '{') > 0
+				a.head.failed = a.head.failed || key == "error" && k != 'n'
 			}
 		}
 	}

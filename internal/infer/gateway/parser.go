@@ -295,6 +295,9 @@ var ofTurn = []string{"role", "type", "content"}
 // otherCase refuses a name that some engines take for another one: to encoding/json of
 // Go, "MODEL" is "model".
 func otherCase(name string, known []string) error {
+	if isLower(name) {
+		return nil
+	}
 	for _, k := range known {
 		if name != k && strings.EqualFold(name, k) {
 			return openai.Errorf(http.StatusBadRequest, "invalid_value", "%.80q is not %s", name, k).On(k)
@@ -451,6 +454,17 @@ func (p *parser) turn() error {
 		p.q.spans[i].Source = max(p.q.spans[i].Source, from)
 	}
 	return nil
+}
+
+// isLower reports whether a name has no letters that some other case has, or that fold
+// to such.
+func isLower(s string) bool {
+	for _, c := range []byte(s) {
+		if c >= 0x80 || c >= 'A' && c <= 'Z' {
+			return false
+		}
+	}
+	return true
 }
 
 // isRole reports whether a text has the form of a role: one word.

@@ -2,7 +2,12 @@ package gateway
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
+	"strconv"
 	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
 
 	"enisle/internal/infer/guard"
 	"enisle/internal/infer/openai"
@@ -67,3 +72,91 @@ const (
 	Broken   Outcome = "broken"  // the engine stopped in the middle
 	Left     Outcome = "left"    // the client did
 )
+
+// AppendJSON appends it as encoding/json writes it.
+func (o *Opening) AppendJSON(b []byte) ([]byte, error) {
+	m := members{b: b, before: '{'}
+	m.text("id", o.ID)
+	m.name("at")
+	m.b = append(o.At.AppendFormat(append(m.b, '"'), time.RFC3339Nano), '"')
+	m.some("user", o.User)
+	m.some("project", o.Project)
+	m.text("from", o.From)
+	m.text("route", o.Route)
+	m.text("model", o.Model)
+	m.some("weights", o.Weights)
+	m.yes("streamed", o.Streamed)
+	m.text("input", o.Input)
+	m.number("bytes", int64(o.Bytes))
+	m.number("reserved", o.Reserved)
+	m.findings(o.Findings)
+	return append(m.b, '}'), m.err
+}
+
+// AppendJSON appends it as encoding/json writes it.
+func (c *Closing) AppendJSON(b []byte) ([]byte, error) {
+	m := members{b: b, before: '{'}
+	m.text("id", c.ID)
+	m.text("outcome", string(c.Outcome))
+	m.number("status", int64(c.Status))
+	m.some("code", c.Code)
+	m.some("engine", c.Engine)
+	m.name("usage")
+	m.before = '{'
+	m.number("prompt_tokens", int64(c.Usage.Prompt))
+	m.number("completion_tokens", int64(c.Usage.Completion))
+	m.number("total_tokens", int64(c.Usage.Total))
+	m.b = append(m.b, '}')
+	m.yes("guessed", c.Guessed)
+	m.number("queued", int64(c.Queued))
+	m.number("first", int64(c.First))
+	m.number("duration", int64(c.Duration))
+	m.some("output", c.Output)
+	m.findings(c.Findings)
+	return append(m.b, '}'), m.err
+}
+
+// members appends the members of an object.
+type members struct {
+	b      []byte
+	before byte // what stands before the next: the bracket, or a comma
+	err    error
+}
+
+func (m *members) name(name string) {
+	m.b = append(append(append(m.b, m.before, '"'), name...), '"', ':')
+	m.before = ','
+}
+
+func (m *members) text(name, v string) {
+	m.name(name)
+	b, err := jsontext.AppendQuote(m.b, v)
+	m.b, m.err = b, errors.Join(m.err, err)
+}
+
+func (m *members) some(name, v string) {
+	if v != "" {
+		m.text(name, v)
+	}
+}
+
+func (m *members) number(name string, v int64) {
+	m.name(name)
+	m.b = strconv.AppendInt(m.b, v, 10)
+}
+
+func (m *members) yes(name string, v bool) {
+	if v {
+		m.name(name)
+		m.b = append(m.b, "true"...)
+	}
+}
+
+func (m *members) findings(all []guard.Finding) {
+	if len(all) == 0 {
+		return
+	}
+	m.name("findings")
+	b, err := json.Marshal(all)
+	m.b, m.err = append(m.b, b...), errors.Join(m.err, err)
+}

@@ -6,15 +6,12 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"hash"
 	"io"
 	"net/http"
 	"strings"
-
-	"github.com/go-json-experiment/json/jsontext"
 
 	"enisle/internal/infer/guard"
 	"enisle/internal/infer/openai"
@@ -41,8 +38,24 @@ func broken() error {
 // usage is how the three APIs count.
 type usage struct {
 	openai.Usage
-	Input  int `json:"input_tokens"`
-	Output int `json:"output_tokens"`
+	Input, Output int
+}
+
+// field is where a count goes.
+func (u *usage) field(name string) *int {
+	switch name {
+	case "prompt_tokens":
+		return &u.Prompt
+	case "completion_tokens":
+		return &u.Completion
+	case "total_tokens":
+		return &u.Total
+	case "input_tokens":
+		return &u.Input
+	case "output_tokens":
+		return &u.Output
+	}
+	return nil
 }
 
 func (u usage) sum() openai.Usage {
@@ -73,16 +86,19 @@ func (c *call) whole(ctx context.Context, resp *http.Response) error {
 		c.end.Outcome = Left
 		return ctx.Err()
 	}
-	var h head
-	if err != nil || len(b) > maxAnswer || h.read(b) != nil {
+	var a reader
+	if err == nil && len(b) <= maxAnswer {
+		err = a.read(b)
+	}
+	if err != nil || len(b) > maxAnswer {
 		c.end.Outcome = Broken
 		return broken()
 	}
-	if other := c.another(h.models[:]); other != nil {
+	if other := c.another(a.head.models[:]); other != nil {
 		return other
 	}
-	c.count(h.usage, len(b))
-	if why := c.read(b); why != "" {
+	c.count(a.head.usage, len(b))
+	if why := c.read(a.pieces); why != "" {
 		c.end.Outcome = Blocked
 		return openai.Errorf(http.StatusForbidden, "content_filter", "the guard of this site keeps the answer back: %s", why)
 	}
@@ -107,72 +123,6 @@ func (c *call) another(models []string) error {
 	return nil
 }
 
-// head is what an answer says of itself: by which model it is, and its counts, at the
-// top or in the message or response that an event is about.
-type head struct {
-	models [3]string
-	usage  *usage
-	choice bool // it has choices
-	failed bool // it is an error
-}
-
-// read reads one JSON value to its end.
-func (h *head) read(b []byte) error {
-	d, done := decoder(b, jsontext.AllowDuplicateNames(true)) // it goes on as it is
-	defer done()
-	if d.PeekKind() == '[' {
-		return d.SkipValue()
-	}
-	if err := h.object(d, 0); err != nil {
-		return err
-	}
-	if _, err := d.ReadToken(); !errors.Is(err, io.EOF) {
-		return errors.Join(errors.New("something follows the answer"), err)
-	}
-	return nil
-}
-
-func (h *head) object(d *jsontext.Decoder, level int) error {
-	if t, err := d.ReadToken(); err != nil || t.Kind() != '{' {
-		return errors.Join(errors.New("an answer is not a JSON object"), err)
-	}
-	for d.PeekKind() != '}' {
-		t, err := d.ReadToken()
-		if err != nil {
-			return err
-		}
-		name, kind := t.String(), d.PeekKind()
-		switch {
-		case name == "model" && kind == '"':
-			if t, err = d.ReadToken(); err == nil {
-				h.models[level] = t.String()
-			}
-		case name == "usage" && kind == '{':
-			var v jsontext.Value
-			var u usage
-			if v, err = d.ReadValue(); err == nil && json.Unmarshal(v, &u) == nil {
-				h.usage = &u
-			}
-		case (name == "message" || name == "response") && kind == '{' && level == 0:
-			err = h.object(d, map[string]int{"message": 1, "response": 2}[name])
-		case name == "choices" && kind == '[' && level == 0:
-			var v jsontext.Value
-			v, err = d.ReadValue()
-			h.choice = len(v) > 0 && bytes.IndexByte(v, '{') > 0
-		case name == "error" && kind != 'n' && level == 0:
-			h.failed = true
-			err = d.SkipValue()
-		default:
-			err = d.SkipValue()
-		}
-		if err != nil {
-			return err
-		}
-	}
-	_, err := d.ReadToken()
-	return err
-}
-
 // output notes what the engine answered.
 func (c *call) output(b []byte) {
 	if c.g.opt.Recorder == nil {
@@ -183,14 +133,9 @@ func (c *call) output(b []byte) {
 }
 
 // read has the guard read a whole answer.
-func (c *call) read(b []byte) (why string) {
+func (c *call) read(pieces []piece) (why string) {
 	if c.ruling.Answer == nil || !c.route.generates {
 		return ""
-	}
-	var a reader
-	pieces, err := a.read(b)
-	if err != nil {
-		return "it can not be read"
 	}
 	calls, lanes := toolCalls{}, map[string]bool{}
 	for _, p := range pieces {
@@ -367,11 +312,14 @@ func (s *stream) event(raw, data []byte) (done bool, err error) {
 		s.out.event(raw)
 		return true, s.finish()
 	}
-	keep, failed, err := s.look(data)
+	if len(data) == 0 {
+		return false, s.pass(raw, held{})
+	}
+	keep, err := s.look(data)
 	if err != nil {
 		return true, err
 	}
-	if failed {
+	if s.reader.head.failed {
 		if err := s.ready(); err != nil {
 			return true, err
 		}
@@ -383,33 +331,26 @@ func (s *stream) event(raw, data []byte) (done bool, err error) {
 	if !keep {
 		return false, nil
 	}
-	if len(data) == 0 {
-		return false, s.pass(raw, held{})
-	}
 	return false, s.guard(raw, data, nil, false)
 }
 
-// look reads what an event says of the answer, and says whether the client is to have
-// it and whether it is an error.
-func (s *stream) look(data []byte) (keep, failed bool, err error) {
-	if len(data) == 0 {
-		return true, false, nil
-	}
+// look reads an event, and says whether the client is to have it.
+func (s *stream) look(data []byte) (keep bool, err error) {
 	if bytes.Contains(data, []byte(`"message_stop"`)) || bytes.Contains(data, []byte(`"response.completed"`)) || bytes.Contains(data, []byte(`"response.incomplete"`)) {
 		s.ended = true
 	}
-	var h head
-	if h.read(data) != nil {
-		return false, false, broken()
+	if err := s.reader.read(data); err != nil {
+		s.end.Outcome = Broken
+		return false, broken()
 	}
+	h := &s.reader.head
 	if err := s.another(h.models[:]); err != nil {
-		return false, false, err
+		return false, err
 	}
 	if h.usage != nil {
 		s.count(h.usage, 0)
 	}
-	mine := s.route.counts && h.usage != nil && !s.wantUsage && !h.choice
-	return !mine, h.failed, nil
+	return !s.route.counts || h.usage == nil || s.wantUsage || h.choice, nil
 }
 
 // guard has an event read and passes on what may be shown. plain is its one text, if it
@@ -422,11 +363,7 @@ func (s *stream) guard(raw, data, plain []byte, known bool) error {
 		}
 		return s.pass(raw, h)
 	}
-	pieces, err := s.reader.read(data)
-	if err != nil {
-		s.end.Outcome = Broken
-		return broken()
-	}
+	pieces := s.reader.pieces
 	if s.template.learn(data, pieces); s.ruling.Answer != nil {
 		s.known = s.lane(s.template.lane)
 	}

@@ -15,16 +15,16 @@ type lane struct {
 	// and numbers.
 	holdWords, holdNumbers bool
 
-	buf   []byte // the end of the text
-	base  int    // where buf begins in the text
-	state int32  // of the words that begin patterns
-	wait  []waiting
-	word  int // where the word that is being written begins
-	num   number
+	buf     []byte // the end of the text
+	base    int    // where buf begins in the text
+	state   int32  // of the words that begin patterns
+	wait    []waiting
+	word    int // where the word that is being written begins
+	num     number
 	letters []byte // the last ones, for the canary
-	url   int // where the address that is being written begins; -1: nowhere
-	hits  []*answerRule
-	bad   []string // names of rules on links that matched
+	url     int    // where the address that is being written begins; -1: nowhere
+	hits    []*answerRule
+	bad     []string // names of rules on links that matched
 }
 
 // waiting is a pattern that more of the text is needed for.
