@@ -157,19 +157,25 @@ func spotlight(how, text, mark string) (string, bool) {
 }
 
 // forms returns how a canary may be written, letters only and in lower case.
-func forms(word string) (out [][]byte) {
-	add := func(s string) { out = append(out, letters(nil, []byte(s))) }
-	add(word)
-	b := []byte(word)
-	slices.Reverse(b)
-	add(string(b))
-	add(hex.EncodeToString([]byte(word)))
+func forms(word string) [][]byte {
+	w, out := []byte(word), make([][]byte, 0, 7)
+	all := make([]byte, 0, 256) // what they stand in
+	add := func(form []byte) {
+		n := len(all)
+		all = letters(all, form)
+		out = append(out, all[n:len(all):len(all)])
+	}
+	add(w)
+	var buf [64]byte
+	add(turned(buf[:0], w, backwards))
+	add(turned(buf[:0], w, rotated))
+	add(hex.AppendEncode(buf[:0], w))
+	padded := append([]byte("  "), w...)
 	for shift := range 3 {
 		// The middle of it, whatever stands before.
-		e := base64.StdEncoding.EncodeToString([]byte("   "[:shift] + word))
+		e := base64.StdEncoding.AppendEncode(buf[:0], padded[2-shift:])
 		add(e[(shift*8+5)/6 : len(e)-4])
 	}
-	add(string(turned(nil, []byte(word), rotated)))
 	return out
 }
 

@@ -51,10 +51,9 @@ func readConcepts(file string) *concepts {
 	return c
 }
 
-// of returns the concept of a folded word, or 0.
-func (c *concepts) of(word []byte) uint8 {
-	h := uint32(offset32)
-	found := uint8(0)
+// of returns the hash of a folded word, and its concept, or 0.
+func (c *concepts) of(word []byte) (h uint32, found uint8) {
+	h = offset32
 	for i, b := range word {
 		h = (h ^ uint32(b)) * prime32
 		if i+1 >= minStem && i+1 <= maxStem && c.begins[h%uint32(len(c.begins))] {
@@ -65,10 +64,10 @@ func (c *concepts) of(word []byte) uint8 {
 	}
 	if c.words[h%uint32(len(c.words))] {
 		if k := c.whole[h]; k != 0 {
-			return k
+			found = k
 		}
 	}
-	return found
+	return h, found
 }
 
 // FNV-1a, 32 bits.

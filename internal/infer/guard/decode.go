@@ -23,65 +23,57 @@ const minCoded = 16 // characters of a run that may be a code
 // Classes of bytes in codes. Constant.
 var codeClass = func() (t [256]uint8) {
 	for i := range t {
-		c := byte(i)
-		switch {
-		case c >= '0' && c <= '9' || c >= 'a' && c <= 'f' || c >= 'A' && c <= 'F':
-			t[i] = isHex | is64
-		case c >= 'g' && c <= 'z' || c >= 'G' && c <= 'Z' || c == '+' || c == '/' || c == '_' || c == '-' || c == '=':
+		switch c := byte(i); {
+		case c >= 'a' && c <= 'z':
 			t[i] = is64
-		}
-		if c == '.' || c == '-' || c == '/' || c == ' ' || c == '_' || c == '|' {
-			t[i] |= isMorse
+		case c >= '0' && c <= '9':
+			t[i] = is64 | notLow | isDigit
+		case c == '-':
+			t[i] = is64 | notLow | isSign
+		case c >= 'A' && c <= 'Z' || c == '+' || c == '/' || c == '_' || c == '=':
+			t[i] = is64 | notLow
+		case c == '\\' || c == '%' || c == '&' || c == '.':
+			t[i] = isSign
 		}
 	}
 	return t
 }()
 
 const (
-	is64 = 1 << iota
-	isHex
-	isMorse
+	is64    = 1 << iota // of base64, as far as that and hexadecimal go
+	notLow              // and no small letter
+	isDigit             // counted
+	isSign              // counted, each for itself
 )
 
 // decode returns what a text holds in codes. It is linear: each byte is in at most one
 // run of each kind.
 func decode(text string) (out []coded) {
-	var escapes, percents, entities, morse int
-	digits := 0
+	var escapes, percents, entities, morse, digits int
 	for i := 0; i < len(text); {
-		c := text[i]
-		switch {
-		case c == '\\':
-			escapes++
-		case c == '%':
-			percents++
-		case c == '&':
-			entities++
-		case c == '.' || c == '-':
-			morse++
-		case c >= '0' && c <= '9':
-			digits++
-		}
-		if codeClass[c]&is64 == 0 {
+		start, any := i, uint8(0)
+		for i < len(text) && codeClass[text[i]]&is64 != 0 {
+			any |= codeClass[text[i]]
 			i++
-			continue
 		}
-		j, low := i, true
-		for j < len(text) && codeClass[text[j]]&is64 != 0 {
-			if b := text[j]; b < 'a' || b > 'z' {
-				low = false
-				if b == '-' {
-					morse++
-				} else if b <= '9' && b >= '0' {
-					digits++
-				}
+		if any&notLow != 0 {
+			for _, c := range []byte(text[start:i]) {
+				digits += one(codeClass[c]&isDigit != 0)
+				morse += one(c == '-')
 			}
-			j++
+			if i-start >= minCoded {
+				out = append(out, run(text[start:i])...)
+			}
 		}
-		if j-i >= minCoded && !low {
-			out = append(out, run(text[i:j])...)
+		for i < len(text) && codeClass[text[i]]&is64 == 0 {
+			if c := text[i]; codeClass[c] != 0 {
+				escapes += one(c == '\\')
+				percents += one(c == '%')
+				entities += one(c == '&')
+				morse += one(c == '.')
+			}
+			i++
 		}
-		i = j
 	}
 	if escapes >= 4 {
 		out = append(out, whole("escapes", text, unescape(text))...)

@@ -108,16 +108,12 @@ func words(text []byte, yield func(at int, i uint32, value float32)) {
 		for j < len(text) && wordByte[text[j]] {
 			j++
 		}
-		w := text[i:min(j, i+maxWord)]
-		h := uint32(offset32)
-		for _, b := range w {
-			h = (h ^ uint32(b)) * prime32
-		}
+		h, c := meaning.of(text[i:min(j, i+maxWord)])
 		yield(i, bucket(h^0x11111111), wordValue)
 		yield(i, bucket(h*0x9E3779B1^before^0x22222222), wordValue)
 		before = h
 		n++
-		if c := meaning.of(w); c != 0 {
+		if c != 0 {
 			key := uint32(c)
 			yield(i, bucket(key*0x85EBCA6B^0xC0), conceptValue)
 			for k, l := range last {

@@ -10,9 +10,9 @@ type matcher struct {
 	classes int
 	next    []int32 // state*classes + class → state
 	out     [][]int32
-	final   []bool              // of a state: a word ends here
-	depth   []uint8             // of a state: bytes at the end of the text that begin a word
-	begins  *[1 << 16 / 8]uint8 // hashes of three classes that a word begins with, a bit each
+	final   []bool          // of a state: a word ends here
+	depth   []uint8         // of a state: bytes at the end of the text that begin a word
+	begins  [1 << 10]uint64 // hashes of three classes that a word begins with, a bit each
 }
 
 const maxStates = 200_000 // of a matcher
@@ -55,12 +55,14 @@ func newMatcher(words []string, same func(byte) byte) *matcher {
 // beginning is how many bytes of a word are looked for first.
 const beginning = 3
 
-// slot is where three classes are in the filter.
-func slot(three uint32) uint32 { return three * 0x9E3779B1 >> 16 }
+// slot is where three classes are in the filter: a word of it, and a bit.
+func slot(three uint32) (word, bit uint32) {
+	h := three * 0x9E3779B1
+	return h >> 22, h >> 16 % 64
+}
 
 // filter notes what words begin with; what follows a shorter word may be anything.
 func (m *matcher) filter(words []string) {
-	m.begins = new([1 << 16 / 8]uint8)
 	for _, w := range words {
 		keys := []uint32{0}
 		for i := range beginning {
@@ -77,8 +79,8 @@ func (m *matcher) filter(words []string) {
 			keys = longer
 		}
 		for _, k := range keys {
-			h := slot(k)
-			m.begins[h/8] |= 1 << (h % 8)
+			word, bit := slot(k)
+			m.begins[word] |= 1 << bit
 		}
 	}
 }
@@ -127,7 +129,7 @@ func (m *matcher) find(text []byte, hit func(word int32, end int)) {
 		three, at := uint32(m.class[text[i]])<<8|uint32(m.class[text[i+1]]), -1
 		for k, b := range text[i+2:] {
 			three = (three<<8 | uint32(m.class[b])) & 0xFFFFFF
-			if h := slot(three); m.begins[h/8]&(1<<(h%8)) != 0 {
+			if word, bit := slot(three); m.begins[word]>>bit&1 != 0 {
 				at = k
 				break
 			}
