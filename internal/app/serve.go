@@ -312,6 +312,7 @@ func (a *App) ServeInside(ctx context.Context, opt InsideOptions) (err error) {
 	if err != nil {
 		return err
 	}
+	paceGarbage()
 	l, err := inherited(opt)
 	if err != nil {
 		return err

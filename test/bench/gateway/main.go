@@ -1,6 +1,7 @@
 // Command gateway measures what a call costs that goes through the gateway of an island,
-// with keys, quotas, guard and record on, beside Go's bare httputil.ReverseProxy and, where
-// it can be installed, LiteLLM: all in front of the same engine, on loopback, in one run.
+// with keys, quotas, the rules of the guard and record on, and with its classifier as well,
+// beside Go's bare httputil.ReverseProxy and, where it can be installed, LiteLLM: all in
+// front of the same engine, on loopback, in one run.
 // What is printed are medians and ratios: CPU of the server for a call and for a chunk of
 // a stream, added latency, and the memory of many open streams.
 package main
@@ -56,6 +57,12 @@ func main() {
 		os.Exit(1)
 	}
 }
+
+// rulesOnly is the standard policy of the guard without its classifier.
+const rulesOnly = `format: enisle-guard-policy/1
+name: rules
+default: {mode: block, canary: true, spotlight: delimit, rules: {classifier: "off"}}
+`
 
 // answer is about what a model says: 1,200 characters.
 var answer = strings.Repeat("The island has one bridge, and two people hold its keys. ", 21) // constant
@@ -148,7 +155,7 @@ func start(dir, bin string, other bool) (all []*server, stop func(), err error) 
 	if err != nil {
 		return nil, stop, err
 	}
-	ports, err := rig.Free(4)
+	ports, err := rig.Free(5)
 	if err != nil {
 		return nil, stop, err
 	}
@@ -164,11 +171,23 @@ func start(dir, bin string, other bool) (all []*server, stop func(), err error) 
 	if err != nil {
 		return nil, stop, err
 	}
-	own, err := begin(bin, "-C", "high", "serve", "--listen", ports[2], "-q")
+	if err := os.WriteFile(filepath.Join(dir, "rules.yaml"), []byte(rulesOnly), 0o600); err != nil {
+		return nil, stop, err
+	}
+	own, err := begin(bin, "-C", "high", "serve", "--listen", ports[2], "--guard-policy", "rules.yaml", "-q")
 	if err != nil {
 		return nil, stop, err
 	}
-	all = []*server{{name: "engine itself", at: ports[0], key: "none", cmd: behind}, {name: "ReverseProxy", at: ports[1], key: "none", cmd: proxy}, {name: "enisle", at: ports[2], key: key, cmd: own}}
+	standard, err := begin(bin, "-C", "high", "serve", "--listen", ports[4], "-q")
+	if err != nil {
+		return nil, stop, err
+	}
+	all = []*server{
+		{name: "engine itself", at: ports[0], key: "none", cmd: behind},
+		{name: "ReverseProxy", at: ports[1], key: "none", cmd: proxy},
+		{name: "enisle", at: ports[2], key: key, cmd: own},
+		{name: "and classifier", at: ports[4], key: key, cmd: standard},
+	}
 	if other {
 		if l, err := lite(dir, ports[0], ports[3], begin); err != nil {
 			fmt.Println("LiteLLM is left out:", err)
@@ -292,7 +311,7 @@ func (s *server) load(n, c int, body []byte) (wall, cpu time.Duration, err error
 	close(work)
 	var mu sync.Mutex
 	var wg sync.WaitGroup
-	before, _ := rig.Usage(s.cmd.Process.Pid)
+	before := rig.CPU(s.cmd.Process.Pid)
 	began := time.Now()
 	for range c {
 		wg.Go(func() {
@@ -312,7 +331,7 @@ func (s *server) load(n, c int, body []byte) (wall, cpu time.Duration, err error
 	}
 	wg.Wait()
 	wall = time.Since(began)
-	after, _ := rig.Usage(s.cmd.Process.Pid)
+	after := rig.CPU(s.cmd.Process.Pid)
 	cl.CloseIdleConnections()
 	return wall, after - before, err
 }
@@ -383,10 +402,15 @@ func measure(all []*server, rounds, open int) error {
 		f := got[s.name]
 		fmt.Printf("%-14s %12d %12.0f %12.0f %14.2f %14.2f\n", s.name, rig.Median(f.latency).Microseconds(), rig.Median(f.cpu), rig.Median(f.rate), rig.Median(f.chunk), rig.Median(f.spaced))
 	}
-	e, p, d := got["enisle"], got["ReverseProxy"], got["engine itself"]
-	fmt.Printf("\nadded latency p50: %d µs (ReverseProxy %d)\nCPU of a call: %.2f of ReverseProxy\nCPU of a chunk: %.2f of ReverseProxy, %.2f where they are 5 ms apart\n",
-		(rig.Median(e.latency) - rig.Median(d.latency)).Microseconds(), (rig.Median(p.latency) - rig.Median(d.latency)).Microseconds(),
-		rig.Median(e.cpu)/rig.Median(p.cpu), rig.Median(e.chunk)/rig.Median(p.chunk), rig.Median(e.spaced)/rig.Median(p.spaced))
+	p, d := got["ReverseProxy"], got["engine itself"]
+	fmt.Printf("\nadded latency p50: ReverseProxy %d µs\n", (rig.Median(p.latency) - rig.Median(d.latency)).Microseconds())
+	for _, name := range []string{"enisle", "and classifier"} {
+		e := got[name]
+		fmt.Printf("%s: added latency p50 %d µs; CPU of a call %.2f of ReverseProxy, of a chunk %.2f, %.2f where they are 5 ms apart\n",
+			name, (rig.Median(e.latency) - rig.Median(d.latency)).Microseconds(),
+			rig.Median(e.cpu)/rig.Median(p.cpu), rig.Median(e.chunk)/rig.Median(p.chunk), rig.Median(e.spaced)/rig.Median(p.spaced))
+	}
+	e := got["enisle"]
 	if l := got["LiteLLM"]; l != nil {
 		fmt.Printf("calls a second: %.1f of LiteLLM\n", rig.Median(e.rate)/rig.Median(l.rate))
 	}
@@ -396,7 +420,7 @@ func measure(all []*server, rounds, open int) error {
 // openStreams holds many streams open and prints what they take.
 func openStreams(s *server, n int) error {
 	cl, body := client(), prompt(true, 60, 1000)
-	_, before := rig.Usage(s.cmd.Process.Pid)
+	before := rig.Memory(s.cmd.Process.Pid)
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	var failed error
@@ -422,7 +446,7 @@ func openStreams(s *server, n int) error {
 	}
 	wg.Wait()
 	time.Sleep(2 * time.Second)
-	_, rss := rig.Usage(s.cmd.Process.Pid)
+	held := rig.Memory(s.cmd.Process.Pid)
 	for _, r := range all {
 		if r != nil {
 			_ = r.Body.Close() // they are left
@@ -431,6 +455,6 @@ func openStreams(s *server, n int) error {
 	if failed != nil {
 		return fmt.Errorf("open streams: %d of %d: %w", begun, n, failed)
 	}
-	fmt.Printf("%d open streams: RSS %d MiB (%d MiB before)\n", begun, rss>>20, before>>20)
+	fmt.Printf("%d open streams: %d MB (%d MB before)\n", begun, held/1e6, before/1e6)
 	return nil
 }

@@ -248,7 +248,7 @@ func measure(all []*server, size int64, rounds int) error {
 	type sums struct {
 		cpu, wall []float64 // seconds a GiB
 		rate, us  []float64 // requests a second, CPU microseconds each
-		rss       int64
+		memory    int64
 	}
 	got := map[string]*sums{}
 	for range rounds {
@@ -258,14 +258,14 @@ func measure(all []*server, size int64, rounds int) error {
 				g = &sums{}
 				got[s.name] = g
 			}
-			before, _ := rig.Usage(s.cmd.Process.Pid)
+			before := rig.CPU(s.cmd.Process.Pid)
 			began := time.Now()
 			n, err := fetch(s.blob)
 			if err != nil {
 				return fmt.Errorf("%s: %w", s.name, err)
 			}
 			wall := time.Since(began)
-			after, rss := rig.Usage(s.cmd.Process.Pid)
+			after, memory := rig.CPU(s.cmd.Process.Pid), rig.Memory(s.cmd.Process.Pid)
 			gib := float64(n) / (1 << 30)
 			g.cpu, g.wall = append(g.cpu, (after-before).Seconds()/gib), append(g.wall, wall.Seconds()/gib)
 			before = after
@@ -278,15 +278,15 @@ func measure(all []*server, size int64, rounds int) error {
 			if err != nil {
 				return err
 			}
-			after, after2 := rig.Usage(s.cmd.Process.Pid)
+			after = rig.CPU(s.cmd.Process.Pid)
 			g.rate, g.us = append(g.rate, rate), append(g.us, (after-before).Seconds()*1e6/(rate*4))
-			g.rss = max(g.rss, rss, after2)
+			g.memory = max(g.memory, memory, rig.Memory(s.cmd.Process.Pid))
 		}
 	}
-	fmt.Printf("a blob of %d MiB and its manifest, %d rounds, medians\n\n%-14s %14s %14s %12s %14s %10s\n", size>>20, rounds, "", "CPU s/GiB", "wall s/GiB", "requests/s", "CPU µs each", "RSS MiB")
+	fmt.Printf("a blob of %d MiB and its manifest, %d rounds, medians\n\n%-14s %14s %14s %12s %14s %10s\n", size>>20, rounds, "", "CPU s/GiB", "wall s/GiB", "requests/s", "CPU µs each", "MB")
 	for _, s := range all {
 		g := got[s.name]
-		fmt.Printf("%-14s %14.3f %14.3f %12.0f %14.1f %10d\n", s.name, rig.Median(g.cpu), rig.Median(g.wall), rig.Median(g.rate), rig.Median(g.us), g.rss>>20)
+		fmt.Printf("%-14s %14.3f %14.3f %12.0f %14.1f %10d\n", s.name, rig.Median(g.cpu), rig.Median(g.wall), rig.Median(g.rate), rig.Median(g.us), g.memory/1e6)
 	}
 	e, n, d := got["enisle"], got["nginx"], got["distribution"]
 	fmt.Printf("\nlarge blobs, bytes a CPU second: %.2f of nginx, %.2f of distribution\nsmall documents, requests a second: %.2f of nginx, %.1f of distribution\n",

@@ -93,14 +93,39 @@ func Cross(dir, bin, request string, more ...string) error {
 	return nil
 }
 
-// Usage is the CPU time and the memory of a process and all below it.
-func Usage(root int) (cpu time.Duration, rss int64) {
-	parents := map[int]int{}
-	type one struct {
-		cpu time.Duration
-		rss int64
-	}
-	seen := map[int]one{}
+// CPU is the time that a process and all below it have computed for.
+func CPU(root int) (cpu time.Duration) {
+	below(root, func(_ int, stat []string) {
+		for _, i := range []int{11, 12} {
+			ticks, _ := strconv.ParseInt(stat[i], 10, 64)
+			cpu += time.Duration(ticks) * 10 * time.Millisecond
+		}
+	})
+	return cpu
+}
+
+// Memory is what a process and all below it hold, in bytes: their proportional set size,
+// in which a page that several of them map counts once.
+func Memory(root int) (size int64) {
+	below(root, func(pid int, _ []string) {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+		if err != nil {
+			return // it has ended
+		}
+		for line := range strings.Lines(string(b)) {
+			if f := strings.Fields(line); len(f) == 3 && f[0] == "Pss:" {
+				kib, _ := strconv.ParseInt(f[1], 10, 64)
+				size += kib << 10
+			}
+		}
+	})
+	return size
+}
+
+// below calls do for a process and all below it, with what /proc/PID/stat has behind its
+// name.
+func below(root int, do func(pid int, stat []string)) {
+	parents, stats := map[int]int{}, map[int][]string{}
 	names, _ := filepath.Glob("/proc/[0-9]*/stat")
 	for _, name := range names {
 		b, err := os.ReadFile(name)
@@ -113,20 +138,17 @@ func Usage(root int) (cpu time.Duration, rss int64) {
 		if !ok || len(f) < 22 {
 			continue
 		}
-		num := func(i int) int64 { n, _ := strconv.ParseInt(f[i], 10, 64); return n }
-		parents[pid] = int(num(1))
-		seen[pid] = one{time.Duration(num(11)+num(12)) * 10 * time.Millisecond, num(21) * int64(os.Getpagesize())}
+		parents[pid], _ = strconv.Atoi(f[1])
+		stats[pid] = f
 	}
-	for pid, u := range seen {
+	for pid, f := range stats {
 		for at := pid; at > 1; at = parents[at] {
 			if at == root {
-				cpu += u.cpu
-				rss += u.rss
+				do(pid, f)
 				break
 			}
 		}
 	}
-	return cpu, rss
 }
 
 // Median returns the middle of several figures.
