@@ -60,10 +60,7 @@ func (v *Served) Why(ctx context.Context, ref artifact.Ref) string {
 func (a *absences) find(ctx context.Context, ref artifact.Ref) (string, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	version, err := a.site.State.Version()
-	if err != nil {
-		return "", err
-	}
+	version := a.site.State.Version()
 	if a.known == nil || a.version != version || len(a.known) >= maxAbsences {
 		// Read before the state is: never newer than what it says.
 		a.version, a.known, a.channels = version, map[artifact.Ref]string{}, nil
@@ -72,7 +69,7 @@ func (a *absences) find(ctx context.Context, ref artifact.Ref) (string, error) {
 	if ok {
 		return why, nil
 	}
-	err = a.site.State.View(ctx, func(tx *state.Tx) error {
+	err := a.site.State.View(ctx, func(tx *state.Tx) (err error) {
 		if a.channels == nil {
 			if a.channels, err = a.serving(tx); err != nil {
 				return err

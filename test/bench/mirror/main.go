@@ -289,8 +289,8 @@ func measure(all []*server, size int64, rounds int) error {
 		fmt.Printf("%-14s %14.3f %14.3f %12.0f %14.1f %10d\n", s.name, rig.Median(g.cpu), rig.Median(g.wall), rig.Median(g.rate), rig.Median(g.us), g.memory/1e6)
 	}
 	e, n, d := got["enisle"], got["nginx"], got["distribution"]
-	fmt.Printf("\nlarge blobs, bytes a CPU second: %.2f of nginx, %.2f of distribution\nsmall documents, requests a second: %.2f of nginx, %.1f of distribution\n",
-		rig.Median(n.cpu)/rig.Median(e.cpu), rig.Median(d.cpu)/rig.Median(e.cpu), rig.Median(e.rate)/rig.Median(n.rate), rig.Median(e.rate)/rig.Median(d.rate))
+	fmt.Printf("\nlarge blobs, bytes a CPU second: %.2f of nginx, %.2f of distribution\nsmall documents, requests a CPU second: %.2f of nginx, %.1f of distribution\n",
+		rig.Median(n.cpu)/rig.Median(e.cpu), rig.Median(d.cpu)/rig.Median(e.cpu), rig.Median(n.us)/rig.Median(e.us), rig.Median(d.us)/rig.Median(e.us))
 	return nil
 }
 
