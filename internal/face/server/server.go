@@ -199,11 +199,13 @@ func (s *server) observe(next http.Handler) http.Handler {
 		rec := &recorder{ResponseWriter: w, status: http.StatusOK}
 		begin := time.Now()
 		next.ServeHTTP(rec, r)
-		first, _, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
 		if s.opt.Count != nil {
+			first, _, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
 			s.opt.Count(first, rec.status)
 		}
-		s.opt.Log.DebugContext(r.Context(), "served", "method", r.Method, "path", r.URL.Path, "status", rec.status, "took", time.Since(begin))
+		if s.opt.Log.Enabled(r.Context(), slog.LevelDebug) {
+			s.opt.Log.DebugContext(r.Context(), "served", "method", r.Method, "path", r.URL.Path, "status", rec.status, "took", time.Since(begin))
+		}
 	})
 }
 
