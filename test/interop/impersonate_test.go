@@ -29,6 +29,24 @@ func uvProgram(t *testing.T) string {
 	return uv
 }
 
+// inPlace is the beginning of a script inside: the mirror answers in the place of the
+// registries, by the names in the file hosts.
+const inPlace = `mount --bind hosts /etc/hosts
+"$ENISLE" -C high serve --listen 127.0.0.1:443 --tls-cert tls/mirror.pem --tls-key tls/mirror.key -q >tls.log 2>&1 &
+tls=$!
+trap 'kill $serve $tls; wait $serve $tls || true' EXIT
+for i in $(seq 100); do (exec 3<>/dev/tcp/127.0.0.1/443) 2>/dev/null && break; sleep 0.1; done
+export SSL_CERT_FILE=$PWD/tls/ca.pem NODE_EXTRA_CA_CERTS=$PWD/tls/ca.pem
+`
+
+// standIn makes the file hosts and the certificates for inPlace.
+func standIn(t *testing.T, dir string, enisle func(args ...string) string) (hosts int) {
+	t.Helper()
+	lines := enisle("-C", "high", "mirror", "ca", "--to", "tls")
+	write(t, filepath.Join(dir, "hosts"), "127.0.0.1 localhost\n"+lines)
+	return strings.Count(lines, "\n")
+}
+
 // Lockfiles of uv and npm that name the registries of the world are installed as they
 // are, by clients without any setting, where these names lead to the mirror.
 func TestUnmodifiedLockfilesInstallInsideANamespace(t *testing.T) {
@@ -61,20 +79,10 @@ func TestUnmodifiedLockfilesInstallInsideANamespace(t *testing.T) {
 	}
 	files["enisle.yaml"] = "name: app\nbring:\n  pypi: [ {lockfile: uv.lock} ]\n  npm: [ {lockfile: package-lock.json} ]\n"
 	dir, enisle := crossed(t, files)
-	hosts := enisle("-C", "high", "mirror", "ca", "--to", "tls")
-	if err := os.WriteFile(filepath.Join(dir, "hosts"), []byte("127.0.0.1 localhost\n"+hosts), 0o644); err != nil {
-		t.Fatal(err)
+	if n := standIn(t, dir, enisle); n < 3 {
+		t.Fatalf("%d hosts", n)
 	}
-	if n := strings.Count(hosts, "\n"); n < 3 {
-		t.Fatalf("%d hosts: %s", n, hosts)
-	}
-	if out := inside(t, dir, `
-mount --bind hosts /etc/hosts
-"$ENISLE" -C high serve --listen 127.0.0.1:443 --tls-cert tls/mirror.pem --tls-key tls/mirror.key -q >tls.log 2>&1 &
-tls=$!
-trap 'kill $serve $tls; wait $serve $tls || true' EXIT
-for i in $(seq 100); do (exec 3<>/dev/tcp/127.0.0.1/443) 2>/dev/null && break; sleep 0.1; done
-export SSL_CERT_FILE=$PWD/tls/ca.pem NODE_EXTRA_CA_CERTS=$PWD/tls/ca.pem
+	if out := inside(t, dir, inPlace+`
 mkdir app && cp pyproject.toml uv.lock package.json package-lock.json app/ && cd app
 `+uv+` sync --frozen --no-cache --no-install-project --python python3 2>&1 | tail -3
 .venv/bin/python -c 'import requests, markupsafe; print("requests", requests.__version__, "markupsafe", markupsafe.__version__)'

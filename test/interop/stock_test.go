@@ -74,10 +74,8 @@ bring:
 	write(t, filepath.Join(dir, "outside"), string(cat)+"127.0.0.1 registry.example hub.example\n")
 	run(t, dir, "unshare", "-m", "bash", "-c", "mount --bind outside /etc/hosts && exec ./enisle -C low collect -q")
 	bringThrough(t, dir, enisle)
-	hosts := enisle("-C", "high", "mirror", "ca", "--to", "tls")
-	write(t, filepath.Join(dir, "hosts"), "127.0.0.1 localhost\n"+hosts)
-	if n := strings.Count(hosts, "\n"); n < 6 {
-		t.Fatalf("%d hosts: %s", n, hosts)
+	if n := standIn(t, dir, enisle); n < 6 {
+		t.Fatalf("%d hosts", n)
 	}
 	out := inside(t, dir, `
 mount --bind hosts /etc/hosts
