@@ -100,7 +100,7 @@ func (c *call) whole(ctx context.Context, resp *http.Response) error {
 	c.count(a.head.usage, len(b))
 	if why := c.read(a.pieces); why != "" {
 		c.end.Outcome = Blocked
-		return openai.Errorf(http.StatusForbidden, "content_filter", "the guard of this site keeps the answer back: %s", why)
+		return openai.Errorf(http.StatusBadRequest, "content_filter", "the guard of this site keeps the answer back: %s", why)
 	}
 	c.end.Outcome = Answered
 	c.output(b)
@@ -458,7 +458,7 @@ func (s *stream) ready() error {
 
 func (s *stream) blocked(why string) error {
 	s.end.Outcome = Blocked
-	return openai.Errorf(http.StatusForbidden, "content_filter", "the guard of this site ends the answer here: %s", why)
+	return openai.Errorf(http.StatusBadRequest, "content_filter", "the guard of this site ends the answer here: %s", why)
 }
 
 // finish ends a stream that is whole.
