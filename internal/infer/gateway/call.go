@@ -34,17 +34,19 @@ type call struct {
 	ruling guard.Ruling
 	end    Closing
 	out    *shaper // what the client gets
+	share  share   // of the memory of all calls
 
 	onRecord bool // its opening is
 }
 
 // call answers one request.
 func (g *gateway) call(w http.ResponseWriter, r *http.Request, rt *route, id string) {
-	c := &call{g: g, user: g.opt.Who(r), began: time.Now(), end: Closing{ID: id, Outcome: Refused, Status: http.StatusOK}}
+	c := &call{g: g, user: g.opt.Who(r), began: time.Now(), end: Closing{ID: id, Outcome: Refused, Status: http.StatusOK}, share: share{of: &g.room}}
+	defer c.share.free()
 	ctx, cancel := context.WithTimeout(r.Context(), g.opt.MaxTime)
 	defer cancel()
 	var err error
-	if c.request, err = g.read(w, r, rt); err != nil {
+	if c.request, err = g.read(w, r, rt, &c.share); err != nil {
 		openai.WriteError(w, err)
 		return
 	}

@@ -72,6 +72,7 @@ type Options struct {
 	Shape      Shape                      // of what is streamed
 	Metrics    prometheus.Registerer
 	MaxBody    int64         // bytes of a request; 0 means 4 MiB
+	MaxHeld    int64         // bytes that all calls hold together; 0 means 512 MiB
 	MaxWaiting int           // calls that wait for a model; 0 means 256
 	MaxWait    time.Duration // until a call is begun; 0 means a minute
 	MaxTime    time.Duration // of one call; 0 means ten minutes
@@ -86,6 +87,7 @@ type gateway struct {
 	routes  map[string]*route
 	metrics metrics
 	chooser *chooser
+	room    room
 	buffers sync.Pool // of *bufio.Reader
 	salt    [32]byte  // for the caches of engines; another at every start
 
@@ -99,6 +101,9 @@ type gateway struct {
 func New(opt Options) http.Handler {
 	if opt.MaxBody <= 0 {
 		opt.MaxBody = 4 << 20
+	}
+	if opt.MaxHeld <= 0 {
+		opt.MaxHeld = 512 << 20
 	}
 	if opt.MaxWaiting <= 0 {
 		opt.MaxWaiting = 256
@@ -125,6 +130,7 @@ func New(opt Options) http.Handler {
 		opt.Who = func(*http.Request) User { return User{} }
 	}
 	g := &gateway{opt: opt, routes: makeRoutes(), chooser: newChooser(), lines: map[string]*line{}, salts: map[string][]byte{}}
+	g.room.limit = opt.MaxHeld
 	g.buffers.New = func() any { return bufio.NewReaderSize(nil, bufSize) }
 	_, _ = rand.Read(g.salt[:]) // never fails, see crypto/rand
 	g.metrics = newMetrics(opt.Metrics, g, opt.Log)

@@ -3,6 +3,7 @@ package gateway
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"strings"
@@ -68,7 +69,9 @@ func (g *gateway) ollama(mux *http.ServeMux, api http.Handler) {
 			Model string `json:"model"`
 			Name  string `json:"name"` // as older clients call it
 		}
-		b, err := g.upload(w, r)
+		part := share{of: &g.room}
+		defer part.free()
+		b, err := g.upload(w, r, &part)
 		if err != nil || json.Unmarshal(b, &q) != nil {
 			ollamaError(w, http.StatusBadRequest, "the request cannot be read")
 			return
@@ -110,7 +113,13 @@ func (g *gateway) ollamaCall(w http.ResponseWriter, r *http.Request, api http.Ha
 		ollamaError(w, http.StatusNotImplemented, "this site hides how long answers are, which this protocol cannot: ask "+to)
 		return
 	}
-	b, err := g.upload(w, r)
+	part := share{of: &g.room}
+	defer part.free()
+	b, err := g.upload(w, r, &part)
+	if errors.Is(err, errNoRoom) {
+		ollamaError(w, http.StatusServiceUnavailable, "the gateway holds as many requests as it may")
+		return
+	}
 	var q ollamaRequest
 	if err == nil {
 		err = json.Unmarshal(b, &q)

@@ -81,10 +81,13 @@ func (c *call) count(u *usage, bytesOut int) {
 
 // whole passes on an answer in one piece.
 func (c *call) whole(ctx context.Context, resp *http.Response) error {
-	b, err := readAll(io.LimitReader(resp.Body, maxAnswer+1), min(resp.ContentLength, maxAnswer))
+	b, err := readAll(counted{io.LimitReader(resp.Body, maxAnswer+1), &c.share}, min(resp.ContentLength, maxAnswer))
 	if ctx.Err() != nil {
 		c.end.Outcome = Left
 		return ctx.Err()
+	}
+	if errors.Is(err, errNoRoom) {
+		return c.g.noRoom()
 	}
 	var a reader
 	if err == nil && len(b) <= maxAnswer {

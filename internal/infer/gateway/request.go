@@ -74,18 +74,21 @@ func (q *request) tokens() int64 {
 }
 
 // read reads the body of a request; its errors are *openai.Error.
-func (g *gateway) read(w http.ResponseWriter, r *http.Request, rt *route) (*request, error) {
+func (g *gateway) read(w http.ResponseWriter, r *http.Request, rt *route, s *share) (*request, error) {
 	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
 		return nil, openai.Errorf(http.StatusUnsupportedMediaType, "unsupported_media_type", "send JSON, as application/json")
 	}
 	if r.ContentLength > g.opt.MaxBody {
 		return nil, tooLarge(g.opt.MaxBody)
 	}
-	b, err := g.upload(w, r)
+	b, err := g.upload(w, r, s)
 	if err != nil {
 		var tooLong *http.MaxBytesError
 		if errors.As(err, &tooLong) {
 			return nil, tooLarge(tooLong.Limit)
+		}
+		if errors.Is(err, errNoRoom) {
+			return nil, g.noRoom()
 		}
 		return nil, openai.Errorf(http.StatusBadRequest, "incomplete_request", "the request was not sent to its end")
 	}
@@ -94,12 +97,12 @@ func (g *gateway) read(w http.ResponseWriter, r *http.Request, rt *route) (*requ
 
 // upload returns the body of a request. Who sends slowly is not waited for, and what was
 // announced is not set aside: both would let a client hold memory for nothing.
-func (g *gateway) upload(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+func (g *gateway) upload(w http.ResponseWriter, r *http.Request, s *share) ([]byte, error) {
 	rc := http.NewResponseController(w)
 	if err := supported(rc.SetReadDeadline(time.Now().Add(g.opt.MaxUpload))); err != nil {
 		return nil, err
 	}
-	b, err := readAll(http.MaxBytesReader(w, r.Body, g.opt.MaxBody), min(r.ContentLength, bufSize))
+	b, err := readAll(counted{http.MaxBytesReader(w, r.Body, g.opt.MaxBody), s}, min(r.ContentLength, bufSize))
 	if reset := supported(rc.SetReadDeadline(time.Time{})); err == nil {
 		err = reset
 	}
@@ -114,6 +117,11 @@ func readAll(r io.Reader, length int64) ([]byte, error) {
 	}
 	_, err := buf.ReadFrom(r)
 	return buf.Bytes(), err
+}
+
+// noRoom tells a client that others hold what it would need.
+func (g *gateway) noRoom() error {
+	return openai.Errorf(http.StatusServiceUnavailable, "overloaded", "the gateway holds as many requests and answers as it may").Retry(g.opt.RetryAfter)
 }
 
 func tooLarge(limit int64) error {
