@@ -35,11 +35,21 @@ const maxMetadata = 4 << 20
 //	/simple/                    all projects
 //	/simple/NAME/               the files of a project
 //	/files/SHA256/FILE          a file; FILE.metadata is its METADATA
+//	/integrity/NAME/VERSION/FILE/provenance
 func (*Ecosystem) Handler(rel ecosystem.Release) (http.Handler, error) {
 	ix := &index{rel: rel, projects: map[string][]*dist{}, files: map[string]*dist{}}
 	for _, a := range rel.Artifacts(Kind) {
+		proofs := map[string]*artifact.File{}
+		for i, f := range a.Files {
+			if isProvenance(f) {
+				proofs[f.Path] = &a.Files[i]
+			}
+		}
 		for _, f := range a.Files {
-			d := &dist{file: f, version: a.Ref.Version}
+			if isProvenance(f) {
+				continue
+			}
+			d := &dist{file: f, version: a.Ref.Version, provenance: proofs[f.Path+provenanceEnd]}
 			ix.projects[a.Ref.Name] = append(ix.projects[a.Ref.Name], d)
 			ix.files[f.Digest.Hex()+"/"+f.Path] = d
 		}
@@ -50,17 +60,22 @@ func (*Ecosystem) Handler(rel ecosystem.Release) (http.Handler, error) {
 	mux.HandleFunc("/simple/{name}", func(w http.ResponseWriter, r *http.Request) { ix.point(w, r, "") })
 	mux.HandleFunc("/simple", func(w http.ResponseWriter, _ *http.Request) { redirect(w, "simple/") })
 	mux.HandleFunc("/files/{sum}/{file}", ix.download)
+	mux.HandleFunc("/integrity/{name}/{version}/{file}/provenance", ix.integrity)
 	mux.HandleFunc("/{$}", func(w http.ResponseWriter, _ *http.Request) { redirect(w, "simple/") })
 	return ecosystem.ReadOnly(mux), nil
 }
 
-// Clients lists pip and uv.
-func (*Ecosystem) Clients() []string { return []string{"pip", "uv"} }
+// Clients lists pip, uv and poetry.
+func (*Ecosystem) Clients() []string { return []string{"pip", "uv", "poetry"} }
 
-// Config returns the settings of a client: pip.conf, uv.toml.
+// Config returns the settings of a client: pip.conf, uv.toml, or lines of a project's
+// pyproject.toml.
 func (*Ecosystem) Config(client, base string) string {
-	if client == "uv" {
+	switch client {
+	case "uv":
 		return "[[index]]\nurl = \"" + base + "/pypi/simple/\"\ndefault = true\n"
+	case "poetry":
+		return "[[tool.poetry.source]]\nname = \"island\"\nurl = \"" + base + "/pypi/simple/\"\npriority = \"primary\"\n"
 	}
 	return "[global]\nindex-url = " + base + "/pypi/simple/\n"
 }
@@ -73,7 +88,7 @@ func (*Ecosystem) Origins(a artifact.Artifact) map[string]string {
 	if i < len("https://x") {
 		return nil
 	}
-	return map[string]string{at: "/simple", at[:i] + "/files": "/files"}
+	return map[string]string{at: "/simple", at[:i] + "/files": "/files", at[:i] + "/integrity": "/integrity"}
 }
 
 // wantedForm is the page of a project; constant.
@@ -105,8 +120,9 @@ type index struct {
 }
 
 type dist struct {
-	file    artifact.File
-	version string
+	file       artifact.File
+	version    string
+	provenance *artifact.File // nil: none was there
 
 	once     sync.Once
 	metadata []byte // of a wheel; nil if it has none that can be served
@@ -212,6 +228,7 @@ type jsonFile struct {
 	Uploaded string            `json:"upload-time,omitempty"`
 	Yanked   bool              `json:"yanked"`
 	Core     any               `json:"core-metadata"`
+	Proof    string            `json:"provenance,omitempty"`
 }
 
 type jsonMeta struct {
@@ -284,7 +301,7 @@ func (ix *index) projectDoc(name string, dists []*dist) (any, string, any) {
 		d.learn(ix.rel)
 		f := jsonFile{
 			Filename: d.file.Path, URL: "../../files/" + d.file.Digest.Hex() + "/" + d.file.Path,
-			Hashes: map[string]string{"sha256": d.file.Digest.Hex()}, Python: d.python, Size: d.file.Size, Core: false,
+			Hashes: map[string]string{"sha256": d.file.Digest.Hex()}, Python: d.python, Size: d.file.Size, Core: false, Proof: d.provenanceURL(name),
 		}
 		if d.metadata != nil {
 			f.Core = map[string]string{"sha256": artifact.Sum(d.metadata).Hex()}
@@ -363,7 +380,7 @@ const listPage = `<!DOCTYPE html>
 
 const projectPage = `<!DOCTYPE html>
 <html><head><meta name="pypi:repository-version" content="1.1"><title>{{.Name}}</title></head><body>
-{{range .Files}}<a href="{{.URL}}#sha256={{index .Hashes "sha256"}}"{{if .Python}} data-requires-python="{{.Python}}"{{end}}{{with sum .Core}} data-core-metadata="{{.}}" data-dist-info-metadata="{{.}}"{{end}}>{{.Filename}}</a><br>
+{{range .Files}}<a href="{{.URL}}#sha256={{index .Hashes "sha256"}}"{{if .Python}} data-requires-python="{{.Python}}"{{end}}{{with sum .Core}} data-core-metadata="{{.}}" data-dist-info-metadata="{{.}}"{{end}}{{with .Proof}} data-provenance="{{.}}"{{end}}>{{.Filename}}</a><br>
 {{end}}</body></html>
 `
 

@@ -109,7 +109,9 @@ func (p *Ecosystem) Resolve(ctx context.Context, want ecosystem.Want) ([]artifac
 		}
 	}
 	if p.opt.Index != nil && python.Index != "" {
-		p.publish(ctx, python.Index, found)
+		if err := p.publish(ctx, python.Index, found, want.Work); err != nil {
+			return nil, err
+		}
 	}
 	return found, nil
 }
@@ -144,51 +146,48 @@ func here(t ecosystem.Target, s settings) bool {
 	return (t.OS == "" || t.OS == "linux") && (t.Arch == "" || arch == s.Machine) && (t.Python == "" || t.Python == s.Version || strings.HasPrefix(t.Python, s.Version+".")) && s.Pip != ""
 }
 
-// publish fills in sizes and publish times from the index (PEP 700), as far as
-// it tells within a minute: they are provenance, not trust.
-func (p *Ecosystem) publish(ctx context.Context, index string, found []artifact.Artifact) {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
+// publish fills in sizes and publish times from the index (PEP 700), as far as its pages
+// can be had, and brings what it has of the provenance of files.
+func (p *Ecosystem) publish(ctx context.Context, index string, found []artifact.Artifact, work string) error {
 	var g errgroup.Group
 	g.SetLimit(6)
 	for i := range found {
 		a := &found[i]
-		if len(a.Files) == 0 || !a.Files[0].Published.IsZero() {
-			continue
-		}
 		g.Go(func() error {
 			at := index
 			if a.Index != fetch.Clean(index) && a.Index != "" {
 				at = a.Index
 			}
-			if err := p.publishOne(ctx, at, a); err != nil {
-				p.opt.Log.DebugContext(ctx, "publish time", "project", a.Ref.Name, "err", err)
-			}
-			return nil
+			return p.publishOne(ctx, at, a, work)
 		})
 	}
-	_ = g.Wait() // no function of the group fails
+	return g.Wait()
 }
 
 // maxPage is the largest project page that is read, in bytes; the largest seen
 // are near 10 MB.
 const maxPage = 64 << 20
 
-func (p *Ecosystem) publishOne(ctx context.Context, index string, a *artifact.Artifact) error {
-	body, err := p.opt.Index.GetJSON(ctx, strings.TrimRight(index, "/")+"/"+a.Ref.Name+"/", jsonType, maxPage)
-	if err != nil {
-		return err
-	}
+func (p *Ecosystem) publishOne(ctx context.Context, index string, a *artifact.Artifact, work string) error {
+	at := strings.TrimRight(index, "/") + "/" + a.Ref.Name + "/"
+	short, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	body, err := p.opt.Index.GetJSON(short, at, jsonType, maxPage)
 	var page struct {
 		Files []struct {
-			Filename string            `json:"filename"`
-			Hashes   map[string]string `json:"hashes"`
-			Size     int64             `json:"size"`
-			Uploaded time.Time         `json:"upload-time"`
+			Filename   string            `json:"filename"`
+			Hashes     map[string]string `json:"hashes"`
+			Size       int64             `json:"size"`
+			Uploaded   time.Time         `json:"upload-time"`
+			Provenance string            `json:"provenance"`
 		} `json:"files"`
 	}
-	if err := json.Unmarshal(body, &page); err != nil {
-		return err
+	if err == nil {
+		err = json.Unmarshal(body, &page)
+	}
+	if err != nil { // an index without such pages
+		p.opt.Log.DebugContext(ctx, "publish time", "project", a.Ref.Name, "err", err)
+		return nil
 	}
 	for j := range a.Files {
 		for _, f := range page.Files {
@@ -196,10 +195,21 @@ func (p *Ecosystem) publishOne(ctx context.Context, index string, a *artifact.Ar
 			if f.Filename != a.Files[j].Path || f.Hashes["sha256"] != a.Files[j].Digest.Hex() {
 				continue
 			}
-			a.Files[j].Published = f.Uploaded.UTC().Truncate(time.Second)
-			if f.Size > 0 {
+			if a.Files[j].Published.IsZero() {
+				a.Files[j].Published = f.Uploaded.UTC().Truncate(time.Second)
+			}
+			if f.Size > 0 && a.Files[j].Size < 0 {
 				a.Files[j].Size = f.Size
 			}
+			if f.Provenance == "" {
+				break
+			}
+			proof, err := p.provenanceOf(ctx, a.Files[j], at, f.Provenance, work)
+			if err != nil {
+				return fmt.Errorf("%s: %w", a.Ref, err)
+			}
+			a.Files = append(a.Files, proof)
+			break
 		}
 	}
 	return nil

@@ -326,6 +326,14 @@ func TestWhatNobodyKnowsInAModel(t *testing.T) {
 	}
 }
 
+// Where a Python file was built is said beside it, in JSON and in nothing else.
+func TestProvenanceIsJSON(t *testing.T) {
+	ref := artifact.Ref{Kind: "pypi", Name: "so", Version: "1"}
+	want(t, judge(t, ref, "so-1-py3-none-any.whl.provenance", []byte(`{"version": 1}`)), "")
+	want(t, judge(t, ref, "so-1-py3-none-any.whl.provenance", []byte("#!/bin/sh\n")), "unknown-package")
+	want(t, judge(t, ref, "so-1.proof", []byte(`{"version": 1}`)), "unknown-package")
+}
+
 func gzipped(t *testing.T, s string) []byte {
 	t.Helper()
 	var b bytes.Buffer

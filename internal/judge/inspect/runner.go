@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -259,6 +260,10 @@ func (w *walk) expected(s Subject, wanted int) {
 	}
 	switch w.ref.Kind {
 	case "pypi", "npm", "vulndb", "vsa":
+		// Where a file was built is written beside it (PEP 740).
+		if text, ok := plainText(s); ok && w.ref.Kind == "pypi" && strings.HasSuffix(s.Path, ".provenance") && json.Valid(text) {
+			return
+		}
 		w.add("kind", "unknown-package", Refuse, s.Path, "no scanner knows this kind of package")
 	case "gomod", "cargo", "maven", "debian", "oci", "helm", "ollama":
 		// What registries say of a package stands beside it as text.
