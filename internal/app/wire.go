@@ -67,6 +67,7 @@ type outside interface {
 
 // ecosystems lists every package world. Serving needs no runner and no way out.
 func (a *App) ecosystems(run ecosystem.Runner, out outside) []ecosystem.Ecosystem {
+	images := &oci.Ecosystem{Get: out, Beside: []oci.Beside{{Kind: ollama.Kind, Repositories: ollama.Repositories}}}
 	return []ecosystem.Ecosystem{
 		pypi.New(pypi.Options{Runner: run, Index: out, Log: a.Log}),
 		&npm.Ecosystem{Runner: run, Index: out, Audit: audit},
@@ -74,9 +75,9 @@ func (a *App) ecosystems(run ecosystem.Runner, out outside) []ecosystem.Ecosyste
 		&gomod.Ecosystem{Runner: run, Keep: keep("go")},
 		&maven.Ecosystem{Runner: run},
 		&cargo.Ecosystem{Runner: run, Home: settingsOf("CARGO_HOME", ".cargo")},
-		&oci.Ecosystem{Get: out, Beside: []oci.Beside{{Kind: ollama.Kind, Repositories: ollama.Repositories}}},
+		images,
 		&ollama.Ecosystem{Get: out, Registry: os.Getenv("OLLAMA_REGISTRY")},
-		&helm.Ecosystem{Get: out},
+		&helm.Ecosystem{Get: out, Run: run, Images: images},
 		&huggingface.Ecosystem{Get: out, Endpoint: os.Getenv("HF_ENDPOINT")},
 		files.Ecosystem{},
 	}

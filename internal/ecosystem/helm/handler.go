@@ -167,15 +167,20 @@ func (m *mirror) describe() ([]byte, error) {
 	return yaml.Marshal(map[string]any{"apiVersion": "v1", "entries": entries, "generated": newest.UTC().Format(time.RFC3339)})
 }
 
-// read returns what Chart.yaml says; it lies in the one directory that every
-// archive has. Keys that only repositories may set are left out.
+// read returns what the Chart.yaml of a released archive says.
 func read(rel ecosystem.Release, f artifact.File) (said map[string]any, err error) {
 	b, err := rel.Open(f.Digest)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, b.Close()) }()
-	z, err := gzip.NewReader(io.NewSectionReader(b, 0, b.Size()))
+	return about(io.NewSectionReader(b, 0, b.Size()))
+}
+
+// about returns what Chart.yaml says; it lies in the one directory that every archive
+// has. Keys that only repositories may set are left out.
+func about(archive io.Reader) (said map[string]any, err error) {
+	z, err := gzip.NewReader(archive)
 	if err != nil {
 		return nil, err
 	}

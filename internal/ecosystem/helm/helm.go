@@ -1,19 +1,22 @@
 // Package helm brings charts: from repositories with an index, and from registries
 // of images; and serves those with an index of what is released.
 //
-// No template of a chart is run, here or there: the images that a chart names are
-// brought by name. The package knows nothing of sites or shipments.
+// No template of a chart is run inside. The images that a chart names are brought with
+// it where that is asked for: helm renders it, on the connected side. The package knows
+// nothing of sites or shipments.
 package helm
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -41,7 +44,9 @@ const (
 
 // Ecosystem is the world of charts. The zero value serves.
 type Ecosystem struct {
-	Get ocidist.Getter // needed for collecting
+	Get    ocidist.Getter   // needed for collecting
+	Run    ecosystem.Runner // runs helm, where images are wanted
+	Images Images           // brings them
 }
 
 var (
@@ -73,6 +78,7 @@ type order struct {
 	name, version string // an empty version means the newest
 	repo          string // address of a repository; empty with image
 	image         *ocidist.Order
+	images        imageWant
 }
 
 // scheme begins a chart at a registry.
@@ -88,6 +94,9 @@ func parse(item any) (o order, err error) {
 	if m, isMap := item.(map[string]any); isMap {
 		chart, ok = m["chart"].(string)
 		for key, v := range m {
+			if o.images.set(key, v) {
+				continue
+			}
 			s, isString := v.(string)
 			switch {
 			case !isString:
@@ -139,6 +148,7 @@ func (e *Ecosystem) Resolve(ctx context.Context, want ecosystem.Want) ([]artifac
 	}
 	var out []artifact.Artifact
 	seen := map[artifact.Ref]bool{}
+	named := map[string]bool{} // images
 	indexes := map[string]map[string][]entry{}
 	for i, it := range want.Items {
 		o, err := parse(it)
@@ -159,10 +169,42 @@ func (e *Ecosystem) Resolve(ctx context.Context, want ecosystem.Want) ([]artifac
 		if seen[a.Ref] {
 			return nil, fail.As(fail.Usage, "bring it from one place", fmt.Errorf("%s is asked for twice", a.Ref))
 		}
+		if o.images.wanted {
+			all, err := e.images(ctx, want, o.images, a, dir)
+			if err != nil {
+				return nil, fmt.Errorf("%v: %w", it, err)
+			}
+			for _, image := range all {
+				named[image] = true
+			}
+		}
 		a.By, seen[a.Ref] = "enisle", true
 		out = append(out, a)
 	}
-	return out, nil
+	return e.withImages(ctx, want, out, named)
+}
+
+// withImages brings the images as well that charts name.
+func (e *Ecosystem) withImages(ctx context.Context, want ecosystem.Want, charts []artifact.Artifact, named map[string]bool) ([]artifact.Artifact, error) {
+	if len(named) == 0 {
+		return charts, nil
+	}
+	if e.Images == nil {
+		return nil, errors.New("there is nothing to bring images by")
+	}
+	w := want
+	w.Items = nil
+	for _, image := range slices.Sorted(maps.Keys(named)) {
+		w.Items = append(w.Items, image)
+	}
+	found, err := e.Images.Resolve(ctx, w)
+	if err != nil {
+		return nil, fmt.Errorf("images of charts: %w", err)
+	}
+	for i := range found {
+		found[i].By = "helm"
+	}
+	return append(charts, found...), nil
 }
 
 // entry is a chart's version in an index.
