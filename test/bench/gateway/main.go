@@ -29,7 +29,7 @@ import (
 	"enisle/test/bench/rig"
 )
 
-const litellm = "litellm[proxy]==1.110.2"
+const litellm = "litellm[proxy]==1.81.9"
 
 func main() {
 	bin := flag.String("enisle", "bin/enisle", "the program to measure")
