@@ -9,6 +9,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"time"
@@ -181,14 +182,24 @@ func (c *call) opened(ctx context.Context, r *http.Request, reserved int64) erro
 	if c.g.opt.Recorder == nil {
 		return nil
 	}
-	sum := sha256.Sum256(c.body)
 	err := c.g.opt.Recorder.Open(ctx, Opening{
 		ID: c.end.ID, At: c.began, User: c.user.Name, Project: c.user.Project, From: r.RemoteAddr, Route: c.route.path,
-		Model: c.model.ID, Weights: c.model.Weights, Streamed: c.stream, Input: "sha256:" + hex.EncodeToString(sum[:]), Bytes: len(c.body),
+		Model: c.model.ID, Weights: c.model.Weights, Streamed: c.stream, Input: digest(c.body), Bytes: len(c.body),
 		Reserved: reserved, Findings: c.ruling.Findings, Content: c.body,
 	})
 	c.onRecord = err == nil
 	return err
+}
+
+// digest names content by its hash.
+func digest(b []byte) string {
+	sum := sha256.Sum256(b)
+	return digestOf(sum[:])
+}
+
+func digestOf(sum []byte) string {
+	var buf [len("sha256:") + 2*sha256.Size]byte
+	return string(hex.AppendEncode(append(buf[:0], "sha256:"...), sum))
 }
 
 // closed writes the closing record and counts the call.
@@ -268,7 +279,7 @@ func (c *call) forward(ctx context.Context, r *http.Request, engines []engine.En
 	if len(order) == 0 {
 		return openai.Errorf(http.StatusServiceUnavailable, "engine_down", "the engines of this model failed a moment ago").Retry(max(after, time.Second))
 	}
-	var last error = openai.Errorf(http.StatusServiceUnavailable, "engine_down", "no engine runs this model").Retry(g.opt.RetryAfter)
+	var last error // order is not empty
 	for _, e := range order {
 		traits := e.Traits()
 		m := modelOf(e, c.model)
@@ -303,12 +314,12 @@ func modelOf(e engine.Engine, m engine.Model) engine.Model {
 // did what it should.
 func (c *call) ask(ctx context.Context, e engine.Engine, body []byte) (again, good bool, err error) {
 	g := c.g
-	out, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://engine"+c.route.path, bytes.NewReader(body))
-	if err != nil {
-		return false, true, err
+	out := &http.Request{
+		Method: http.MethodPost, URL: &url.URL{Scheme: "http", Host: "engine", Path: c.route.path}, Host: "engine", Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(bytes.NewReader(body)), ContentLength: int64(len(body)),
+		GetBody: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil },
 	}
-	out.Header.Set("Content-Type", "application/json")
-	resp, err := e.Transport().RoundTrip(out)
+	resp, err := e.Transport().RoundTrip(out.WithContext(ctx))
 	if err != nil {
 		g.opt.Log.WarnContext(ctx, "engine not reached", "model", c.model.ID, "err", err)
 		return true, false, openai.Errorf(http.StatusServiceUnavailable, "engine_down", "no engine runs this model").Retry(g.opt.RetryAfter)

@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"hash"
@@ -131,8 +130,7 @@ func (c *call) output(b []byte) {
 	if c.g.opt.Recorder == nil {
 		return
 	}
-	sum := sha256.Sum256(b)
-	c.end.Output, c.end.Content = "sha256:"+hex.EncodeToString(sum[:]), b
+	c.end.Output, c.end.Content = digest(b), b
 }
 
 // read has the guard read a whole answer.
@@ -258,7 +256,7 @@ func (c *call) relay(ctx context.Context, body io.Reader) error {
 	c.out.open()
 	err := s.events(ctx, in)
 	c.count(nil, s.bytesOut)
-	c.end.Output = "sha256:" + hex.EncodeToString(s.sum.Sum(nil))
+	c.end.Output = digestOf(s.sum.Sum(nil))
 	c.end.Content = s.all.Bytes()
 	return err
 }
