@@ -23,8 +23,7 @@ import (
 // serves the model tiny by it.
 func withEngine(t *testing.T, h http.Handler) (dir string, enisle func(args ...string) string) {
 	t.Helper()
-	dir, enisle = sites(t, []byte("x"))
-	sock := filepath.Join(dir, "vllm.sock")
+	sock := filepath.Join(t.TempDir(), "vllm.sock")
 	l, err := net.Listen("unix", sock)
 	if err != nil {
 		t.Fatal(err)
@@ -34,12 +33,19 @@ func withEngine(t *testing.T, h http.Handler) (dir string, enisle func(args ...s
 	s.Listener = l
 	s.Start()
 	t.Cleanup(s.Close)
+	return withEngineAt(t, "vllm", "unix:"+sock)
+}
 
+// withEngineAt makes an island that may reach an engine of a kind at an address, and
+// serves the model tiny by it, which the engine calls org/tiny.
+func withEngineAt(t *testing.T, kind, address string) (dir string, enisle func(args ...string) string) {
+	t.Helper()
+	dir, enisle = sites(t, []byte("x"))
 	for _, name := range []string{"alice", "bob"} {
 		enisle("keygen", "--no-passphrase", "--out", name+".key")
 		enisle("-C", "high", "person", "add", name, "--role", "approver", "--key", name+".key.pub")
 	}
-	enisle("-C", "high", "engine", "allow", "gpu", "--kind", "vllm", "--address", "unix:"+sock,
+	enisle("-C", "high", "engine", "allow", "gpu", "--kind", kind, "--address", address,
 		"--model", "tiny@org/tiny=model/tiny", "--model", "gone@org/tiny=model/gone")
 	const header = `{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}`
 	tiny := string(binary.LittleEndian.AppendUint64(nil, uint64(len(header)))) + header + "w"
@@ -50,6 +56,26 @@ func withEngine(t *testing.T, h http.Handler) (dir string, enisle func(args ...s
 	}
 	crossAgain(t, dir, enisle)
 	return dir, enisle
+}
+
+// serving starts serve and returns where it answers. The caller ends it.
+func serving(t *testing.T, dir string, args ...string) (cmd *exec.Cmd, url string) {
+	t.Helper()
+	cmd = exec.Command(filepath.Join(dir, "enisle"), append([]string{"-C", "high", "serve", "--listen", "127.0.0.1:0", "-q"}, args...)...)
+	cmd.Dir = dir
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	url, err = bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cmd, strings.TrimSpace(url)
 }
 
 // An engine at another address is reached by serve, which itself has no network, only
@@ -144,21 +170,8 @@ func TestKilledUnderLoad(t *testing.T) {
 	})
 	dir, enisle := withEngine(t, h)
 	for round := range 3 {
-		cmd := exec.Command(filepath.Join(dir, "enisle"), "-C", "high", "serve", "--listen", "127.0.0.1:0", "-q")
-		cmd.Dir = dir
-		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		url, err := bufio.NewReader(out).ReadString('\n')
-		if err != nil {
-			t.Fatal(err)
-		}
-		url = strings.TrimSpace(url) + "/v1/chat/completions"
+		cmd, url := serving(t, dir)
+		url += "/v1/chat/completions"
 		stop := make(chan struct{})
 		answered := make(chan string, 100_000)
 		var wg sync.WaitGroup

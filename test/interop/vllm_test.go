@@ -67,65 +67,13 @@ func vllm(t *testing.T) (program, weights string) {
 // and what one tenant asked makes another's calls no faster.
 func TestVLLM(t *testing.T) {
 	program, weights := vllm(t)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	at := l.Addr().String()
-	_ = l.Close() // the port was all that was wanted
+	at := free(t)
 	_, port, _ := strings.Cut(at, ":")
-	cmd := exec.Command(program, "serve", weights, "--served-model-name", "org/tiny", "--host", "127.0.0.1", "--port", port, "--max-model-len", "1024",
+	background(t, []string{"HF_HUB_OFFLINE=1", "VLLM_CPU_KVCACHE_SPACE=1", "VLLM_NO_USAGE_STATS=1", "OMP_NUM_THREADS=1"},
+		program, "serve", weights, "--served-model-name", "org/tiny", "--host", "127.0.0.1", "--port", port, "--max-model-len", "1024",
 		"--dtype", "float32", "--enforce-eager", "--enable-prompt-tokens-details")
-	cmd.Env = append(os.Environ(), "HF_HUB_OFFLINE=1", "VLLM_CPU_KVCACHE_SPACE=1", "VLLM_NO_USAGE_STATS=1", "OMP_NUM_THREADS=1")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	var log bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &log, &log
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
-		_ = cmd.Wait() // it was killed
-		if t.Failed() {
-			t.Log(log.String())
-		}
-	}()
-	e, err := remote.New(t.Context(), remote.Options{Name: "vllm", Kind: "vllm", Models: []engine.Model{{ID: "tiny", Upstream: "org/tiny"}}, Dial: func(ctx context.Context) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "tcp", at)
-	}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = e.Close() }()
-	for end := time.Now().Add(15 * time.Minute); len(e.Models()) == 0; time.Sleep(time.Second) {
-		if time.Now().After(end) {
-			t.Fatalf("it does not come up: %v", e.Health(t.Context()))
-		}
-	}
-	s := httptest.NewServer(gateway.New(gateway.Options{
-		Engines: func() []engine.Engine { return []engine.Engine{e} },
-		Who:     func(r *http.Request) gateway.User { return gateway.User{Name: r.Header.Get("X-User")} },
-	}))
-	defer s.Close()
-	ask := func(user, path, body string) string {
-		t.Helper()
-		r, err := http.NewRequestWithContext(t.Context(), "POST", s.URL+path, strings.NewReader(body))
-		if err != nil {
-			t.Fatal(err)
-		}
-		r.Header.Set("Content-Type", "application/json")
-		r.Header.Set("X-User", user)
-		resp, err := http.DefaultClient.Do(r)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer resp.Body.Close()
-		b, err := io.ReadAll(resp.Body)
-		if err != nil || resp.StatusCode != 200 {
-			t.Errorf("%s: %d %s %v", path, resp.StatusCode, b, err)
-		}
-		return string(b)
-	}
+	s := behind(t, "vllm", at)
+	ask := func(user, path, body string) string { return asked200(t, s, user, path, body) }
 	const turn = `"messages":[{"role":"user","content":"What is the capital of France?"}],"temperature":0`
 	for name, c := range map[string][3]string{
 		"chat":        {"/v1/chat/completions", `{"model":"tiny","max_tokens":16,"logprobs":true,"top_logprobs":2,` + turn + `}`, "Paris"},
@@ -160,4 +108,89 @@ func TestVLLM(t *testing.T) {
 	if first, again, other := cached("eve"), cached("eve"), cached("mallory"); first != 0 || again == 0 || other != 0 {
 		t.Errorf("tokens out of the cache: first %d, again %d, another tenant %d", first, again, other)
 	}
+}
+
+// free returns an address of this machine that nobody listens at.
+func free(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// background runs a server until the test ends, and shows what it said if that failed.
+func background(t *testing.T, env []string, argv ...string) {
+	t.Helper()
+	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd.Env = append(os.Environ(), env...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	var log bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &log, &log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+		_ = cmd.Wait() // it was killed
+		if t.Failed() {
+			t.Log(log.String())
+		}
+	})
+}
+
+// behind puts a gateway in front of a server that begins to run at an address, and waits
+// until it serves the model tiny. Users say in X-User who they are.
+func behind(t *testing.T, kind, at string) (base string) {
+	t.Helper()
+	e, err := remote.New(t.Context(), remote.Options{Name: kind, Kind: kind, Models: []engine.Model{{ID: "tiny", Upstream: "org/tiny"}}, Dial: func(ctx context.Context) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "tcp", at)
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = e.Close() })
+	for end := time.Now().Add(15 * time.Minute); len(e.Models()) == 0; time.Sleep(time.Second) {
+		if time.Now().After(end) {
+			t.Fatalf("it does not come up: %v", e.Health(t.Context()))
+		}
+	}
+	s := httptest.NewServer(gateway.New(gateway.Options{
+		Engines: func() []engine.Engine { return []engine.Engine{e} },
+		Who:     func(r *http.Request) gateway.User { return gateway.User{Name: r.Header.Get("X-User")} },
+	}))
+	t.Cleanup(s.Close)
+	return s.URL
+}
+
+// asked200 asks something that is to be answered.
+func asked200(t *testing.T, base, user, path, body string) string {
+	t.Helper()
+	status, answer := asks(t, base, user, path, body)
+	if status != 200 {
+		t.Errorf("%s: %d %s", path, status, answer)
+	}
+	return answer
+}
+
+func asks(t *testing.T, base, user, path, body string) (status int, answer string) {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), "POST", base+path, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Content-Type", "application/json")
+	r.Header.Set("X-User", user)
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Errorf("%s: %v", path, err)
+	}
+	return resp.StatusCode, string(b)
 }

@@ -199,7 +199,7 @@ func TestReserved(t *testing.T) {
 	for fields, atLeast := range map[string]int64{
 		`"messages":[],"prompt":"x","max_tokens":-1`: 1 << 31, `"prompt":"x","max_tokens":1e999`: 1 << 31, `"prompt":"x","max_tokens":2000000000,"n":2000000000`: 1 << 31,
 		`"prompt":"x","n":-1`: 1 << 31, `"prompt":["a","b","c"],"max_tokens":100`: 300, `"prompt":[[1,2],[3]],"max_tokens":100`: 200, `"prompt":[1,2,3],"max_tokens":100`: 100,
-		`"prompt":"x","max_tokens":1,"max_completion_tokens":900`: 900,
+		`"prompt":"x","max_tokens":1,"max_completion_tokens":900`: 900, `"prompt":"x","max_tokens":1,"n_predict":900,"n":1,"n_cmpl":2`: 1800, `"prompt":"x","max_tokens":1,"n_predict":-1`: 1 << 31,
 	} {
 		q := &reserved{}
 		s := serve(t, gateway.Options{Quota: q, Who: func(*http.Request) gateway.User { return gateway.User{Name: "u", Tokens: 9} }}, f)

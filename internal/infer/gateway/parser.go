@@ -112,13 +112,10 @@ func (p *parser) member(name string) (err error) {
 		err = p.text(name, &q.model)
 	case name == "stream":
 		err = p.flag(name, &q.stream)
-	case name == "n":
-		err = p.number(name, &q.choices)
-	case name == "max_tokens" || name == "max_completion_tokens" || name == "max_output_tokens":
-		n := 0
-		if err = p.number(name, &n); n > q.limit {
-			q.limit = n
-		}
+	case name == "n" || name == "n_cmpl": // this name and n_predict are of llama.cpp's server
+		err = p.most(name, &q.choices)
+	case name == "max_tokens" || name == "max_completion_tokens" || name == "max_output_tokens" || name == "n_predict":
+		err = p.most(name, &q.limit)
 	case name == "stream_options":
 		err = p.streamOptions()
 	case name == "background" || name == "previous_response_id" || name == "conversation":
@@ -215,6 +212,14 @@ func (p *parser) number(name string, into *int) error {
 	return nil
 }
 
+// most takes a number that has several names: the greatest counts.
+func (p *parser) most(name string, into *int) error {
+	n := 0
+	err := p.number(name, &n)
+	*into = max(*into, n)
+	return err
+}
+
 func (p *parser) streamOptions() error {
 	v, err := p.dec.ReadValue()
 	if err != nil {
@@ -285,7 +290,7 @@ func (p *parser) prompt() error {
 
 // known are the names that mean something here. Constant.
 var known = []string{
-	"model", "stream", "n", "max_tokens", "max_completion_tokens", "max_output_tokens", "stream_options", "background", "previous_response_id",
+	"model", "stream", "n", "n_cmpl", "n_predict", "max_tokens", "max_completion_tokens", "max_output_tokens", "stream_options", "background", "previous_response_id",
 	"conversation", "messages", "input", "prompt", "prompt_embeds", "suffix", "query", "system", "instructions", "documents", "tools", "cache_salt", "cache_prompt",
 }
 

@@ -102,11 +102,12 @@ func kinds() map[string]quirks {
 			message: flat("error"),
 		},
 		// llama.cpp's server: /health is 503 while a model loads; with cache_prompt false
-		// it compares a prompt with no other's; id_slot would let a client choose one.
+		// it compares a prompt with no other's; id_slot would let a client choose one, and
+		// lora other weights than those that are on record.
 		"llama-server": {
 			traits: engine.Traits{
 				Paths:    []string{chatPath, completionsPath, embeddingsPath, "/v1/responses", "/v1/messages", "/v1/rerank", "/rerank", "/tokenize", "/detokenize"},
-				Parallel: 1, Separate: engine.Uncached, Owned: []string{"id_slot", "slot_id", "save_slot"},
+				Parallel: 1, Separate: engine.Uncached, Owned: []string{"id_slot", "slot_id", "save_slot", "lora"},
 			},
 			state: func(ctx context.Context, e *Engine) ([]string, engine.Load, error) {
 				if err := e.ask(ctx, "/health", nil); err != nil {
@@ -166,7 +167,8 @@ func (e *Engine) scraped(ctx context.Context, running, waiting string) (l engine
 }
 
 // refusal gives an error the shape of the API, and the status that clients act on:
-// what is busy is 429, whatever this engine says for it.
+// what is busy is 429, whatever this engine says for it, and what it does not offer is
+// 404, since it will never be there and says nothing of the engine's health.
 func (q quirks) refusal(resp *http.Response) (*http.Response, error) {
 	b, err := io.ReadAll(io.LimitReader(resp.Body, maxRefusal))
 	if err = errors.Join(err, resp.Body.Close()); err != nil {
@@ -184,6 +186,9 @@ func (q quirks) refusal(resp *http.Response) (*http.Response, error) {
 	text := strings.ToLower(e.Message)
 	if resp.StatusCode == http.StatusServiceUnavailable && (strings.Contains(text, "busy") || strings.Contains(text, "overloaded") || strings.Contains(text, "pending requests")) {
 		resp.StatusCode = http.StatusTooManyRequests
+	}
+	if resp.StatusCode == http.StatusNotImplemented {
+		resp.StatusCode = http.StatusNotFound
 	}
 	body := e.MarshalBody()
 	resp.Body, resp.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))

@@ -132,6 +132,7 @@ func TestRefusalsHaveOneShape(t *testing.T) {
 		"ollama that is busy": {"ollama", `{"error":"server busy, please try again.  maximum pending requests exceeded"}`, 503, 429, "server busy"},
 		"tgi":                 {"tgi", `{"error":"Model is overloaded","error_type":"overloaded"}`, 429, 429, "overloaded"},
 		"llama.cpp's server":  {"llama-server", `{"error":{"code":400,"message":"bad grammar","type":"invalid_request_error"}}`, 400, 400, "bad grammar"},
+		"what it has not":     {"llama-server", `{"error":{"code":501,"message":"This server does not support embeddings.","type":"not_supported_error"}}`, 501, 404, "does not support"},
 		"a page":              {"vllm", `<html>`, 502, 502, "refused"},
 	} {
 		t.Run(name, func(t *testing.T) {
