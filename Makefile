@@ -50,6 +50,7 @@ soak: setup-test
 	ENISLE_SOAK=1 ./scripts/test.sh soak -count=1 ./test/crossing/...
 	ENISLE_SOAK=1 ./scripts/test.sh large -count=1 -run Large ./test/interop
 	ENISLE_SOAK=1 ./scripts/test.sh garak -count=1 -run Garak ./test/interop
+	ENISLE_SOAK=1 ./scripts/test.sh llama-server -count=1 -run LlamaServer ./test/interop
 	ENISLE_SOAK=1 ./scripts/test.sh vllm -count=1 -run VLLM ./test/interop
 
 setup-%:
