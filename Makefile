@@ -46,7 +46,7 @@ corpus: setup-test
 fuzz:
 	./scripts/fuzz.sh
 
-soak: setup-test
+soak: setup-soak
 	ENISLE_SOAK=1 ./scripts/test.sh soak -count=1 ./test/crossing/...
 	ENISLE_SOAK=1 ./scripts/test.sh large -count=1 -run Large ./test/interop
 	ENISLE_SOAK=1 ./scripts/test.sh garak -count=1 -run Garak ./test/interop

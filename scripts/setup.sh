@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# setup.sh demo|test|lint|bench: installs what a target needs, by package name, or,
+# setup.sh demo|test|lint|bench|soak: installs what a target needs, by package name, or,
 # without the right to, names exactly what to install.
 set -euo pipefail
-want=${1:?demo, test, lint or bench}
+want=${1:?demo, test, lint, bench or soak}
 
 need_go() {
   command -v go >/dev/null || { echo "please install Go 1.26 or newer (package golang-go, or newer by hand)" >&2; exit 1; }
@@ -27,7 +27,11 @@ if [ "$want" != lint ]; then
   ldconfig -p 2>/dev/null | grep -q 'libffi\.so\.8' || missing+=(libffi8)
   ldconfig -p 2>/dev/null | grep -q 'libstdc++\.so\.6' || missing+=(libstdc++6)
 fi
-if [ "$want" = test ]; then
+if [ "$want" = soak ]; then # llama.cpp's server is built
+  apt_need cmake cmake
+  apt_need g++ g++
+fi
+if [ "$want" = test ] || [ "$want" = soak ]; then
   apt_need strace strace
   apt_need ip iproute2
   apt_need xorriso xorriso
