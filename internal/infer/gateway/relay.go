@@ -296,6 +296,9 @@ func (s *stream) events(ctx context.Context, in *bufio.Reader) error {
 func (s *stream) event(raw, data []byte) (done bool, err error) {
 	s.sum.Write(raw)
 	if s.g.opt.Keep && s.all.Len() < maxAnswer {
+		if s.share.take(len(raw)) != nil {
+			return true, s.g.noRoom()
+		}
 		s.all.Write(raw)
 	}
 	s.bytesOut += len(data) / 8                  // most of an event is not text
@@ -417,7 +420,9 @@ func (s *stream) pass(raw []byte, h held) error {
 		s.out.event(raw)
 		return nil
 	}
-	h.size = len(raw)
+	if h.size = len(raw); s.share.take(h.size) != nil {
+		return s.g.noRoom()
+	}
 	s.waiting, s.kept = append(s.waiting, h), append(s.kept, raw...)
 	n, size := 0, 0
 	for len(s.tools) == 0 && n < len(s.waiting) && s.waiting[n].safe() {
@@ -437,6 +442,7 @@ func (s *stream) release(n, size int) {
 		return
 	}
 	s.out.event(s.kept[:size])
+	s.share.give(size)
 	s.kept = append(s.kept[:0], s.kept[size:]...)
 	s.waiting = append(s.waiting[:0], s.waiting[n:]...)
 }

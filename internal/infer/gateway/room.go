@@ -36,6 +36,12 @@ func (s *share) take(n int) error {
 	return nil
 }
 
+// give gives n bytes of it back.
+func (s *share) give(n int) {
+	s.of.used.Add(-int64(n) * copies)
+	s.n -= int64(n) * copies
+}
+
 // free gives the share back.
 func (s *share) free() { s.of.used.Add(-s.n) }
 

@@ -89,9 +89,8 @@ func (r *reading) text(text, how string, depth int) {
 	}
 	hidden := f.hidden
 	if r.p.action(byClassifier, ActionBlock) != ActionOff {
-		added += r.g.classifier.head(r.from).score(r.s.folded, &r.s.sums)
+		r.v.logit = max(r.v.logit, added+r.g.classifier.head(r.from).score(r.s.folded, &r.s.sums))
 	}
-	r.v.logit = max(r.v.logit, added)
 	if depth >= maxDepth {
 		return
 	}
