@@ -14,7 +14,7 @@ import (
 	"fmt"
 	"net/url"
 	"os"
-	"runtime"
+	"sync"
 
 	"golang.org/x/sys/unix"
 	"modernc.org/sqlite" // registers the database driver as well
@@ -73,7 +73,9 @@ CREATE INDEX arrivals_of ON arrivals (shipment);
 type DB struct {
 	db   *sql.DB
 	file *os.File // the database
-	head []byte   // its first page, as it is now
+
+	mu   sync.RWMutex
+	head []byte // its first page, as it is now; nil once it is closed; guarded by mu
 }
 
 // Create makes an empty state.
@@ -121,8 +123,6 @@ func open(ctx context.Context, file string, readOnly bool) (*DB, error) {
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	// Not by Close: somebody may still ask for the version then.
-	runtime.AddCleanup(d, func(head []byte) { _ = unix.Munmap(head) }, d.head)
 	return d, nil
 }
 
@@ -141,12 +141,29 @@ func headOf(f *os.File) ([]byte, error) {
 }
 
 // Close closes the state.
-func (d *DB) Close() error { return errors.Join(d.file.Close(), d.db.Close()) }
+func (d *DB) Close() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var err error
+	if d.head != nil {
+		err = unix.Munmap(d.head)
+		d.head = nil
+	}
+	return errors.Join(err, d.file.Close(), d.db.Close())
+}
 
 // Version is a number that is another after every change, by whatever process: SQLite's
 // change counter (file format, 1.3.7), which a change without WAL always raises. It is
-// read where SQLite writes it, in the page cache, without a system call.
-func (d *DB) Version() uint32 { return binary.BigEndian.Uint32(d.head[24:]) }
+// read where SQLite writes it, in the page cache, without a system call. Of a state that
+// is closed it is 0.
+func (d *DB) Version() uint32 {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	if d.head == nil {
+		return 0
+	}
+	return binary.BigEndian.Uint32(d.head[24:])
+}
 
 // Tx is one transaction.
 type Tx struct {
