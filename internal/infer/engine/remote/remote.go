@@ -45,7 +45,7 @@ type Options struct {
 type Engine struct {
 	opt       Options
 	quirks    quirks
-	transport *http.Transport
+	transport *transport
 	life      context.Context // until Close
 	end       context.CancelFunc
 	ended     chan struct{}
@@ -72,27 +72,21 @@ func New(ctx context.Context, opt Options) (*Engine, error) {
 	}
 	q.traits.Kind, q.traits.For = opt.Kind, opt.For
 	e := &Engine{opt: opt, quirks: q, ended: make(chan struct{}), why: errors.New("it was not asked yet")}
-	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+	dial := func(ctx context.Context) (net.Conn, error) {
 		c, err := opt.Dial(ctx)
 		if err != nil {
 			return nil, errors.Join(engine.ErrDown, err)
 		}
-		return c, nil
-	}
-	e.transport = &http.Transport{DialContext: dial, DisableCompression: true, MaxIdleConnsPerHost: 64, IdleConnTimeout: idleTime, MaxResponseHeaderBytes: 64 << 10}
-	if opt.TLS != nil {
-		e.transport.DialContext = func(ctx context.Context, n, a string) (net.Conn, error) {
-			c, err := dial(ctx, n, a)
-			if err != nil {
-				return nil, err
-			}
-			t := tls.Client(c, opt.TLS)
-			if err := t.HandshakeContext(ctx); err != nil {
-				return nil, errors.Join(engine.ErrDown, err, c.Close())
-			}
-			return t, nil
+		if opt.TLS == nil {
+			return c, nil
 		}
+		t := tls.Client(c, opt.TLS)
+		if err := t.HandshakeContext(ctx); err != nil {
+			return nil, errors.Join(engine.ErrDown, err, c.Close())
+		}
+		return t, nil
 	}
+	e.transport = &transport{dial: dial}
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	e.life, e.end = life, end
 	e.poll(ctx)
@@ -183,8 +177,7 @@ func (e *Engine) Close() error {
 // quirky makes an engine's refusals those of the API.
 type quirky struct{ *Engine }
 
-// RoundTrip carries a request. One that meets a connection which was closed while it
-// lay idle is sent again by the transport, over a new one.
+// RoundTrip carries a request, until the engine's life ends.
 func (q quirky) RoundTrip(r *http.Request) (*http.Response, error) {
 	ctx, cancel := context.WithCancel(r.Context())
 	stop := context.AfterFunc(q.life, cancel)

@@ -1,0 +1,200 @@
+package remote
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// transport speaks HTTP/1.1 to an engine on the goroutine of the call: http.Transport
+// hands every request to a goroutine that writes and one that reads, which costs a call
+// more time than everything else on its way. What is read and written is net/http's.
+type transport struct {
+	dial func(ctx context.Context) (net.Conn, error)
+
+	mu     sync.Mutex
+	idle   []*conn // the one that was used last at the end; guarded by mu
+	closed bool
+}
+
+const (
+	maxIdle   = 64
+	maxHeader = 64 << 10 // bytes of an answer's head
+	maxEarly  = 5        // answers of 1xx before the answer
+)
+
+var errHeader = errors.New("the head of the answer is too long") // constant
+
+// conn is a connection, and what was read of it.
+type conn struct {
+	net.Conn
+	r    *bufio.Reader
+	w    *bufio.Writer
+	left int // bytes that may still be read; negative: any number
+	some bool
+	at   time.Time // when it became idle
+}
+
+// Read reads from the connection itself, for c.r.
+func (c *conn) Read(b []byte) (int, error) {
+	if c.left == 0 {
+		return 0, errHeader
+	}
+	if c.left > 0 && len(b) > c.left {
+		b = b[:c.left]
+	}
+	n, err := c.Conn.Read(b)
+	if c.left > 0 {
+		c.left -= n
+	}
+	c.some = c.some || n > 0
+	return n, err
+}
+
+// take returns an idle connection, or nil.
+func (t *transport) take(now time.Time) (c *conn) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	old := 0
+	for old < len(t.idle) && now.Sub(t.idle[old].at) > idleTime {
+		_ = t.idle[old].Close() // nobody asks on it any more
+		old++
+	}
+	t.idle = append(t.idle[:0], t.idle[old:]...)
+	if n := len(t.idle); n > 0 {
+		c, t.idle = t.idle[n-1], t.idle[:n-1]
+	}
+	return c
+}
+
+// give keeps a connection for the next call.
+func (t *transport) give(c *conn) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	// What an engine says unasked is the beginning of somebody else's answer.
+	if t.closed || len(t.idle) >= maxIdle || c.r.Buffered() > 0 {
+		_ = c.Close()
+		return
+	}
+	c.at = time.Now()
+	t.idle = append(t.idle, c)
+}
+
+// CloseIdleConnections closes those that no call is on, and those that will be left.
+func (t *transport) CloseIdleConnections() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.closed = true
+	for _, c := range t.idle {
+		_ = c.Close()
+	}
+	t.idle = nil
+}
+
+// RoundTrip carries a request. One that meets a connection which was closed while it lay
+// idle is sent again, over a new one: no byte of an answer was seen.
+func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
+	if c := t.take(time.Now()); c != nil {
+		resp, err := t.ask(c, r)
+		if err == nil || c.some || r.Context().Err() != nil || r.Body != nil && r.GetBody == nil {
+			return resp, err
+		}
+		if r.GetBody != nil {
+			if r.Body, err = r.GetBody(); err != nil {
+				return nil, err
+			}
+		}
+	}
+	nc, err := t.dial(r.Context())
+	if err != nil {
+		return nil, err
+	}
+	c := &conn{Conn: nc}
+	c.r, c.w = bufio.NewReader(c), bufio.NewWriter(nc)
+	return t.ask(c, r)
+}
+
+// ask sends a request and reads the head of its answer.
+func (t *transport) ask(c *conn, r *http.Request) (*http.Response, error) {
+	// Who leaves ends what the engine does for him.
+	stop := context.AfterFunc(r.Context(), func() { _ = c.Close() })
+	resp, err := c.answer(r)
+	if err != nil {
+		stop()
+		_ = c.Close()
+		return nil, errors.Join(err, r.Context().Err())
+	}
+	b := &answer{ReadCloser: resp.Body, t: t, c: c, stop: stop, again: !resp.Close && !r.Close}
+	if resp.Body == http.NoBody {
+		b.done(true)
+	}
+	resp.Body = b
+	return resp, nil
+}
+
+func (c *conn) answer(r *http.Request) (*http.Response, error) {
+	c.some, c.left = false, maxHeader
+	err := r.Write(c.w)
+	if err == nil {
+		err = c.w.Flush()
+	}
+	for early := 0; ; early++ {
+		resp, rerr := http.ReadResponse(c.r, r) // an engine may refuse what it does not read to its end
+		if rerr != nil {
+			return nil, errors.Join(err, rerr)
+		}
+		if resp.StatusCode >= http.StatusOK {
+			c.left = -1
+			resp.Close = resp.Close || err != nil
+			return resp, nil
+		}
+		if early >= maxEarly || resp.StatusCode == http.StatusSwitchingProtocols {
+			return nil, errors.New("the engine does not come to its answer")
+		}
+	}
+}
+
+// answer is the body of one; read to its end, it leaves the connection to the next call.
+type answer struct {
+	io.ReadCloser
+	t     *transport
+	c     *conn
+	stop  func() bool
+	again bool
+	over  bool
+}
+
+func (a *answer) Read(b []byte) (int, error) {
+	if a.over {
+		return 0, io.EOF
+	}
+	n, err := a.ReadCloser.Read(b)
+	if err != nil {
+		a.done(errors.Is(err, io.EOF))
+	}
+	return n, err
+}
+
+// done ends the use of the connection.
+func (a *answer) done(whole bool) {
+	if a.over {
+		return
+	}
+	a.over = true
+	if left := a.stop(); whole && left && a.again {
+		a.t.give(a.c)
+		return
+	}
+	_ = a.c.Close()
+}
+
+// Close leaves the rest of an answer.
+func (a *answer) Close() error {
+	a.done(false)
+	return nil
+}
