@@ -12,6 +12,8 @@ import (
 	"enisle/internal/ecosystem/cargo"
 	"enisle/internal/ecosystem/ecosystemtest"
 	"enisle/internal/ecosystem/gomod"
+	"enisle/internal/ecosystem/helm"
+	"enisle/internal/ecosystem/huggingface"
 	"enisle/internal/ecosystem/oci"
 	"enisle/internal/ecosystem/ocidist/ocidisttest"
 	"enisle/internal/sandbox"
@@ -105,6 +107,47 @@ func TestRehearsalsNameWhatTheyLack(t *testing.T) {
 		}
 		err := r.Rehearse(t.Context(), ecosystem.Rehearsal{Runner: sandbox.Exec{}, Base: s.URL, Work: t.TempDir(), Artifacts: rel.Artifacts(tc.eco.Name())})
 		if err == nil || !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("%s: %v, want %q", tc.eco.Name(), err, tc.want)
+		}
+	}
+}
+
+// Charts are pulled by helm and repositories downloaded by hf; an archive that is another
+// chart than it is called, and a commit that is not there, are named.
+func TestChartsAndModelsAreRehearsed(t *testing.T) {
+	program, bin := tool(t, helmModule), hubClient(t)
+	alone(t)
+	for _, v := range []string{"HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"} {
+		t.Setenv(v, t.TempDir())
+	}
+	t.Setenv("PATH", filepath.Dir(program)+":"+bin+":"+os.Getenv("PATH"))
+	chart, err := ecosystemtest.Tarball(ecosystemtest.Member{Name: "app/Chart.yaml", Content: "apiVersion: v2\nname: app\nversion: 1.2.3\n"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	charts := &ecosystemtest.Release{}
+	charts.AddAll(artifact.Ref{Kind: "helm", Name: "app", Version: "1.2.3"}, map[string][]byte{"app-1.2.3.tgz": chart})
+	wrong := &ecosystemtest.Release{}
+	wrong.AddAll(artifact.Ref{Kind: "helm", Name: "other", Version: "1.2.3"}, map[string][]byte{"other-1.2.3.tgz": chart})
+	_, models := hub(t, "org/name", "org/name")
+	hubAlone(t, "") // but for what the rehearsal says
+	for _, tc := range []struct {
+		eco       ecosystem.Ecosystem
+		base      string
+		artifacts []artifact.Artifact
+		want      string
+	}{
+		{&helm.Ecosystem{}, serve(t, &helm.Ecosystem{}, charts, "").URL, charts.Artifacts("helm"), ""},
+		{&helm.Ecosystem{}, serve(t, &helm.Ecosystem{}, wrong, "").URL, wrong.Artifacts("helm"), "helm/other@1.2.3: helm: "},
+		{&huggingface.Ecosystem{}, models.URL, models.release.Artifacts("hf"), ""},
+		{&huggingface.Ecosystem{}, models.URL, []artifact.Artifact{{Ref: artifact.Ref{Kind: "hf", Name: models.release.Artifacts("hf")[0].Ref.Name, Version: strings.Repeat("0", 40)}}}, "hf: "},
+	} {
+		r, ok := tc.eco.(ecosystem.Rehearser)
+		if !ok || len(tc.artifacts) == 0 {
+			t.Fatalf("%s is not rehearsed, or has nothing", tc.eco.Name())
+		}
+		err := r.Rehearse(t.Context(), ecosystem.Rehearsal{Runner: sandbox.Exec{}, Base: tc.base, Work: t.TempDir(), Artifacts: tc.artifacts})
+		if tc.want == "" && err != nil || tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want)) {
 			t.Errorf("%s: %v, want %q", tc.eco.Name(), err, tc.want)
 		}
 	}
