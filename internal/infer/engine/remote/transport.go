@@ -8,7 +8,10 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // transport speaks HTTP/1.1 to an engine on the goroutine of the call: http.Transport
@@ -66,10 +69,37 @@ func (t *transport) take(now time.Time) (c *conn) {
 		old++
 	}
 	t.idle = append(t.idle[:0], t.idle[old:]...)
-	if n := len(t.idle); n > 0 {
+	for n := len(t.idle); n > 0; n-- {
 		c, t.idle = t.idle[n-1], t.idle[:n-1]
+		if c.quiet() {
+			return c
+		}
+		_ = c.Close() // it was closed, or says what nobody asked for
 	}
-	return c
+	return nil
+}
+
+// quiet reports whether there is nothing to be read from a connection and the other side
+// has not closed it.
+func (c *conn) quiet() bool {
+	under := c.Conn
+	if t, ok := under.(interface{ NetConn() net.Conn }); ok { // TLS
+		under = t.NetConn()
+	}
+	sc, ok := under.(syscall.Conn)
+	if !ok {
+		return false
+	}
+	raw, err := sc.SyscallConn()
+	if err != nil {
+		return false
+	}
+	var peeked error
+	err = raw.Read(func(fd uintptr) bool {
+		_, _, peeked = unix.Recvfrom(int(fd), make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		return true
+	})
+	return err == nil && errors.Is(peeked, unix.EAGAIN)
 }
 
 // give keeps a connection for the next call.

@@ -137,8 +137,15 @@ func TestHostileAnswers(t *testing.T) {
 	}
 }
 
-// What an engine says unasked, behind an answer, is not the next one's.
+// What an engine says unasked, behind an answer, is not the next one's, whenever it comes.
 func TestAnAnswerBehindTheAnswerIsNobodys(t *testing.T) {
+	for _, later := range []time.Duration{0, 20 * time.Millisecond} {
+		behind(t, later)
+	}
+}
+
+func behind(t *testing.T, later time.Duration) {
+	t.Helper()
 	tr, dialled := speaking(t, func(n int, r *bufio.Reader, c net.Conn) {
 		for {
 			req, err := http.ReadRequest(r)
@@ -146,13 +153,22 @@ func TestAnAnswerBehindTheAnswerIsNobodys(t *testing.T) {
 				return
 			}
 			_, _ = io.Copy(io.Discard, req.Body)
-			_, _ = fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n%dHTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecret", n)
+			answer, more := fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n%d", n), "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecret"
+			if later == 0 {
+				answer += more
+			}
+			_, _ = io.WriteString(c, answer)
+			if later > 0 {
+				time.Sleep(later)
+				_, _ = io.WriteString(c, more)
+			}
 		}
 	})
 	for i := range 3 {
 		if got, err := asks(t, tr, t.Context(), "x"); got != fmt.Sprint(i+1) || err != nil {
 			t.Errorf("%q, %v", got, err)
 		}
+		time.Sleep(3 * later)
 	}
 	if n := dialled.Load(); n != 3 {
 		t.Errorf("%d connections", n)
