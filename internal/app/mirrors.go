@@ -300,7 +300,7 @@ func (missing) NotFound() bool  { return true }
 func (e missing) Unwrap() error { return e.error }
 
 func (m *mirrors) build(v *crossing.Served, channel string) (http.Handler, error) {
-	mux := http.NewServeMux()
+	all := worlds{by: map[string]http.Handler{}}
 	handlers := map[string]http.Handler{}
 	for _, eco := range m.ecosystems {
 		h, err := eco.Handler(v)
@@ -310,15 +310,37 @@ func (m *mirrors) build(v *crossing.Served, channel string) (http.Handler, error
 		if h == nil {
 			continue // another one shows it
 		}
-		prefix := "/" + ecosystem.PrefixOf(eco)
 		h = m.misses.watch(h, m.sharing(eco))
 		for _, e := range m.sharing(eco) {
 			handlers[e.Name()] = h
 		}
-		mux.Handle(prefix+"/", http.StripPrefix(prefix, h))
+		all.by[ecosystem.PrefixOf(eco)] = http.StripPrefix("/"+ecosystem.PrefixOf(eco), h)
 	}
-	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) { welcome(w, m.site.Identity.Name, v) })
-	return m.pulls.watch(impersonate(mux, v, m.ecosystems, handlers), v, channel), nil
+	all.home = ecosystem.ReadOnly(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { welcome(w, m.site.Identity.Name, v) }))
+	return m.pulls.watch(impersonate(all, v, m.ecosystems, handlers), v, channel), nil
+}
+
+// worlds are the mirrors of all package worlds, by the first element of their paths.
+type worlds struct {
+	by   map[string]http.Handler
+	home http.Handler
+}
+
+// ServeHTTP expects a clean path, as the server's own multiplexer makes it.
+func (m worlds) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	first := firstElement(r.URL.Path)
+	h, ok := m.by[first]
+	switch {
+	case r.URL.Path == "/":
+		m.home.ServeHTTP(w, r)
+	case !ok:
+		http.NotFound(w, r)
+	case len(r.URL.Path) == 1+len(first):
+		w.Header().Set("Location", first+"/")
+		w.WriteHeader(http.StatusMovedPermanently)
+	default:
+		h.ServeHTTP(w, r)
+	}
 }
 
 // sharing lists an ecosystem and those that it shows besides its own.
