@@ -169,7 +169,7 @@ func TestPipInstallsFromTheMirrorOnly(t *testing.T) {
 }
 
 func TestUVInstallsFromTheMirrorOnly(t *testing.T) {
-	uv := client(t, "uv")
+	uv := uvProgram(t)
 	alone(t)
 	s := serve(t, pypi.New(pypi.Options{}), wheels(t), "")
 	dir := t.TempDir()
