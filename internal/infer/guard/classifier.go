@@ -17,7 +17,7 @@ type Classifier struct {
 
 // ClassifierHead is what a file says of itself, in JSON.
 type ClassifierHead struct {
-	Format  string     `json:"format"` // "enisle-guard-classifier/1"
+	Format  string     `json:"format"` // "enisle-guard-classifier/2"
 	Name    string     `json:"name"`
 	Sources []string   `json:"sources"` // what it was trained on, with licences
 	Heads   []HeadFile `json:"heads"`   // for what people write; for what documents and tools say
@@ -40,7 +40,7 @@ type weights struct {
 }
 
 // ClassifierFormat is the format of the files.
-const ClassifierFormat = "enisle-guard-classifier/1"
+const ClassifierFormat = "enisle-guard-classifier/2"
 
 const (
 	magic       = "ENISLEGC"

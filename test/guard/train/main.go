@@ -106,7 +106,7 @@ func heldOut(all []item, window int, report bool) (flagAt, blockAt float64) {
 		}, harmless)
 	}
 	beside = func(*item) bool { return false }
-	flagAt, blockAt = threshold(harmless, 0.01), threshold(harmless, 0.001)
+	flagAt, blockAt = threshold(harmless, 0.01, 1./parts), threshold(harmless, 0.001, 1)
 	if !report {
 		return flagAt, blockAt
 	}
@@ -141,16 +141,22 @@ func sourcesOf(all []item, attack bool) (out []string) {
 }
 
 // threshold returns the score above which a share of the texts is, each source counting
-// the same.
-func threshold(by map[string][]float64, share float64) float64 {
+// the same, but for the parts of the grammar, which count own each: its harmless texts
+// are made to look like attacks.
+func threshold(by map[string][]float64, share, own float64) float64 {
 	low, high := 0.0, 1.0
 	for range 40 {
 		mid := (low + high) / 2
-		sum := 0.0
+		sum, n := 0.0, 0.0
 		for _, s := range slices.Sorted(maps.Keys(by)) {
-			sum += float64(above(by[s], mid)) / float64(len(by[s]))
+			weight := 1.0
+			if strings.HasPrefix(s, "own-") {
+				weight = own
+			}
+			sum += weight * float64(above(by[s], mid)) / float64(len(by[s]))
+			n += weight
 		}
-		if sum/float64(len(by)) > share {
+		if sum/n > share {
 			low = mid
 		} else {
 			high = mid
