@@ -153,7 +153,7 @@ func (c *call) guarded() ([]edit, error) {
 	if c.g.opt.Guard == nil {
 		return nil, nil
 	}
-	p := guard.Prompt{Route: c.route.path, Model: c.model.ID, Tools: c.tools, Unread: c.unread, Spans: make([]guard.Span, len(c.spans))}
+	p := guard.Prompt{Route: c.route.path, Model: c.model.ID, Tools: c.tools, Descriptions: c.descriptions, Unread: c.unread, Spans: make([]guard.Span, len(c.spans))}
 	for i, s := range c.spans {
 		p.Spans[i] = s.Span
 	}

@@ -138,7 +138,7 @@ func (p *parser) member(name string) (err error) {
 	case name == "documents":
 		err = p.texts(guard.Retrieved)
 	case name == "tools":
-		err = p.toolNames()
+		err = p.toolDefs()
 	default:
 		err = p.skip()
 	}
@@ -482,14 +482,15 @@ func isRole(s string) bool {
 	return len(s) > 0 && len(s) <= 24
 }
 
-// toolNames reads which tools the model may call, in the shapes of the three APIs.
-func (p *parser) toolNames() error {
+// toolDefs reads which tools the model may call, in the shapes of the three APIs, and
+// what it is told of them.
+func (p *parser) toolDefs() error {
 	if p.dec.PeekKind() != '[' {
 		return p.skip()
 	}
 	named := func(name string) error {
 		if name != "name" || p.dec.PeekKind() != '"' {
-			return p.skip()
+			return p.described()
 		}
 		tool := ""
 		if err := p.text(name, &tool); err != nil {
@@ -512,4 +513,30 @@ func (p *parser) toolNames() error {
 			return named(name)
 		})
 	})
+}
+
+// described takes every text of a value in the definition of a tool that is long enough
+// to say something: descriptions of the tool and of what it is given, and what stands
+// beside them.
+func (p *parser) described() error {
+	switch p.dec.PeekKind() {
+	case '{':
+		return p.object(func(string) error { return p.described() })
+	case '[':
+		return p.array(p.described)
+	case '"':
+		text := ""
+		if err := p.text("tools", &text); err != nil {
+			return err
+		}
+		if len(text) < minDescription {
+			return nil
+		}
+		if len(p.q.descriptions) >= maxSpans {
+			return openai.Errorf(http.StatusBadRequest, "too_many_tools", "there are more than %d texts in the tools of the request", maxSpans).On("tools")
+		}
+		p.q.descriptions = append(p.q.descriptions, text)
+		return nil
+	}
+	return p.skip()
 }

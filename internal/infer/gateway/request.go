@@ -20,12 +20,13 @@ import (
 // site has to have its way.
 
 const (
-	maxModelName = 256    // bytes
-	maxDepth     = 64     // of arrays and objects
-	maxSpans     = 10_000 // texts of a prompt
-	maxTools     = 1000
-	maxOptions   = 4 << 10 // bytes of stream_options
-	defaultMax   = 512     // tokens of an answer, for estimates, where a request names no bound
+	maxModelName   = 256    // bytes
+	maxDepth       = 64     // of arrays and objects
+	maxSpans       = 10_000 // texts of a prompt
+	maxTools       = 1000
+	minDescription = 16      // bytes of a text in the definition of a tool that is read
+	maxOptions     = 4 << 10 // bytes of stream_options
+	defaultMax     = 512     // tokens of an answer, for estimates, where a request names no bound
 )
 
 // field is one member of the request's object, by where it stands.
@@ -53,9 +54,11 @@ type request struct {
 	choices   int
 	spans     []span
 	tools     []string
-	textBytes int
-	prompts   int  // that are answered one by one; 0: one
-	unread    bool // there is a prompt that is not text: tokens, or what became of them
+	// descriptions are the texts in the definitions of tools, but for their names.
+	descriptions []string
+	textBytes    int
+	prompts      int  // that are answered one by one; 0: one
+	unread       bool // there is a prompt that is not text: tokens, or what became of them
 }
 
 // maxReserved is the most tokens that a call is charged before it begins: sums of more

@@ -29,6 +29,8 @@ type Prompt struct {
 	Model string
 	Spans []Span   // in the order of the conversation
 	Tools []string // names of the tools that the model may call
+	// Descriptions are what else the model is told of them.
+	Descriptions []string
 	// Unread says that there is more in it that is not text.
 	Unread bool
 }

@@ -49,6 +49,7 @@ type reading struct {
 	from   Source
 	s      *scratch
 	budget int
+	plain  bool // without the classifier
 	v      verdict
 }
 
@@ -88,7 +89,10 @@ func (r *reading) text(text, how string, depth int) {
 		added += unseenScore
 	}
 	hidden := f.hidden
-	if r.p.action(byClassifier, ActionBlock) != ActionOff {
+	switch {
+	case r.plain:
+		r.v.logit = max(r.v.logit, added)
+	case r.p.action(byClassifier, ActionBlock) != ActionOff:
 		r.v.logit = max(r.v.logit, added+r.g.classifier.head(r.from).score(r.s.folded, &r.s.sums))
 	}
 	if depth >= maxDepth {
@@ -173,21 +177,35 @@ func (g *Local) Prompt(p *Prompt) (out Ruling) {
 	}
 	s := g.scratches.Get().(*scratch) //nolint:forcetypeassert // the pool holds nothing else
 	defer g.scratches.Put(s)
-	tainted := false
-	for _, span := range p.Spans {
-		tainted = tainted || span.Source.Untrusted()
-		if span.Source == System || span.Source == Assistant {
-			continue
-		}
-		v, _ := g.judged(span.Text, span.Source, policy, s)
+	take := func(v verdict, where string) {
 		for _, f := range v.findings {
 			if len(out.Findings) < maxFindings && !slices.Contains(out.Findings, f) {
 				out.Findings = append(out.Findings, f)
 			}
 		}
 		if v.block != "" && out.Block == "" && policy.Mode == Block {
-			out.Block = fmt.Sprintf("in what %s: %s (%s)", says(span.Source), v.say, v.block)
+			out.Block = fmt.Sprintf("in what %s: %s (%s)", where, v.say, v.block)
 		}
+	}
+	tainted, blocked := false, false
+	for _, span := range p.Spans {
+		tainted = tainted || span.Source.Untrusted()
+		if span.Source == System || span.Source == Assistant {
+			continue
+		}
+		v, _ := g.judged(span.Text, span.Source, policy, s)
+		blocked = blocked || v.block != ""
+		take(v, says(span.Source))
+	}
+	if !blocked {
+		g.joined(p.Spans, policy, s, func(from Source, v verdict) {
+			if v.block != "" {
+				take(v, says(from)+" in parts")
+			}
+		})
+	}
+	for _, d := range p.Descriptions {
+		take(g.described(d, policy, s), "is said of a tool")
 	}
 	if p.Unread {
 		switch policy.action(unreadPrompt, ActionBlock) {

@@ -9,6 +9,7 @@ type hit struct {
 // scratch is memory that reading a text needs, for the next one to use again.
 type scratch struct {
 	folded, tight, window []byte
+	joined                []byte
 	sums                  sums
 	seen                  []seenBy // by rule
 	hits                  []hit
