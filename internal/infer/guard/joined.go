@@ -5,7 +5,7 @@ package guard
 
 const (
 	joinedEnds = 256      // bytes of the beginning and of the end of a text that are joined to others
-	maxJoined  = 16 << 10 // bytes of texts that are joined; more, and the last ones are
+	maxJoined  = 16 << 10 // bytes of texts that are joined, about; of more, the last ones are
 	noteScore  = 4        // of what rules find in descriptions of tools: from here on it is noted
 )
 
@@ -13,14 +13,14 @@ const (
 // each group were one text: with a space between them, and with nothing. Only rules that
 // block count, for what they did not find in one text by itself.
 func (g *Local) joined(spans []Span, p *RoutePolicy, s *scratch, each func(from Source, v verdict)) {
-	for _, untrusted := range []bool{false, true} {
-		from, n := User, 0
-		if untrusted {
-			from = Retrieved
+	for _, from := range []Source{User, Retrieved} {
+		of := func(i int) bool {
+			return spans[i].Source == from || from.Untrusted() && spans[i].Source.Untrusted()
 		}
-		for _, span := range spans {
-			if span.Source >= User && span.Source != Assistant && span.Source.Untrusted() == untrusted {
-				n++
+		first, n, size := len(spans), 0, 0
+		for i := len(spans) - 1; i >= 0 && size < maxJoined; i-- {
+			if of(i) {
+				first, n, size = i, n+1, size+min(len(spans[i].Text), 2*joinedEnds)
 			}
 		}
 		if n < 2 {
@@ -28,18 +28,18 @@ func (g *Local) joined(spans []Span, p *RoutePolicy, s *scratch, each func(from 
 		}
 		for _, between := range []string{" ", ""} {
 			s.joined = s.joined[:0]
-			for _, span := range spans {
-				if span.Source < User || span.Source == Assistant || span.Source.Untrusted() != untrusted {
+			for i := first; i < len(spans); i++ {
+				if !of(i) {
 					continue
 				}
-				if t := span.Text; len(t) <= 2*joinedEnds {
-					s.joined = append(append(s.joined, t...), between...)
+				if t := spans[i].Text; len(t) <= 2*joinedEnds {
+					s.joined = append(s.joined, t...)
 				} else { // what is between is no part of halves
 					s.joined = append(append(append(s.joined, t[:joinedEnds]...), "\n\n"...), t[len(t)-joinedEnds:]...)
-					s.joined = append(s.joined, between...)
 				}
+				s.joined = append(s.joined, between...)
 			}
-			each(from, g.rulesOnly(string(s.joined[max(len(s.joined)-maxJoined, 0):]), from, "joined", p, s))
+			each(from, g.rulesOnly(string(s.joined), from, "joined", p, s))
 		}
 	}
 }

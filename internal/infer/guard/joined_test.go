@@ -32,6 +32,18 @@ func TestHalves(t *testing.T) {
 	}
 }
 
+// A conversation is not read again and again.
+func BenchmarkConversation(b *testing.B) {
+	g := standard(b)
+	p := &Prompt{Route: chat}
+	for range 20 {
+		p.Spans = append(p.Spans, Span{User, prose(400)}, Span{Assistant, prose(1000)})
+	}
+	for b.Loop() {
+		g.Prompt(p)
+	}
+}
+
 // What is said of tools is read.
 func TestDescriptions(t *testing.T) {
 	g := standard(t)

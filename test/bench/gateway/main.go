@@ -3,7 +3,9 @@
 // beside Go's bare httputil.ReverseProxy and, where it can be installed, LiteLLM: all in
 // front of the same engine, on loopback, in one run.
 // What is printed are medians and ratios: CPU of the server for a call and for a chunk of
-// a stream, added latency, and the memory of many open streams.
+// a stream, added latency, and the memory of many open streams. Added latency stands beside
+// that of a relay that copies bytes from one connection to the other and reads nothing of
+// them: less than it no program between two sockets adds on this machine.
 package main
 
 import (
@@ -14,6 +16,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
@@ -36,7 +39,7 @@ func main() {
 	rounds := flag.Int("rounds", 5, "rounds; medians are printed")
 	open := flag.Int("open", 5000, "streams that are open at once")
 	other := flag.Bool("litellm", true, "measure LiteLLM as well, if it can be installed")
-	role := flag.String("role", "", "engine or proxy: what the bench starts itself as")
+	role := flag.String("role", "", "engine, proxy or copy: what the bench starts itself as")
 	listen := flag.String("listen", "", "address of the role")
 	to := flag.String("to", "", "address behind the proxy")
 	flag.Parse()
@@ -49,12 +52,48 @@ func main() {
 		p.FlushInterval = -1
 		p.Transport = &http.Transport{MaxIdleConnsPerHost: 64}
 		err = http.ListenAndServe(*listen, p)
+	case "copy":
+		err = relay(*listen, *to)
 	default:
 		err = run(*bin, *rounds, *open, *other)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench-gateway:", err)
 		os.Exit(1)
+	}
+}
+
+// relay copies bytes between its clients and an address, both ways.
+func relay(listen, to string) error {
+	l, err := net.Listen("tcp", listen)
+	if err != nil {
+		return err
+	}
+	for {
+		in, err := l.Accept()
+		if err != nil {
+			return err
+		}
+		out, err := net.Dial("tcp", to)
+		if err != nil {
+			_ = in.Close()
+			continue
+		}
+		for _, way := range [][2]net.Conn{{in, out}, {out, in}} {
+			go func() {
+				defer func() { _, _ = in.Close(), out.Close() }()
+				b := make([]byte, 32<<10) // io.Copy would splice in the kernel
+				for {
+					n, err := way[0].Read(b)
+					if err != nil {
+						return
+					}
+					if _, err := way[1].Write(b[:n]); err != nil {
+						return
+					}
+				}
+			}()
+		}
 	}
 }
 
@@ -155,7 +194,7 @@ func start(dir, bin string, other bool) (all []*server, stop func(), err error) 
 	if err != nil {
 		return nil, stop, err
 	}
-	ports, err := rig.Free(5)
+	ports, err := rig.Free(6)
 	if err != nil {
 		return nil, stop, err
 	}
@@ -164,6 +203,10 @@ func start(dir, bin string, other bool) (all []*server, stop func(), err error) 
 		return nil, stop, err
 	}
 	proxy, err := begin(self, "-role", "proxy", "-listen", ports[1], "-to", ports[0])
+	if err != nil {
+		return nil, stop, err
+	}
+	copies, err := begin(self, "-role", "copy", "-listen", ports[5], "-to", ports[0])
 	if err != nil {
 		return nil, stop, err
 	}
@@ -184,6 +227,7 @@ func start(dir, bin string, other bool) (all []*server, stop func(), err error) 
 	}
 	all = []*server{
 		{name: "engine itself", at: ports[0], key: "none", cmd: behind},
+		{name: "bytes copied", at: ports[5], key: "none", cmd: copies},
 		{name: "ReverseProxy", at: ports[1], key: "none", cmd: proxy},
 		{name: "enisle", at: ports[2], key: key, cmd: own},
 		{name: "and classifier", at: ports[4], key: key, cmd: standard},
@@ -403,18 +447,19 @@ func measure(all []*server, rounds, open int) error {
 		fmt.Printf("%-14s %12d %12.0f %12.0f %14.2f %14.2f\n", s.name, rig.Median(f.latency).Microseconds(), rig.Median(f.cpu), rig.Median(f.rate), rig.Median(f.chunk), rig.Median(f.spaced))
 	}
 	p, d := got["ReverseProxy"], got["engine itself"]
-	fmt.Printf("\nadded latency p50: ReverseProxy %d µs\n", (rig.Median(p.latency) - rig.Median(d.latency)).Microseconds())
+	added := func(f *figures) int64 { return (rig.Median(f.latency) - rig.Median(d.latency)).Microseconds() }
+	fmt.Printf("\nadded latency p50: bytes copied %d µs, ReverseProxy %d µs\n", added(got["bytes copied"]), added(p))
 	for _, name := range []string{"enisle", "and classifier"} {
 		e := got[name]
 		fmt.Printf("%s: added latency p50 %d µs; CPU of a call %.2f of ReverseProxy, of a chunk %.2f, %.2f where they are 5 ms apart\n",
-			name, (rig.Median(e.latency) - rig.Median(d.latency)).Microseconds(),
+			name, added(e),
 			rig.Median(e.cpu)/rig.Median(p.cpu), rig.Median(e.chunk)/rig.Median(p.chunk), rig.Median(e.spaced)/rig.Median(p.spaced))
 	}
 	e := got["enisle"]
 	if l := got["LiteLLM"]; l != nil {
 		fmt.Printf("calls a second: %.1f of LiteLLM\n", rig.Median(e.rate)/rig.Median(l.rate))
 	}
-	return openStreams(all[2], open)
+	return openStreams(all[slices.IndexFunc(all, func(s *server) bool { return s.name == "enisle" })], open)
 }
 
 // openStreams holds many streams open and prints what they take.
