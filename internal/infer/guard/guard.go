@@ -49,6 +49,8 @@ type Ruling struct {
 	Rewrite  map[int]string // other texts of spans, by their index
 	// Answer reads the answer; nil: nobody does.
 	Answer Answer
+	// Judge says which model is asked about the call after it was answered; nil: none is.
+	Judge *JudgePolicy
 }
 
 // Answer reads one answer while it is written. Lanes are independent texts of it, such

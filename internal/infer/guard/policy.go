@@ -52,6 +52,8 @@ type RoutePolicy struct {
 	Canary       bool     `yaml:"canary"`    // a mark in the system prompt, which no answer may have
 	Spotlight    string   `yaml:"spotlight"` // of untrusted texts: off, delimit or mark
 	MaxHold      int      `yaml:"maxHold"`   // bytes of an answer that wait; 0 means no limit
+	// Judge says which model judges calls after they were answered; nil: none does.
+	Judge *JudgePolicy `yaml:"judge"`
 }
 
 // Threshold is the scores from which something is done. 0 means the classifier's own,
@@ -132,6 +134,14 @@ func (r *RoutePolicy) check(rules *Rules) error {
 		}
 		if t.Flag < 0 || t.Block < 0 || t.Block > 0 && t.Flag > t.Block {
 			return fmt.Errorf("thresholds of %s: flag comes before block", name)
+		}
+	}
+	if r.Judge != nil {
+		if err := r.Judge.check(); err != nil {
+			return err
+		}
+		if r.Mode == Off {
+			return fmt.Errorf("judge: nothing is read with mode %s", Off)
 		}
 	}
 	for _, m := range r.Markings {

@@ -221,7 +221,7 @@ func (g *Local) Prompt(p *Prompt) (out Ruling) {
 	}
 	a := &answer{g: g, policy: policy, prompt: p, tainted: tainted, lanes: map[string]*lane{}}
 	out.Rewrite = a.rewrite()
-	out.Answer = a
+	out.Answer, out.Judge = a, policy.Judge
 	return out
 }
 
