@@ -21,6 +21,7 @@ import (
 
 	"enisle/internal/fail"
 	"enisle/internal/infer/gateway"
+	"enisle/internal/infer/guard"
 	"enisle/internal/plain"
 )
 
@@ -44,6 +45,8 @@ type callLine struct {
 	Prev  string           `json:"prev"`
 	Open  *gateway.Opening `json:"open,omitempty"`
 	Close *gateway.Closing `json:"close,omitempty"`
+	// Judge follows a Close that says so.
+	Judge *gateway.Judgement `json:"judge,omitempty"`
 	// Sealed is the request or the answer as an age file, in base64.
 	Sealed string `json:"sealed,omitempty"`
 }
@@ -58,10 +61,26 @@ func (l *callLine) append(b []byte) (_ []byte, err error) {
 	if l.Close != nil && err == nil {
 		b, err = l.Close.AppendJSON(append(b, `,"close":`...))
 	}
+	if l.Judge != nil && err == nil {
+		var judge []byte
+		judge, err = json.Marshal(l.Judge)
+		b = append(append(b, `,"judge":`...), judge...)
+	}
 	if l.Sealed != "" {
 		b = append(append(append(b, `,"sealed":"`...), l.Sealed...), '"')
 	}
 	return append(b, '}'), err
+}
+
+// one reports whether it is about one thing.
+func (l *callLine) one() bool {
+	n := 0
+	for _, is := range []bool{l.Open != nil, l.Close != nil, l.Judge != nil} {
+		if is {
+			n++
+		}
+	}
+	return n == 1
 }
 
 // openCalls makes the file of this start.
@@ -148,6 +167,11 @@ func (c *calls) Open(ctx context.Context, o gateway.Opening) error {
 // Close records how it ended.
 func (c *calls) Close(ctx context.Context, e gateway.Closing) error {
 	return c.add(ctx, callLine{Close: &e}, e.Content, false)
+}
+
+// Judge records what became of its judgement.
+func (c *calls) Judge(ctx context.Context, j gateway.Judgement) error {
+	return c.add(ctx, callLine{Judge: &j}, nil, false)
 }
 
 func (c *calls) add(ctx context.Context, l callLine, content []byte, wait bool) error {
@@ -322,7 +346,7 @@ func readCallsFile(name string, do func(callLine)) (out CallsFile, err error) {
 		switch {
 		case out.Broken != "":
 			return
-		case json.Unmarshal(line, &l) != nil || (l.Open == nil) == (l.Close == nil):
+		case json.Unmarshal(line, &l) != nil || !l.one():
 			out.Broken = fmt.Sprintf("line %d cannot be read", out.Lines+1)
 			return
 		case l.Prev != out.Ends:
@@ -333,7 +357,7 @@ func readCallsFile(name string, do func(callLine)) (out CallsFile, err error) {
 		out.Ends = chained(line)
 		if l.Open != nil {
 			open[l.Open.ID] = true
-		} else {
+		} else if l.Close != nil {
 			delete(open, l.Close.ID)
 		}
 		do(l)
@@ -362,6 +386,8 @@ type Usage struct {
 	Prompt     int64     `json:"prompt_tokens"`
 	Completion int64     `json:"completion_tokens"`
 	Last       time.Time `json:"last"`
+	// Judgements of the calls, by verdict; none where no judge was to be asked.
+	Judgements map[guard.Verdict]int `json:"judgements,omitempty"`
 }
 
 // CallsReport is what the record of calls says.
@@ -370,33 +396,75 @@ type CallsReport struct {
 	Files []CallsFile `json:"files"`
 }
 
+// ended is a call whose end is on record, and its judgement if there was to be one.
+type ended struct {
+	open   *gateway.Opening
+	closed *gateway.Closing
+	judge  *gateway.Judgement
+}
+
+// unrecorded is why a call was not judged whose judgement is not on record: it is still to
+// come, or the process was killed before.
+const unrecorded = "not-recorded"
+
+// readEnded calls do for every call since a time that ended.
+func readEnded(dir string, since time.Time, do func(ended)) ([]CallsFile, error) {
+	opened, toJudge := map[string]*gateway.Opening{}, map[string]ended{}
+	files, err := readCalls(dir, func(l callLine) {
+		switch {
+		case l.Open != nil:
+			opened[l.Open.ID] = l.Open
+		case l.Close != nil:
+			e := ended{open: opened[l.Close.ID], closed: l.Close}
+			if delete(opened, l.Close.ID); e.open == nil || e.open.At.Before(since) {
+				return
+			}
+			if l.Close.Judged {
+				toJudge[l.Close.ID] = e
+				return
+			}
+			do(e)
+		default:
+			e, ok := toJudge[l.Judge.ID]
+			if delete(toJudge, l.Judge.ID); ok {
+				e.judge = l.Judge
+				do(e)
+			}
+		}
+	})
+	for id, e := range toJudge {
+		e.judge = &gateway.Judgement{ID: id, Verdict: guard.NotJudged, Why: unrecorded}
+		do(e)
+	}
+	return files, err
+}
+
 // Usage sums up the record of calls since a time, by user, project and model.
 func (a *App) Usage(_ context.Context, since time.Time) (out CallsReport, err error) {
 	type key struct{ user, project, model string }
 	sums := map[key]*Usage{}
-	opened := map[string]*gateway.Opening{}
-	out.Files, err = readCalls(a.Dir, func(l callLine) {
-		if l.Open != nil {
-			opened[l.Open.ID] = l.Open
-			return
-		}
-		o := opened[l.Close.ID]
-		if delete(opened, l.Close.ID); o == nil || o.At.Before(since) {
-			return
-		}
-		k := key{o.User, o.Project, o.Model}
+	out.Files, err = readEnded(a.Dir, since, func(e ended) {
+		k := key{e.open.User, e.open.Project, e.open.Model}
 		u := sums[k]
 		if u == nil {
-			u = &Usage{User: plain.Line(o.User), Project: plain.Line(o.Project), Model: plain.Line(o.Model)}
+			u = &Usage{User: plain.Line(k.user), Project: plain.Line(k.project), Model: plain.Line(k.model)}
 			sums[k] = u
 		}
 		u.Calls++
-		if l.Close.Outcome != gateway.Answered {
+		if e.closed.Outcome != gateway.Answered {
 			u.Failed++
 		}
-		u.Prompt += int64(l.Close.Usage.Prompt)
-		u.Completion += int64(l.Close.Usage.Completion)
-		u.Last = o.At
+		u.Prompt += int64(e.closed.Usage.Prompt)
+		u.Completion += int64(e.closed.Usage.Completion)
+		if e.open.At.After(u.Last) {
+			u.Last = e.open.At
+		}
+		if e.judge != nil {
+			if u.Judgements == nil {
+				u.Judgements = map[guard.Verdict]int{}
+			}
+			u.Judgements[e.judge.Verdict]++
+		}
 	})
 	out.Usage = []Usage{}
 	for _, u := range sums {

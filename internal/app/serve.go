@@ -354,12 +354,14 @@ func (a *App) ServeInside(ctx context.Context, opt InsideOptions) (err error) {
 		guards = g
 	}
 	mirrors := newMirrors(s, ecosystems, record, missed)
+	models := gateway.New(gateway.Options{
+		Engines: engines.list, Who: caller, Quota: counted, Recorder: asked, Keep: settings.Seal != "", Guard: guards, Shape: settings.Shape,
+		Metrics: m.registry, Log: a.log(),
+	})
+	defer models.Close()
 	h := server.New(server.Options{
 		Mirrors: mirrors, Access: &admission{site: s, loopback: isLoopback(l.Addr())}, Metrics: m.handler(), Count: m.count, Ready: engines.ready, Log: a.log(),
-		Gateway: gateway.New(gateway.Options{
-			Engines: engines.list, Who: caller, Quota: counted, Recorder: asked, Keep: settings.Seal != "", Guard: guards, Shape: settings.Shape,
-			Metrics: m.registry, Log: a.log(),
-		}), Beside: gateway.Paths(),
+		Gateway: models, Beside: gateway.Paths(),
 		About: func() map[string]string {
 			return map[string]string{"site": s.Identity.Name, "isolation": string(level), "release": engines.release()}
 		},

@@ -28,7 +28,7 @@ func (g *guardFiles) open() (*guard.Local, error) { return app.Guard(g.rules, g.
 
 func (e *env) guard() *cobra.Command {
 	c := &cobra.Command{Use: "guard", Short: "Try and measure what guards prompts and answers"}
-	c.AddCommand(e.guardEval(), e.guardShow(), e.guardTest())
+	c.AddCommand(e.guardEval(), e.guardJudged(), e.guardShow(), e.guardTest())
 	return c
 }
 

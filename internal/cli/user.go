@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"enisle/internal/app"
 	"enisle/internal/fail"
 	"enisle/internal/site/access"
 )
@@ -142,7 +143,7 @@ func (e *env) userUsage() *cobra.Command {
 					if u.Project != "" {
 						name += " for " + u.Project
 					}
-					e.print("%s  %s: %d calls, %d of them not answered; %d tokens read, %d written; last %s", name, u.Model, u.Calls, u.Failed, u.Prompt, u.Completion, u.Last.Format(time.DateTime))
+					e.print("%s  %s: %d calls, %d of them not answered; %d tokens read, %d written; last %s%s", name, u.Model, u.Calls, u.Failed, u.Prompt, u.Completion, u.Last.Format(time.DateTime), verdicts("; judged: ", u.Judgements))
 				}
 				if len(out.Usage) == 0 {
 					e.say("no model was asked")
@@ -150,16 +151,21 @@ func (e *env) userUsage() *cobra.Command {
 			}); err != nil {
 				return err
 			}
-			for _, f := range out.Files {
-				if f.Broken != "" {
-					return fail.Refuse("tell the security officer; the ledger says how older files ended ('enisle ledger search serve')", fmt.Errorf("the record of calls %s was changed: %s", f.Name, f.Broken))
-				}
-			}
-			return nil
+			return unbroken(out.Files)
 		},
 	}
 	c.Flags().IntVar(&days, "days", 30, "how far back to look")
 	return c
+}
+
+// unbroken refuses a record of calls that was changed.
+func unbroken(files []app.CallsFile) error {
+	for _, f := range files {
+		if f.Broken != "" {
+			return fail.Refuse("tell the security officer; the ledger says how older files ended ('enisle ledger search serve')", fmt.Errorf("the record of calls %s was changed: %s", f.Name, f.Broken))
+		}
+	}
+	return nil
 }
 
 func until(t time.Time) string {

@@ -53,6 +53,8 @@ type Traits struct {
 	// For is the tenant that an engine of Shared is for; "*": it is accepted that tenants
 	// are not kept apart.
 	For string
+	// Local engines work on the processors of this machine, which they share.
+	Local bool
 }
 
 // Load is what an engine said of itself.

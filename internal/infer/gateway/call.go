@@ -160,6 +160,7 @@ func (c *call) guarded() ([]edit, error) {
 	began := time.Now()
 	c.ruling = c.g.opt.Guard.Prompt(&p)
 	c.g.metrics.guarded.Observe(time.Since(began).Seconds())
+	c.listen()
 	if c.ruling.Block != "" {
 		return nil, openai.Errorf(http.StatusBadRequest, "content_filter", "the guard of this site refuses the prompt: %s", c.ruling.Block)
 	}
@@ -209,6 +210,9 @@ func (c *call) closed(ctx context.Context) {
 	if c.ruling.Answer != nil {
 		c.end.Findings = c.ruling.Answer.Findings()
 	}
+	if c.end.Judged = c.toJudge(); c.end.Judged {
+		defer c.judge() // when its end is on record
+	}
 	if !c.onRecord {
 		return
 	}
@@ -228,6 +232,7 @@ func (c *call) queued(ctx context.Context, w http.ResponseWriter, r *http.Reques
 	if refused != nil {
 		return openai.Errorf(http.StatusTooManyRequests, "overloaded", "%s", refused.why).Retry(refused.after)
 	}
+	c.g.judging.makeWay(l, engines)
 	c.out.open() // where the form hides when an answer begins
 	if err := c.wait(ctx, r, l, t, reserved); err != nil {
 		l.mu.Lock()

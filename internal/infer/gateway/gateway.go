@@ -90,6 +90,7 @@ type gateway struct {
 	room    room
 	buffers sync.Pool // of *bufio.Reader
 	salt    [32]byte  // for the caches of engines; another at every start
+	judging judging
 
 	mu    sync.Mutex
 	lines map[string]*line  // by model; guarded by mu
@@ -98,7 +99,7 @@ type gateway struct {
 
 // New returns the handler of the API. Paths that it does not know get an error in the
 // same shape.
-func New(opt Options) http.Handler {
+func New(opt Options) *Handler {
 	if opt.MaxBody <= 0 {
 		opt.MaxBody = 4 << 20
 	}
@@ -134,6 +135,7 @@ func New(opt Options) http.Handler {
 	g.buffers.New = func() any { return bufio.NewReaderSize(nil, bufSize) }
 	_, _ = rand.Read(g.salt[:]) // never fails, see crypto/rand
 	g.metrics = newMetrics(opt.Metrics, g, opt.Log)
+	g.judging.init(g)
 	mux := http.NewServeMux()
 	mux.HandleFunc("/v1/models", only(http.MethodGet, g.models))
 	mux.HandleFunc("/v1/models/{id...}", only(http.MethodGet, g.model))
@@ -144,7 +146,7 @@ func New(opt Options) http.Handler {
 		openai.WriteError(w, openai.Errorf(http.StatusNotFound, "unknown_url", "there is nothing at this address"))
 	})
 	g.ollama(mux, mux)
-	return mux
+	return &Handler{mux, g}
 }
 
 // only refuses other methods and names every request.

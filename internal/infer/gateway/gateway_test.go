@@ -75,6 +75,7 @@ type records struct {
 	openErr error
 	opened  []gateway.Opening
 	closed  []gateway.Closing
+	judged  []gateway.Judgement
 }
 
 func (r *records) Open(_ context.Context, o gateway.Opening) error {
@@ -89,6 +90,13 @@ func (r *records) Close(_ context.Context, c gateway.Closing) error {
 	defer r.mu.Unlock()
 	r.closed = append(r.closed, c)
 	return errors.New("the disk is full") // which must not disturb anybody
+}
+
+func (r *records) Judge(_ context.Context, j gateway.Judgement) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.judged = append(r.judged, j)
+	return nil
 }
 
 func (r *records) wait(t *testing.T) (gateway.Opening, gateway.Closing) {

@@ -19,6 +19,8 @@ type metrics struct {
 	queued  *prometheus.HistogramVec
 	guarded prometheus.Histogram
 	found   *prometheus.CounterVec
+	judged  *prometheus.CounterVec
+	asked   *prometheus.CounterVec
 	models  *sync.Map // of *ofModel, by model
 }
 
@@ -43,11 +45,17 @@ func newMetrics(reg prometheus.Registerer, g *gateway, log *slog.Logger) metrics
 		found: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "enisle_guard_findings_total", Help: "What the guard found, by rule.",
 		}, []string{"rule"}),
+		judged: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "enisle_guard_judgements_total", Help: "What became of judgements, by the model that judges, verdict and reason.",
+		}, []string{"judge", "verdict", "why"}),
+		asked: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "enisle_guard_judge_tokens_total", Help: "Tokens that judgements took, by the model that judges.",
+		}, []string{"judge"}),
 	}
 	if reg == nil {
 		return m
 	}
-	for _, c := range []prometheus.Collector{m.calls, m.tokens, m.seconds, m.first, m.queued, m.guarded, m.found, saturation{g}} {
+	for _, c := range []prometheus.Collector{m.calls, m.tokens, m.seconds, m.first, m.queued, m.guarded, m.found, m.judged, m.asked, saturation{g}} {
 		if err := reg.Register(c); err != nil {
 			log.Warn("metrics not registered", "err", err)
 		}
@@ -97,6 +105,12 @@ func (m *metrics) observe(c *call) {
 	}
 }
 
+// judgedOne counts a judgement.
+func (m *metrics) judgedOne(j *Judgement) {
+	m.judged.WithLabelValues(j.Judge, string(j.Verdict), j.Why).Inc()
+	m.asked.WithLabelValues(j.Judge).Add(float64(j.Usage.Total))
+}
+
 // saturation tells how much engines and queues have to do, when it is asked.
 type saturation struct{ g *gateway }
 
@@ -107,11 +121,13 @@ var (
 	engineResting = prometheus.NewDesc("enisle_engine_resting", "1 while an engine that failed is not asked.", []string{"model", "kind", "engine"}, nil)
 	queueWaiting  = prometheus.NewDesc("enisle_chat_waiting", "Calls that wait for their turn.", []string{"model"}, nil)
 	queueRunning  = prometheus.NewDesc("enisle_chat_under_way", "Calls under way.", []string{"model"}, nil)
+	judgeWaiting  = prometheus.NewDesc("enisle_guard_judgements_waiting", "Judgements that wait.", nil, nil)
+	judgeRunning  = prometheus.NewDesc("enisle_guard_judgements_under_way", "Judgements under way.", nil, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (s saturation) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{engineCalls, engineTokens, engineResting, queueWaiting, queueRunning} {
+	for _, d := range []*prometheus.Desc{engineCalls, engineTokens, engineResting, queueWaiting, queueRunning, judgeWaiting, judgeRunning} {
 		ch <- d
 	}
 }
@@ -134,6 +150,9 @@ func (s saturation) Collect(ch chan<- prometheus.Metric) {
 			gauge(engineResting, rest, labels...)
 		}
 	}
+	waiting, running := s.g.judging.state() // before mu, as everywhere
+	gauge(judgeWaiting, float64(waiting))
+	gauge(judgeRunning, float64(running))
 	s.g.mu.Lock()
 	defer s.g.mu.Unlock()
 	for model, l := range s.g.lines {

@@ -47,6 +47,7 @@ type line struct {
 	mu      sync.Mutex
 	places  int
 	running int
+	spare   int // of them, that no person's call has
 	clock   float64
 	waiting tickets
 	flows   map[string]*flow
@@ -164,7 +165,7 @@ func (l *line) dispatch(now time.Time) {
 	for l.running < l.places && len(l.waiting) > 0 {
 		t := heap.Pop(&l.waiting).(*ticket) //nolint:forcetypeassert // it holds nothing else
 		f := l.flows[t.user]
-		if l.places > 1 && l.running == l.places-1 && f.running == l.running && l.others(t.user, now) {
+		if people := l.running - l.spare; l.places > 1 && people == l.places-1 && f.running == people && l.others(t.user, now) {
 			passed = append(passed, t)
 			continue
 		}
@@ -206,7 +207,36 @@ func (l *line) drain() time.Duration {
 func (l *line) state() (waiting, running int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return len(l.waiting), l.running
+	return len(l.waiting), l.running - l.spare
+}
+
+// spareShare is which part of the places may be taken by what can wait.
+const spareShare = 8
+
+// takeSpare takes a place for work that makes way for people, if nobody waits and a place
+// stays free, or the only one is.
+func (l *line) takeSpare(places int) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.places = max(places, 1)
+	if len(l.waiting) > 0 || l.running > 0 && l.running+1 >= l.places || l.spare >= max(l.places/spareShare, 1) {
+		return false
+	}
+	l.running++
+	l.spare++
+	return true
+}
+
+// giveSpare gives it back.
+func (l *line) giveSpare() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.running--
+	l.spare--
+	if l.running == 0 && len(l.waiting) == 0 {
+		l.ended = time.Time{}
+	}
+	l.dispatch(time.Now())
 }
 
 // tickets is a heap by start, and for equal starts by cost.

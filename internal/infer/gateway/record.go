@@ -21,6 +21,9 @@ type Recorder interface {
 	Open(ctx context.Context, o Opening) error
 	// Close records how a call ended. An error is logged; it can not undo the call.
 	Close(ctx context.Context, c Closing) error
+	// Judge records what became of the judgement of a call that was closed as judged
+	// later. An error is logged.
+	Judge(ctx context.Context, j Judgement) error
 }
 
 // Opening is what is known before an engine is asked.
@@ -57,6 +60,7 @@ type Closing struct {
 	Duration time.Duration   `json:"duration"`
 	Output   string          `json:"output,omitempty"`   // "sha256:…" of the answer as the engine gave it
 	Findings []guard.Finding `json:"findings,omitempty"` // in the answer
+	Judged   bool            `json:"judged,omitempty"`   // a Judgement follows
 	// Content is the answer, as Content of Opening.
 	Content []byte `json:"-"`
 }
@@ -113,6 +117,7 @@ func (c *Closing) AppendJSON(b []byte) ([]byte, error) {
 	m.number("duration", int64(c.Duration))
 	m.some("output", c.Output)
 	m.findings(c.Findings)
+	m.yes("judged", c.Judged)
 	return append(m.b, '}'), m.err
 }
 

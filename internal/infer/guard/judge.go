@@ -100,14 +100,16 @@ func ParseVerdict(answer string) Verdict {
 const (
 	maxLine = 240 // bytes of a line that a judge is shown
 	overlap = 2   // lines that pieces have in common
+	// MinPiece is the least that a piece may be, in bytes.
+	MinPiece = 2 * (overlap + 1) * (maxLine + markLength + len(afterMark) + 1)
 )
 
 // Pieces makes of a text what a judge is shown, in pieces of at most size bytes with the
 // marks that Ask puts before each line. A line is a line of the text or a part of it; the
 // last lines of a piece begin the next, so that what is cut there is whole in one of them.
 func Pieces(text string, size int) (out []string) {
-	perLine := markLength + len(afterMark) + 1
-	size = max(size, (overlap+2)*(maxLine+perLine))
+	const perLine = markLength + len(afterMark) + 1
+	size = max(size, MinPiece)
 	var piece []string
 	n, fresh := 0, 0
 	for _, l := range lines(shownText(text)) {

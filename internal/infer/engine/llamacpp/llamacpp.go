@@ -139,7 +139,7 @@ func (e *Engine) Models() []engine.Model {
 
 // Traits say that the worker does one chat at a time and keeps nothing of it.
 func (e *Engine) Traits() engine.Traits {
-	return engine.Traits{Kind: "llama.cpp", Paths: []string{"/v1/chat/completions"}, Parallel: 1, Separate: engine.Stateless}
+	return engine.Traits{Kind: "llama.cpp", Paths: []string{"/v1/chat/completions"}, Parallel: 1, Separate: engine.Stateless, Local: true}
 }
 
 // Transport returns the way to the worker.

@@ -87,6 +87,7 @@ func TestRealModel(t *testing.T) {
 	t.Run("it answers", func(t *testing.T) { answers(t, e) })
 	t.Run("a seed repeats an answer", func(t *testing.T) { repeats(t, e) })
 	t.Run("it stops where it is told to", func(t *testing.T) { stops(t, e) })
+	t.Run("it keeps to a choice", func(t *testing.T) { chooses(t, e) })
 	t.Run("characters are whole", func(t *testing.T) { characters(t, e) })
 	t.Run("what it can not do is refused", func(t *testing.T) { refusals(t, e) })
 	t.Run("a client that leaves frees the engine", func(t *testing.T) { leaves(t, e) })
@@ -129,6 +130,18 @@ func repeats(t *testing.T, e engine.Engine) {
 	_, b, _ := ask(t, e, fmt.Sprintf(body, 7))
 	if a.Choices[0].Message.Content != b.Choices[0].Message.Content {
 		t.Errorf("%q and %q", a.Choices[0].Message.Content, b.Choices[0].Message.Content)
+	}
+}
+
+// A choice is kept to whatever is asked, cold or hot, and ends by itself.
+func chooses(t *testing.T, e engine.Engine) {
+	for _, question := range []string{"What is the capital of France?", "Is the sky blue? Say maybe.", "Count from 1 to 9."} {
+		for _, temperature := range []string{"0", "1.5"} {
+			status, c, body := ask(t, e, `{"messages":[{"role":"user","content":"`+question+`"}],"temperature":`+temperature+`,"max_tokens":8,"structured_outputs":{"choice":["attack","clean"]}}`)
+			if status != http.StatusOK || c.Choices[0].Message.Content != "attack" && c.Choices[0].Message.Content != "clean" || *c.Choices[0].Finish != "stop" {
+				t.Errorf("%s: %d %s", question, status, body)
+			}
+		}
 	}
 }
 
@@ -188,6 +201,9 @@ func refusals(t *testing.T, e engine.Engine) {
 		"an image":              {`{"messages":[{"role":"user","content":[{"type":"image_url"}]}]}`, "invalid_json"},
 		"tools":                 {`{"messages":[{"role":"user","content":"x"}],"tools":[{}]}`, "unsupported_parameter"},
 		"a NUL":                 {`{"messages":[{"role":"user","content":"a\u0000b"}]}`, "invalid_value"},
+		"another structure":     {`{"messages":[{"role":"user","content":"x"}],"structured_outputs":{"regex":"a+"}}`, "unsupported_parameter"},
+		"a choice of nothing":   {`{"messages":[{"role":"user","content":"x"}],"structured_outputs":{"choice":[]}}`, "invalid_value"},
+		"a grammar as choice":   {`{"messages":[{"role":"user","content":"x"}],"structured_outputs":{"choice":["a\" | root \"b"]}}`, "invalid_value"},
 		"an unknown role":       {`{"messages":[{"role":"tool","content":"x"}]}`, "invalid_value"},
 		"too hot":               {`{"messages":[{"role":"user","content":"x"}],"temperature":3}`, "invalid_value"},
 		"longer than it can be": {`{"messages":[{"role":"user","content":"` + strings.Repeat("word ", 5000) + `"}]}`, "context_length_exceeded"},

@@ -37,9 +37,16 @@ type request struct {
 	ResponseFormat *struct {
 		Type string `json:"type"`
 	} `json:"response_format"`
+	Structured *struct {
+		Choice []string `json:"choice"`
+	} `json:"structured_outputs"` // of vLLM; of its ways this one
 }
 
-const maxStops = 4 // API reference, "stop"
+const (
+	maxStops   = 4 // API reference, "stop"
+	maxChoices = 32
+	maxChoice  = 64 // bytes
+)
 
 // readRequest decodes and checks a request; its errors are *openai.Error.
 func readRequest(body io.Reader) (*request, error) {
@@ -63,7 +70,7 @@ func (r *request) check() error {
 	}
 	for param, is := range map[string]bool{
 		"n": r.N != nil && *r.N != 1, "logprobs": r.Logprobs, "tools": len(r.Tools) > 0, "logit_bias": len(r.LogitBias) > 0,
-		"response_format": r.ResponseFormat != nil && r.ResponseFormat.Type != "text",
+		"response_format": r.ResponseFormat != nil && r.ResponseFormat.Type != "text", "structured_outputs": r.Structured != nil && r.Structured.Choice == nil,
 	} {
 		if is {
 			return openai.Errorf(http.StatusBadRequest, "unsupported_parameter", "this engine does not support %s", param).On(param)
@@ -88,6 +95,9 @@ func (r *request) check() error {
 			return bad("stop", "a stop sequence is empty")
 		}
 	}
+	if r.Structured != nil && !plainChoice(r.Structured.Choice) {
+		return bad("structured_outputs", "a choice is of 1 to %d texts of 1 to %d letters, digits, spaces, points, underscores and hyphens", maxChoices, maxChoice)
+	}
 	for i, m := range r.Messages {
 		if strings.ContainsRune(m.Role+string(m.Content), 0) {
 			return bad("messages", "message %d holds a NUL character", i)
@@ -101,6 +111,17 @@ func (r *request) check() error {
 		}
 	}
 	return nil
+}
+
+// plainChoice reports whether texts can be put into a grammar as they are.
+func plainChoice(texts []string) bool {
+	for _, c := range texts {
+		plain := strings.Trim(c, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 ._-") == ""
+		if !plain || c == "" || len(c) > maxChoice {
+			return false
+		}
+	}
+	return len(texts) > 0 && len(texts) <= maxChoices
 }
 
 // limit returns the most tokens to answer with, 0 for as many as fit.
@@ -119,6 +140,7 @@ type sampling struct {
 	temperature, topP   float32 // 0 means greedy; 1 means all
 	presence, frequency float32
 	seed                uint32
+	choice              []string // texts of which the answer is one; none: it is free
 }
 
 // sampling returns the choices with the API's defaults; without a seed, a
@@ -130,6 +152,9 @@ func (r *request) sampling() sampling {
 	}
 	if r.TopP != nil {
 		s.topP = float32(*r.TopP)
+	}
+	if r.Structured != nil {
+		s.choice = r.Structured.Choice
 	}
 	if r.Seed != nil {
 		s.seed = uint32(*r.Seed) ^ uint32(*r.Seed>>32)
