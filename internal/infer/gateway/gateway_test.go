@@ -1,6 +1,7 @@
 package gateway_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,11 +31,12 @@ type fake struct {
 	names     []string
 	transport http.RoundTripper
 	traits    engine.Traits
+	context   int // 0 means 100
 }
 
 func (f *fake) Models() (list []engine.Model) {
 	for _, n := range f.names {
-		list = append(list, engine.Model{ID: n, Context: 100, Since: time.Unix(1700000000, 0)})
+		list = append(list, engine.Model{ID: n, Context: cmp.Or(f.context, 100), Since: time.Unix(1700000000, 0)})
 	}
 	return list
 }
