@@ -61,6 +61,8 @@ type blockedCalls struct {
 
 func (*blockedCalls) Open(context.Context, gateway.Opening) error { return nil }
 
+func (*blockedCalls) Judge(context.Context, gateway.Judgement) error { return nil }
+
 func (b *blockedCalls) Close(_ context.Context, c gateway.Closing) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
