@@ -134,6 +134,7 @@ func TestLlamaServer(t *testing.T) {
 			t.Errorf("%s: %s", name, got)
 		}
 	}
+	chosen(t, base)
 	if got := asked200(t, base, "", "/v1/chat/completions", `{"model":"tiny","max_tokens":16,"stream":true,`+turn+`}`); strings.Contains(got, `"choices":[]`) || strings.Count(got, "data: {") < 3 {
 		t.Errorf("counts reach a client that did not ask, or it is no stream: %s", got)
 	}

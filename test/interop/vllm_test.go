@@ -90,6 +90,7 @@ func TestVLLM(t *testing.T) {
 			t.Errorf("%s: %s", name, got)
 		}
 	}
+	chosen(t, s)
 	cached := func(user string) int {
 		var a struct {
 			Usage struct {
