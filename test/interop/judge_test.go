@@ -92,7 +92,7 @@ func TestRealJudge(t *testing.T) {
 	if longest := max(first.Duration, second.Duration); max(first.Read, second.Read) < 3000 || longest < called {
 		t.Errorf("the judgement of a long text took %s, the call %s", longest, called)
 	}
-	if beside > 4*alone+2*time.Second {
+	if beside > 4*alone+time.Second {
 		t.Errorf("beside a judgement a call took %s, alone %s", beside, alone)
 	}
 }

@@ -91,6 +91,7 @@ func TestRealModel(t *testing.T) {
 	t.Run("characters are whole", func(t *testing.T) { characters(t, e) })
 	t.Run("what it can not do is refused", func(t *testing.T) { refusals(t, e) })
 	t.Run("a client that leaves frees the engine", func(t *testing.T) { leaves(t, e) })
+	t.Run("also in the middle of a batch", func(t *testing.T) { leavesSoon(t, e) })
 	t.Run("what people write is never a control token", func(t *testing.T) { injects(t, e) })
 	t.Run("it is confined", func(t *testing.T) { isConfined(t, e, logged.String()) })
 	t.Run("it comes back when it dies", func(t *testing.T) { comesBack(t, e, &logged) })
@@ -249,6 +250,28 @@ func leaves(t *testing.T, e engine.Engine) {
 		}
 	case <-time.After(5 * time.Second):
 		t.Error("the engine is still busy with a client that left")
+	}
+}
+
+func leavesSoon(t *testing.T, e engine.Engine) {
+	batch := `{"messages":[{"role":"user","content":"` + strings.Repeat("word ", 220) + `"}],"max_tokens":1}`
+	const short = `{"messages":[{"role":"user","content":"hi"}],"max_tokens":1}`
+	timed := func(body string) time.Duration {
+		began := time.Now()
+		if status, _, said := ask(t, e, body); status != http.StatusOK {
+			t.Fatalf("%d: %s", status, said)
+		}
+		return time.Since(began)
+	}
+	alone, whole := timed(short), timed(batch)
+	ctx, cancel := context.WithTimeout(t.Context(), whole/5)
+	defer cancel()
+	if resp, err := post(t, ctx, e, batch); err == nil {
+		_ = resp.Body.Close()
+		t.Fatal("it was done before")
+	}
+	if took := timed(short); took > alone+whole/2 {
+		t.Errorf("after a client left a batch of %s, a call took %s, alone %s", whole, took, alone)
 	}
 }
 

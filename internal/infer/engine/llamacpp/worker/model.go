@@ -14,6 +14,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/ebitengine/purego"
 	"github.com/hybridgroup/yzma/pkg/llama"
@@ -34,7 +35,8 @@ type model struct {
 	ctx      llama.Context
 	vocab    llama.Vocab
 	template string
-	context  int // tokens
+	context  int                             // tokens
+	asking   atomic.Pointer[context.Context] // of the request under way
 }
 
 // loadLibraries loads llama.cpp and the variant of ggml that is fastest here.
@@ -97,6 +99,10 @@ func loadModel(o llamacpp.Order) (m *model, err error) {
 		return nil, fmt.Errorf("%s: %w", o.Name, err)
 	}
 	m.context = min(m.context, int(llama.NCtx(m.ctx)))
+	llama.SetAbortCallback(m.ctx, func() bool { // between two steps of a batch, which may take seconds
+		asking := m.asking.Load()
+		return asking != nil && (*asking).Err() != nil
+	})
 	if _, err := m.prompt([]openai.Message{{Role: "user", Content: "?"}}); err != nil {
 		return nil, fail.Refuse("choose another model, or another engine for it", fmt.Errorf("%s: %w", o.Name, err))
 	}
@@ -151,6 +157,8 @@ func (m *model) prompt(messages []openai.Message) ([]llama.Token, error) {
 // and whether the model or take ended the answer. Nothing of an earlier
 // request is kept: who shares a model learns nothing of the others by timing.
 func (m *model) generate(ctx context.Context, prompt []llama.Token, limit int, s sampling, take func([]byte) error) (n int, ended bool, err error) {
+	m.asking.Store(&ctx)
+	defer m.asking.Store(nil)
 	mem, err := llama.GetMemory(m.ctx)
 	if err != nil {
 		return 0, false, fmt.Errorf("memory: %w", err)
@@ -202,6 +210,9 @@ func (m *model) decode(ctx context.Context, tokens []llama.Token) error {
 		return fmt.Errorf("decode: %w", err)
 	}
 	if code != 0 {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		return fmt.Errorf("decode: llama.cpp answers %d", code)
 	}
 	return nil
