@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -93,6 +94,51 @@ func TestCallsAreOneChain(t *testing.T) {
 		if f, err := readCallsFile(name, func(callLine) {}); err != nil || f.Broken != "" || f.Lines != 99 {
 			t.Errorf("a half line: %+v, %v", f, err)
 		}
+	}
+}
+
+// A judgement belongs to its call, and one that is not on record is told apart from none.
+func TestJudgementsOfCalls(t *testing.T) {
+	dir := t.TempDir()
+	c := newTestCalls(t, dir, false, "")
+	call := func(id string, judged bool) {
+		t.Helper()
+		found := []guard.Finding{{Rule: "r" + id}}
+		err := errors.Join(c.Open(t.Context(), gateway.Opening{ID: id, At: time.Now(), User: "ada", Model: "m", Findings: found}),
+			c.Close(t.Context(), gateway.Closing{ID: id, Outcome: gateway.Answered, Judged: judged}))
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	judge := func(id string, v guard.Verdict, why string) {
+		t.Helper()
+		if err := c.Judge(t.Context(), gateway.Judgement{ID: id, Verdict: v, Why: why, Judge: "j"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, id := range []string{"1", "2", "3", "4"} {
+		call(id, true)
+	}
+	call("5", false)
+	judge("3", guard.Attack, "")
+	judge("1", guard.NotJudged, "full")
+	judge("2", guard.Clean, "")
+	judge("5", guard.Attack, "") // which nobody asked for
+	judge("9", guard.Attack, "")
+	a := &App{Dir: dir}
+	out, err := a.Judged(t.Context(), time.Now().Add(-time.Hour), []guard.Verdict{guard.Attack})
+	if err != nil || len(out.Calls) != 1 || out.Calls[0].Judge.ID != "3" || out.Calls[0].User != "ada" || out.Calls[0].Findings[0].Rule != "r3" {
+		t.Errorf("%+v, %v", out, err)
+	}
+	if out.Verdicts[guard.NotJudged] != 2 || out.Verdicts[guard.Clean] != 1 || out.Missed["full"] != 1 || out.Missed[unrecorded] != 1 || out.Files[0].Broken != "" || out.Files[0].Lines != 15 || out.Files[0].Open != 0 {
+		t.Errorf("%+v", out)
+	}
+	u, err := a.Usage(t.Context(), time.Now().Add(-time.Hour))
+	if err != nil || len(u.Usage) != 1 || u.Usage[0].Calls != 5 || u.Usage[0].Failed != 0 || u.Usage[0].Judgements[guard.Attack] != 1 || u.Usage[0].Judgements[guard.NotJudged] != 2 {
+		t.Errorf("%+v, %v", u, err)
+	}
+	if out, err := a.Judged(t.Context(), time.Now().Add(time.Hour), []guard.Verdict{guard.Attack}); err != nil || len(out.Calls)+len(out.Verdicts) != 0 {
+		t.Errorf("of later: %+v, %v", out, err)
 	}
 }
 
@@ -215,8 +261,9 @@ func TestLineIsJSON(t *testing.T) {
 		}, Sealed: "QUJD"},
 		{Prev: "cd", Close: &gateway.Closing{
 			ID: "req_1", Outcome: gateway.Blocked, Status: 400, Code: "c", Engine: "vllm", Usage: openai.Usage{Prompt: 1, Completion: 2, Total: 3}, Guessed: true,
-			Queued: 4, First: 5, Duration: 6, Output: "sha256:7", Findings: finding, Content: []byte("never"),
+			Queued: 4, First: 5, Duration: 6, Output: "sha256:7", Findings: finding, Content: []byte("never"), Judged: true,
 		}, Sealed: "QUJD"},
+		{Prev: "ef", Judge: &gateway.Judgement{ID: "req_1", Verdict: guard.Attack, Where: "tool", Judge: "m", Duration: 5}},
 	} {
 		want, err := json.Marshal(l)
 		if err != nil {
