@@ -24,6 +24,7 @@ import (
 
 const (
 	maxJudging = 256              // judgements that wait
+	maxOfOne   = 64               // of them, of one user: nobody keeps those of others out
 	maxJudged  = 32 << 10         // bytes of a call that are judged
 	maxPieces  = 16               // of them, that a judge is asked about
 	maxAge     = 10 * time.Minute // of a judgement that waits
@@ -181,7 +182,7 @@ func (j *judging) add(n *judgement, bytes int) {
 	switch {
 	case j.closed:
 		why = notAnyMore
-	case len(j.waiting) >= maxJudging:
+	case len(j.waiting) >= maxJudging || j.of(n.user) >= maxOfOne:
 		why = notFull
 	case n.share.take(bytes) != nil:
 		why = notRoom
@@ -193,6 +194,16 @@ func (j *judging) add(n *judgement, bytes int) {
 	if why != "" {
 		j.finish(n, guard.NotJudged, why)
 	}
+}
+
+// of returns how many judgements of a user's calls wait. It is called with mu.
+func (j *judging) of(u User) (n int) {
+	for _, w := range j.waiting {
+		if w.user.Name == u.Name {
+			n++
+		}
+	}
+	return n
 }
 
 // loop begins what waits until nothing does. It is called with mu.

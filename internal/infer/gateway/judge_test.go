@@ -221,24 +221,38 @@ func TestWhatAJudgeIsAsked(t *testing.T) {
 }
 
 // A call does not wait for its judgement, and judgements that do not fit are on record as
-// such: in number, and in memory.
+// such: in number, of one user and of all, and in memory.
 func TestJudgementsWait(t *testing.T) {
 	b := newBlocking()
-	s, h, rec := judging(t, "", gateway.Options{}, newFake(t, whole, "m"), newJudge(t, b.ServeHTTP))
-	post(t, s, withTool)
-	within(t, "the judge is not asked", b.asked)
-	const more = 300
-	for range more {
+	model, judge := newFake(t, whole, "m"), newJudge(t, b.ServeHTTP)
+	model.traits.For, judge.traits.For = "*", "*"
+	user := ""
+	s, h, rec := judging(t, "", gateway.Options{Who: func(*http.Request) gateway.User { return gateway.User{Name: user} }}, model, judge)
+	ask := func(name string) {
+		t.Helper()
+		user = name
 		if resp, body := post(t, s, withTool); resp.StatusCode != 200 {
 			t.Fatal(body)
 		}
 	}
-	for _, j := range rec.judgements(t, more-256) {
+	ask("first")
+	within(t, "the judge is not asked", b.asked)
+	for range 64 + 6 {
+		ask("crowd")
+	}
+	for _, name := range []string{"ada", "bob", "cyd"} {
+		for range 64 {
+			ask(name)
+		}
+	}
+	ask("late")
+	for _, j := range rec.judgements(t, 7) {
 		if j.Verdict != guard.NotJudged || j.Why != "full" {
 			t.Errorf("%+v", j)
 		}
 	}
 	close(b.release)
+	const more = 1 + 70 + 3*64
 	got := rec.judgements(t, more+1)
 	clean := 0
 	for _, j := range got {
