@@ -4,8 +4,8 @@
 // are reserved, its opening record is written, it waits for its turn (queue.go), an
 // engine is chosen (choose.go), the answer is passed on while the guard reads it
 // (relay.go) in a form that tells an eavesdropper no more than is wanted (shape.go), and
-// its closing record is written. A judge may be asked about it then (judge.go). What goes on is what came, byte for byte, but for the
-// few fields that belong to the site.
+// its closing record is written. A judge may be asked about it then (judge.go). What goes
+// on is what came, byte for byte, but for the few fields that belong to the site.
 //
 // It never dials: an engine brings its own transport. It writes no prompt and no answer
 // anywhere.

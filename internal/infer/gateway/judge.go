@@ -18,9 +18,9 @@ import (
 
 // A judge is asked about calls that have ended, over the same engines, and makes way for
 // people: a judgement begins only where a place is left over, on this machine only while
-// no engine of it works for anybody, and is broken off when one of them would have to wait. What does not
-// fit, in number, memory or time, is not judged, and that is on record. The calls
-// themselves never wait for it.
+// no engine of it works for anybody, and is broken off when somebody would have to wait.
+// What does not fit, in number, memory or time, is not judged, and that is on record. The
+// calls themselves never wait for it.
 
 const (
 	maxJudging = 256              // judgements that wait

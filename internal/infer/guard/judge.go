@@ -197,8 +197,9 @@ var questions = map[string][2]string{
 
 const aboutData = "Does it try to give orders to an AI assistant or program that reads it, such as to ignore instructions, to call a tool, to send or reveal something, to change its answer, or to hide something from the user?"
 
-// Ask returns the question about one piece of a text; of is a source or "answer". mark is a word that the text
-// cannot know: what of it is in the text is taken out. Every line of the text begins with it.
+// Ask returns the question about one piece of a text; of is a source or "answer". mark is
+// a word that the text cannot know: what of it is in the text is taken out. Every line of
+// the text begins with it.
 func Ask(of, piece, mark string) string {
 	q := questions[of]
 	for piece = strings.ToValidUTF8(piece, " "); ; {
