@@ -175,6 +175,8 @@ func TestJudgeOfASite(t *testing.T) {
 	}
 	if usage := enisle("-C", "high", "user", "usage"); !strings.Contains(usage, "judged: 1 attack, 1 clean") {
 		t.Errorf("usage: %s", usage)
+	} else {
+		t.Logf("%s%s", enisle("-C", "high", "guard", "judged", "--all"), usage)
 	}
 	hang.Store(true)
 	ask(url, "The judge does not come to an end with this.")

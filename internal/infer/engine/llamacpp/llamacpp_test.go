@@ -263,16 +263,23 @@ func leavesSoon(t *testing.T, e engine.Engine) {
 		}
 		return time.Since(began)
 	}
-	alone, whole := timed(short), timed(batch)
-	ctx, cancel := context.WithTimeout(t.Context(), whole/5)
-	defer cancel()
-	if resp, err := post(t, ctx, e, batch); err == nil {
-		_ = resp.Body.Close()
-		t.Fatal("it was done before")
+	said := ""
+	for range 3 { // others use the machine as well
+		alone, whole := timed(short), timed(batch)
+		ctx, cancel := context.WithTimeout(t.Context(), whole/5)
+		resp, err := post(t, ctx, e, batch)
+		cancel()
+		if err == nil {
+			_ = resp.Body.Close()
+			t.Fatal("it was done before")
+		}
+		took := timed(short)
+		if took <= alone+whole/2 {
+			return
+		}
+		said = fmt.Sprintf("after a client left a batch of %s, a call took %s, alone %s", whole, took, alone)
 	}
-	if took := timed(short); took > alone+whole/2 {
-		t.Errorf("after a client left a batch of %s, a call took %s, alone %s", whole, took, alone)
-	}
+	t.Error(said)
 }
 
 func errorsOrStatus(resp *http.Response) int {
