@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"os"
 	"slices"
@@ -21,7 +22,7 @@ import (
 	"enisle/internal/fail"
 	"enisle/internal/infer/engine"
 	"enisle/internal/infer/engine/dialer"
-	"enisle/internal/infer/engine/llamacpp"
+	"enisle/internal/infer/engine/local"
 	"enisle/internal/infer/engine/remote"
 	"enisle/internal/site"
 	"enisle/internal/site/state"
@@ -34,7 +35,8 @@ type engines struct {
 	site  *site.Site
 	opt   InsideOptions
 	pulls *pulls
-	dial  *dialer.Client // to engines elsewhere
+	dial  *dialer.Client // to engines elsewhere, and to the sockets of those that are started
+	said  *engineLog
 	log   *slog.Logger
 
 	mu      sync.Mutex
@@ -47,17 +49,14 @@ type engines struct {
 	closed  bool
 	// starting says that begin runs; one at a time.
 	starting bool
+	now      string             // key of what is being started; guarded by mu
+	cancel   context.CancelFunc // ends that; guarded by mu
 
 	late bool // something else was wanted while begin ran; follow's alone
 }
 
-type runningEngine struct {
-	engine engine.Engine
-	files  []*os.File
-}
-
-func newEngines(s *site.Site, opt InsideOptions, p *pulls, dial *dialer.Client, log *slog.Logger) *engines {
-	return &engines{site: s, opt: opt, pulls: p, dial: dial, log: log, running: map[string]*runningEngine{}}
+func newEngines(s *site.Site, opt InsideOptions, p *pulls, dial *dialer.Client, said *engineLog, log *slog.Logger) *engines {
+	return &engines{site: s, opt: opt, pulls: p, dial: dial, said: said, log: log, running: map[string]*runningEngine{}}
 }
 
 // follow looks at the channel once a second until ctx ends.
@@ -112,14 +111,11 @@ func (e *engines) refresh(ctx context.Context) error {
 
 // want returns what should run, by key.
 func (e *engines) want(v *crossing.Served) map[string]pair {
-	want := pairs(v)
-	for key, p := range elsewhere(e.site.Roots.Root().Engines, v) {
-		want[key] = p
-	}
+	want := pairs(e.site.Roots.Root().Engines, v)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for key, p := range want {
-		if slices.Contains(e.stopped, p.model.Ref.Name) {
+		if slices.Contains(e.stopped, p.name) {
 			delete(want, key)
 		}
 	}
@@ -141,11 +137,22 @@ func (e *engines) end(want map[string]pair, view crossing.View) (err error) {
 			delete(e.running, key)
 		}
 	}
-	e.mu.Unlock()
-	for _, r := range gone {
-		err = errors.Join(err, r.close())
+	if e.cancel != nil && !e.wanted[e.now] {
+		e.cancel()
 	}
-	return err
+	e.mu.Unlock()
+	return closeEngines(gone)
+}
+
+// closeEngines ends them all at once.
+func closeEngines(all []*runningEngine) error {
+	errs := make([]error, len(all))
+	var wg sync.WaitGroup
+	for i, r := range all {
+		wg.Go(func() { errs[i] = r.close() })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
 }
 
 // retryStart is how long after a failure engines are started again: it takes reading all
@@ -157,34 +164,8 @@ const retryStart = 15 * time.Second
 func (e *engines) begin(ctx context.Context, v *crossing.Served, want map[string]pair) {
 	var err error
 	for key, p := range want {
-		e.mu.Lock()
-		_, ok := e.running[key]
-		ok = ok || !e.wanted[key]
-		e.mu.Unlock()
-		if ok || ctx.Err() != nil {
-			continue
-		}
-		r, serr := e.open(ctx, v, p)
-		if serr != nil {
-			err = errors.Join(err, fmt.Errorf("%s: %w", p.model.Ref, serr))
-			continue
-		}
-		e.mu.Lock()
-		if ok = e.wanted[key] && !e.closed; ok {
-			e.running[key] = r
-		}
-		e.mu.Unlock()
-		if !ok {
-			err = errors.Join(err, r.close())
-			continue
-		}
-		if p.at != nil {
-			continue // it pulled its weights itself
-		}
-		for _, a := range []artifact.Artifact{p.engine, p.model} {
-			for _, f := range a.Files {
-				e.pulls.add(engineClient, "stable", v.Number(), a.Ref.String(), f)
-			}
+		if serr := e.beginOne(ctx, v, key, p); serr != nil {
+			err = errors.Join(err, fmt.Errorf("%s: %w", p.name, serr))
 		}
 	}
 	if err != nil && ctx.Err() == nil {
@@ -195,39 +176,108 @@ func (e *engines) begin(ctx context.Context, v *crossing.Served, want map[string
 	e.starting, e.lastErr, e.retry = false, err, time.Now().Add(retryStart)
 }
 
+// beginOne starts one, unless it runs, and says who pulled its files.
+func (e *engines) beginOne(ctx context.Context, v *crossing.Served, key string, p pair) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	e.mu.Lock()
+	_, ok := e.running[key]
+	if ok = ok || !e.wanted[key] || ctx.Err() != nil; !ok {
+		e.now, e.cancel = key, cancel
+	}
+	e.mu.Unlock()
+	if ok {
+		return nil
+	}
+	r, err := e.open(ctx, v, p)
+	e.mu.Lock()
+	e.cancel = nil
+	wanted := e.wanted[key] && !e.closed
+	if err == nil && wanted {
+		e.running[key] = r
+	}
+	e.mu.Unlock()
+	switch {
+	case err == nil && !wanted:
+		return r.close()
+	case err != nil && wanted:
+		return err
+	case err != nil || p.engine.Files == nil:
+		return nil // it was withdrawn, or pulled its weights itself
+	}
+	for _, a := range []artifact.Artifact{p.engine, p.model} {
+		for _, f := range a.Files {
+			e.pulls.add(engineClient, "stable", v.Number(), a.Ref.String(), f)
+		}
+	}
+	return nil
+}
+
 // pair is a model and the engine that runs it, or an engine elsewhere with its models.
 type pair struct {
+	name          string // of the model, or of the engine that was allowed
 	engine, model artifact.Artifact
 	at            *trust.EngineAddress
 	models        []engine.Model
 }
 
-// elsewhere returns, by key, the allowed engines with those of their models that are
-// released: what is recalled, or rolled back, is not asked for any more.
-func elsewhere(allowed []trust.EngineAddress, v *crossing.Served) map[string]pair {
+// pairs returns, by key, what a release wants to run: the allowed engines with those of
+// their models that are released, since what is recalled or rolled back is not asked for
+// any more; and for every model that none of these is started for, the embedded one.
+func pairs(allowed []trust.EngineAddress, v *crossing.Served) map[string]pair {
 	released := map[string]artifact.Artifact{}
 	for _, a := range v.Artifacts("") {
 		released[a.Ref.String()] = a
 	}
 	out := map[string]pair{}
 	for _, at := range allowed {
-		p, key := pair{at: &at, model: artifact.Artifact{Ref: artifact.Ref{Kind: "engine", Name: at.Name}}}, "at "+at.Name
+		p, key := pair{name: at.Name, at: &at}, "at "+at.Name
 		for _, m := range at.Models {
 			if a, ok := released[m.Artifact]; ok {
-				p.models = append(p.models, engine.Model{ID: m.Name, Upstream: m.Upstream, Weights: string(a.Manifest), Since: time.Now()})
+				p.model = a
+				p.models = append(p.models, engine.Model{ID: m.Name, Upstream: m.Upstream, Context: at.Context, Weights: string(a.Manifest), Since: time.Now()})
 				key += " " + m.Name + "=" + string(a.Manifest)
 			}
 		}
-		if len(p.models) > 0 {
+		program, ok := released[at.Program]
+		if at.Started() {
+			p.engine = program
+			key += " by " + string(program.Manifest)
+		}
+		if len(p.models) > 0 && (ok || !at.Started()) {
 			out[key] = p
 		}
 	}
+	embedded(v, out)
 	return out
+}
+
+// embedded adds every released model that a released engine with llama.cpp's libraries
+// can run, and that no other is started for: GGUF files.
+func embedded(v *crossing.Served, to map[string]pair) {
+	taken := map[string]bool{}
+	for _, p := range to {
+		taken[p.model.Ref.String()] = taken[p.model.Ref.String()] || p.at.Started()
+	}
+	has := func(a artifact.Artifact, match func(string) bool) bool {
+		return slices.ContainsFunc(a.Files, func(f artifact.File) bool { return match(f.Path) })
+	}
+	for _, eng := range v.Artifacts("engine") {
+		if !has(eng, func(p string) bool { return strings.HasPrefix(p, "libllama") }) || has(eng, local.IsProgram) {
+			continue
+		}
+		for _, model := range v.Artifacts("model") {
+			if !taken[model.Ref.String()] && has(model, func(p string) bool { return strings.HasSuffix(p, ".gguf") }) {
+				to[string(eng.Manifest)+" "+string(model.Manifest)] = pair{name: model.Ref.Name, engine: eng, model: model}
+			}
+		}
+		break // one llama.cpp is enough; the first by reference
+	}
 }
 
 // open starts a child, or begins to watch an engine elsewhere.
 func (e *engines) open(ctx context.Context, v *crossing.Served, p pair) (*runningEngine, error) {
-	if p.at == nil {
+	if p.at == nil || p.at.Started() {
 		return e.start(ctx, v, p)
 	}
 	opt := remote.Options{
@@ -249,27 +299,6 @@ func (e *engines) open(ctx context.Context, v *crossing.Served, p pair) (*runnin
 		return nil, err
 	}
 	return &runningEngine{engine: r}, nil
-}
-
-// pairs returns, by key, every released model that a released engine can run:
-// GGUF files by llama.cpp's libraries.
-func pairs(v *crossing.Served) map[string]pair {
-	out := map[string]pair{}
-	has := func(a artifact.Artifact, match func(string) bool) bool {
-		return slices.ContainsFunc(a.Files, func(f artifact.File) bool { return match(f.Path) })
-	}
-	for _, eng := range v.Artifacts("engine") {
-		if !has(eng, func(p string) bool { return strings.HasPrefix(p, "libllama") }) {
-			continue
-		}
-		for _, model := range v.Artifacts("model") {
-			if has(model, func(p string) bool { return strings.HasSuffix(p, ".gguf") }) {
-				out[string(eng.Manifest)+" "+string(model.Manifest)] = pair{engine: eng, model: model}
-			}
-		}
-		break // one llama.cpp is enough; the first by reference
-	}
-	return out
 }
 
 // stoppedKey is where the state says which engines are not to run.
@@ -324,10 +353,12 @@ type EngineState struct {
 	Name    string   `json:"name"`
 	Kind    string   `json:"kind"`
 	Address string   `json:"address,omitempty"` // of one elsewhere
+	Program string   `json:"program,omitempty"` // reference of what is started, of one that was allowed
 	Models  []string `json:"models"`            // with the artifact of each
 	// Missing are models whose artifacts are not released.
-	Missing []string `json:"missing"`
-	Stopped bool     `json:"stopped"`
+	Missing []string    `json:"missing"`
+	Stopped bool        `json:"stopped"`
+	Last    *EngineLine `json:"last,omitempty"` // that is on record of a child
 }
 
 // Engines lists the engines of the stable channel, and those elsewhere.
@@ -354,12 +385,17 @@ func listEngines(ctx context.Context, s *site.Site) (out []EngineState, err erro
 		for _, a := range v.Artifacts("") {
 			released[a.Ref.String()] = true
 		}
-		for _, p := range pairs(&v) {
-			out = append(out, EngineState{Name: p.model.Ref.Name, Kind: "llama.cpp", Models: []string{p.model.Ref.Name + " (" + p.model.Ref.String() + ")"}, Missing: []string{}})
+		for _, p := range pairs(s.Roots.Root().Engines, &v) {
+			if p.at == nil {
+				out = append(out, EngineState{Name: p.name, Kind: "llama.cpp", Models: []string{p.name + " (" + p.model.Ref.String() + ")"}, Missing: []string{}})
+			}
 		}
 	}
 	for _, at := range s.Roots.Root().Engines {
-		e := EngineState{Name: at.Name, Kind: at.Kind, Address: at.Address, Models: []string{}, Missing: []string{}}
+		e := EngineState{Name: at.Name, Kind: at.Kind, Address: at.Address, Program: at.Program, Models: []string{}, Missing: []string{}}
+		if at.Started() && !released[at.Program] {
+			e.Missing = append(e.Missing, at.Program)
+		}
 		for _, m := range at.Models {
 			if text := m.Name + " (" + m.Artifact + ")"; released[m.Artifact] {
 				e.Models = append(e.Models, text)
@@ -369,15 +405,22 @@ func listEngines(ctx context.Context, s *site.Site) (out []EngineState, err erro
 		}
 		out = append(out, e)
 	}
+	last := map[string]EngineLine{}
+	if err := readEngineLog(s.Dir, func(l EngineLine) { last[l.Engine] = l }); err != nil {
+		return nil, err
+	}
 	for i := range out {
 		out[i].Stopped = slices.Contains(stopped, out[i].Name)
+		if l, ok := last[out[i].Name]; ok && out[i].Address == "" {
+			out[i].Last = &l
+		}
 	}
 	slices.SortFunc(out, func(a, b EngineState) int { return strings.Compare(a.Name, b.Name) })
 	return out, nil
 }
 
-// AllowEngine lets what serves have connections to an engine; after sealing a second
-// admin signs it. caFile, if given, has the authorities of its certificate.
+// AllowEngine lets what serves have connections to an engine, or start one; after sealing
+// a second admin signs it. caFile, if given, has the authorities of its certificate.
 func (a *App) AllowEngine(ctx context.Context, e trust.EngineAddress, caFile string) (pending bool, err error) {
 	if caFile != "" {
 		b, err := os.ReadFile(caFile)
@@ -386,60 +429,16 @@ func (a *App) AllowEngine(ctx context.Context, e trust.EngineAddress, caFile str
 		}
 		e.CA = string(b)
 	}
-	subject := map[string]string{"engine": e.Name, "address": e.Address, "kind": e.Kind}
+	subject := map[string]string{"engine": e.Name, "kind": e.Kind, "address": e.Address}
+	if e.Started() {
+		subject = map[string]string{"engine": e.Name, "kind": e.Kind, "program": e.Program}
+	}
 	return a.changeRoot(ctx, "engine allow", subject, func(r trust.Root) (trust.Root, error) { return r.AllowEngine(e) })
 }
 
 // ForbidEngine takes an engine off the list.
 func (a *App) ForbidEngine(ctx context.Context, name string) (pending bool, err error) {
 	return a.changeRoot(ctx, "engine forbid", map[string]string{"engine": name}, func(r trust.Root) (trust.Root, error) { return r.ForbidEngine(name) })
-}
-
-func (e *engines) start(ctx context.Context, v *crossing.Served, p pair) (_ *runningEngine, err error) {
-	r := &runningEngine{}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, r.close())
-		}
-	}()
-	open := func(a artifact.Artifact) (out []llamacpp.NamedFile, err error) {
-		for _, f := range a.Files {
-			b, err := v.OpenFile(f.Digest)
-			if err != nil {
-				return nil, err
-			}
-			r.files = append(r.files, b)
-			out = append(out, llamacpp.NamedFile{Name: f.Path, File: b, Digest: f.Digest})
-		}
-		return out, nil
-	}
-	library, err := open(p.engine)
-	if err != nil {
-		return nil, err
-	}
-	model, err := open(p.model)
-	if err != nil {
-		return nil, err
-	}
-	began := time.Now()
-	r.engine, err = llamacpp.Start(ctx, llamacpp.Options{
-		Name: p.model.Ref.Name, Library: library, Model: model, Weights: string(p.model.Manifest),
-		Threads: e.opt.Threads, TempDir: e.opt.Temp, Strict: e.opt.Strict, Log: e.log,
-	})
-	if err == nil {
-		e.log.InfoContext(ctx, "engine started", "model", p.model.Ref.Name, "took", time.Since(began))
-	}
-	return r, err
-}
-
-func (r *runningEngine) close() (err error) {
-	if r.engine != nil {
-		err = r.engine.Close()
-	}
-	for _, f := range r.files {
-		err = errors.Join(err, f.Close())
-	}
-	return err
 }
 
 // list returns the engines that run now, in a stable order.
@@ -482,9 +481,7 @@ func (e *engines) release() string {
 func (e *engines) close() (err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for _, r := range e.running {
-		err = errors.Join(err, r.close())
-	}
+	all := slices.Collect(maps.Values(e.running))
 	e.running, e.closed = map[string]*runningEngine{}, true
-	return err
+	return closeEngines(all)
 }

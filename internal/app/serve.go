@@ -106,14 +106,19 @@ func (a *App) Serve(ctx context.Context, opt ServeOptions) error {
 	if err != nil {
 		return err
 	}
-	for _, open := range []func(string) (*os.File, error){openPulls, openMisses, openCalls, openQuota} {
+	for _, open := range []func(string) (*os.File, error){openPulls, openMisses, openCalls, openQuota, openEngineLog} {
 		log, err := open(a.Dir)
 		if err != nil {
 			return err
 		}
 		files = append(files, log)
 	}
-	way, err := a.dialer(ctx, opt)
+	tmp, err := os.MkdirTemp("", "enisle-serve-")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.RemoveAll(tmp) }() // a directory of links and sockets
+	way, err := a.dialer(ctx, opt, tmp)
 	if err != nil {
 		return err
 	}
@@ -128,11 +133,10 @@ func (a *App) Serve(ctx context.Context, opt ServeOptions) error {
 		}
 		files = append(files, f)
 	}
-	cmd, tmp, err := a.inside(ctx, opt, files)
+	cmd, err := a.inside(ctx, opt, tmp, files)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = os.RemoveAll(tmp) }() // a directory of links
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("serve: %w", err)
 	}
@@ -153,12 +157,15 @@ func (a *App) Serve(ctx context.Context, opt ServeOptions) error {
 const dialVerb = "serve-dial"
 
 // dialer starts the helper, which lives as long as ctx, and returns the end of what
-// serves. Without engines elsewhere there is none, and nothing to connect to.
-func (a *App) dialer(ctx context.Context, opt ServeOptions) (inside *os.File, err error) {
+// serves, whose temporary directory is tmp. Without allowed engines there is none, and
+// nothing to connect to.
+func (a *App) dialer(ctx context.Context, opt ServeOptions, tmp string) (inside *os.File, err error) {
 	addresses := map[string]string{}
 	err = a.read(ctx, func(s *site.Site) error {
 		for _, e := range s.Roots.Root().Engines {
-			addresses[e.Name] = e.Address
+			if addresses[e.Name] = e.Address; e.Started() {
+				addresses[e.Name] = engineSocket(tmp, e.Name)
+			}
 		}
 		return nil
 	})
@@ -238,19 +245,16 @@ func listen(ctx context.Context, opt ServeOptions) (*net.TCPListener, error) {
 // inside builds the command of the isolated half: it reads what is released and
 // the site's public parts, writes one temporary directory and nothing of the
 // site, and sees no key and nothing of the quarantine.
-func (a *App) inside(ctx context.Context, opt ServeOptions, files []*os.File) (cmd commander, tmp string, err error) {
+func (a *App) inside(ctx context.Context, opt ServeOptions, tmp string, files []*os.File) (commander, error) {
 	dir, err := filepath.Abs(a.Dir)
 	if err != nil {
-		return nil, "", err
-	}
-	if tmp, err = os.MkdirTemp("", "enisle-serve-"); err != nil {
-		return nil, "", err
+		return nil, err
 	}
 	spec := sandbox.Spec{Net: sandbox.NetNone, NoConnect: true, Strict: opt.Strict, Write: []string{tmp}}
 	spec.Read = append(spec.Read, sandbox.SystemLibraries()...)
 	exe, err := os.Executable()
 	if err != nil {
-		return nil, "", err
+		return nil, err
 	}
 	spec.Read = append(spec.Read, exe, "/proc", "/sys/devices/system/cpu")
 	for _, name := range []string{"site.json", "policies", "blobs", "trust", "ledger", "state"} {
@@ -265,7 +269,7 @@ func (a *App) inside(ctx context.Context, opt ServeOptions, files []*os.File) (c
 	}
 	settings, err := json.Marshal(opt.Gateway)
 	if err != nil {
-		return nil, tmp, err
+		return nil, err
 	}
 	args = append(args, "--gateway", string(settings))
 	if opt.Verbose {
@@ -276,7 +280,7 @@ func (a *App) inside(ctx context.Context, opt ServeOptions, files []*os.File) (c
 	}
 	c, err := sandbox.Reexec(ctx, spec, files, args...)
 	if err != nil {
-		return nil, tmp, errors.Join(err, os.RemoveAll(tmp))
+		return nil, err
 	}
 	c.Stdin = nil
 	if opt.Stdout != nil {
@@ -285,7 +289,7 @@ func (a *App) inside(ctx context.Context, opt ServeOptions, files []*os.File) (c
 	if opt.Stderr != nil {
 		c.Stderr = opt.Stderr
 	}
-	return c, tmp, nil
+	return c, nil
 }
 
 // commander is the part of exec.Cmd that Serve needs.
@@ -296,8 +300,8 @@ type commander interface {
 
 // InsideOptions say how the isolated half serves.
 type InsideOptions struct {
-	TLS      bool   // certificate and key are descriptors 9 and 10
-	ClientCA bool   // and those of clients' authorities 11
+	TLS      bool   // certificate and key are descriptors 10 and 11
+	ClientCA bool   // and those of clients' authorities 12
 	Gateway  string // GatewayOptions, in JSON
 	Threads  int
 	Temp     string
@@ -305,7 +309,7 @@ type InsideOptions struct {
 }
 
 // ServeInside is the isolated half: descriptor 3 is the listening socket, 4 to 6 are
-// the records of what is pulled, missed and asked of models, 7 counts quotas, 8 leads to the helper that connects to engines elsewhere. It
+// the records of what is pulled, missed and asked of models, 7 counts quotas, 8 is the record of the children, 9 leads to the helper that connects to engines. It
 // refuses to run where anything outside can be reached.
 func (a *App) ServeInside(ctx context.Context, opt InsideOptions) (err error) {
 	level, err := sandbox.Unreachable()
@@ -327,7 +331,7 @@ func (a *App) ServeInside(ctx context.Context, opt InsideOptions) (err error) {
 	ecosystems := a.ecosystems(nil, nil)
 	m := newMetrics(ecosystems)
 	record, missed := inheritedAccess()
-	engines := newEngines(s, opt, record, dialer.NewClient(os.NewFile(8, "dialer")), a.log())
+	engines := newEngines(s, opt, record, dialer.NewClient(os.NewFile(9, "dialer")), &engineLog{to: os.NewFile(8, "engines")}, a.log())
 	defer func() { err = errors.Join(err, engines.close()) }()
 	go engines.follow(ctx)
 	var settings GatewayOptions
@@ -393,11 +397,11 @@ func inherited(opt InsideOptions) (net.Listener, error) {
 	if err := f.Close(); err != nil || !opt.TLS {
 		return l, err
 	}
-	chain, err := inheritedFile(9)
+	chain, err := inheritedFile(10)
 	if err != nil {
 		return nil, err
 	}
-	key, err := inheritedFile(10)
+	key, err := inheritedFile(11)
 	if err != nil {
 		return nil, err
 	}
@@ -407,7 +411,7 @@ func inherited(opt InsideOptions) (net.Listener, error) {
 	}
 	conf := &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}
 	if opt.ClientCA {
-		roots, err := inheritedFile(11)
+		roots, err := inheritedFile(12)
 		if err != nil {
 			return nil, err
 		}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -13,11 +14,12 @@ import (
 
 func (e *env) engine() *cobra.Command {
 	c := &cobra.Command{
-		Use: "engine", Short: "Inference engines: which there are, which run, which may be asked elsewhere",
-		Long: "Inference engines. Released models run in confined children of 'serve' where a released engine can run them. Engines that\n" +
-			"run elsewhere are asked only if two admins allowed their address; 'serve' reads the list when it starts.",
+		Use: "engine", Short: "Inference engines: which there are, which run, which may be started, or asked elsewhere",
+		Long: "Inference engines. Released models run in confined children of 'serve': in the embedded llama.cpp where its libraries are\n" +
+			"released, or in an engine's own server that two admins allowed. Engines that run elsewhere are asked only if two admins\n" +
+			"allowed their address. 'serve' reads the list when it starts.",
 	}
-	c.AddCommand(e.engineList(), e.engineSet("start", true), e.engineSet("stop", false), e.engineAllow(), e.engineForbid())
+	c.AddCommand(e.engineList(), e.engineSet("start", true), e.engineSet("stop", false), e.engineLog(), e.engineAllow(), e.engineForbid())
 	return c
 }
 
@@ -36,6 +38,9 @@ func (e *env) engineList() *cobra.Command {
 					if where == "" {
 						where = "child of serve"
 					}
+					if s.Program != "" {
+						where += ", started from " + s.Program
+					}
 					word := ""
 					if s.Stopped {
 						word = "  STOPPED"
@@ -46,6 +51,9 @@ func (e *env) engineList() *cobra.Command {
 					}
 					for _, m := range s.Missing {
 						e.print("  not released, so not served: %s", m)
+					}
+					if s.Last != nil {
+						e.print("  %s  %s", s.Last.At.Format(time.DateTime), s.Last.Text)
 					}
 				}
 				if len(all) == 0 {
@@ -69,15 +77,39 @@ func (e *env) engineSet(verb string, run bool) *cobra.Command {
 	}
 }
 
+func (e *env) engineLog() *cobra.Command {
+	return &cobra.Command{
+		Use: "log [NAME]", Short: "Show what the children of 'serve' did, and printed until they took requests", Args: cobra.MaximumNArgs(1),
+		Example: "  enisle -C high engine log qwen",
+		RunE: func(c *cobra.Command, args []string) error {
+			all, err := e.app().EngineLog(c.Context(), strings.Join(args, ""))
+			if err != nil {
+				return err
+			}
+			return e.result(all, func() {
+				for _, l := range all {
+					e.print("%s  %s  %s", l.At.Format(time.DateTime), l.Engine, l.Text)
+				}
+				if len(all) == 0 {
+					e.say("'serve' has started no engine yet")
+				}
+			})
+		},
+	}
+}
+
 func (e *env) engineAllow() *cobra.Command {
 	var at trust.EngineAddress
 	var models []string
-	var ca string
+	var ca, memory string
 	c := &cobra.Command{
-		Use: "allow NAME --kind KIND --address HOST:PORT --model NAME=REFERENCE", Short: "Let 'serve' have connections to an engine elsewhere; two admins sign it", Args: cobra.ExactArgs(1),
-		Long: "Let 'serve' have connections to one engine elsewhere. A model is NAME=REFERENCE, or NAME@UPSTREAM=REFERENCE where the engine\n" +
+		Use: "allow NAME --kind KIND (--address HOST:PORT | --program REFERENCE) --model NAME=REFERENCE", Short: "Let 'serve' start an engine, or have connections to one elsewhere; two admins sign it", Args: cobra.ExactArgs(1),
+		Long: "Let 'serve' have connections to one engine elsewhere, or start one as a confined child: from the program in the released\n" +
+			"artifact REFERENCE, for one released model. A model is NAME=REFERENCE, or, elsewhere, NAME@UPSTREAM=REFERENCE where the engine\n" +
 			"knows it by another name; it is served while the artifact REFERENCE is released.",
-		Example: "  enisle -C high engine allow gpu1 --kind vllm --address 10.0.0.7:8000 --model qwen3@Qwen/Qwen3-0.6B=hf/Qwen/Qwen3-0.6B@… \\\n" +
+		Example: "  enisle -C high engine allow qwen --kind llama-server --program engine/llama-server --model qwen3=model/qwen3 \\\n" +
+			"    --context 8192 --parallel 4 --memory 6GiB --as adam --key adam.key\n" +
+			"  enisle -C high engine allow gpu1 --kind vllm --address 10.0.0.7:8000 --model qwen3@Qwen/Qwen3-0.6B=hf/Qwen/Qwen3-0.6B@… \\\n" +
 			"    --as adam --key adam.key\n  enisle -C high trust show\n  enisle -C high trust sign --expect sha256:… --as eve --key eve.key",
 		RunE: func(c *cobra.Command, args []string) error {
 			at.Name = args[0]
@@ -89,8 +121,15 @@ func (e *env) engineAllow() *cobra.Command {
 				name, upstream, _ := strings.Cut(name, "@")
 				at.Models = append(at.Models, trust.ServedModel{Name: name, Upstream: upstream, Artifact: ref})
 			}
-			if at.Kind == "" || at.Address == "" || len(at.Models) == 0 {
-				return fail.As(fail.Usage, "give --kind, --address and --model", errors.New("engine allow: something is missing"))
+			if at.Kind == "" || at.Address == "" && at.Program == "" || len(at.Models) == 0 {
+				return fail.As(fail.Usage, "give --kind, --address or --program, and --model", errors.New("engine allow: something is missing"))
+			}
+			if memory != "" {
+				n, err := parseSize(memory)
+				if err != nil {
+					return err
+				}
+				at.Memory = n
 			}
 			pending, err := e.app().AllowEngine(c.Context(), at, ca)
 			if err != nil {
@@ -101,7 +140,11 @@ func (e *env) engineAllow() *cobra.Command {
 	}
 	f := c.Flags()
 	f.StringVar(&at.Kind, "kind", "", strings.Join(trust.EngineKinds(), ", "))
-	f.StringVar(&at.Address, "address", "", "HOST:PORT, or unix:/PATH")
+	f.StringVar(&at.Address, "address", "", "HOST:PORT, or unix:/PATH, of an engine elsewhere")
+	f.StringVar(&at.Program, "program", "", "released artifact with the program that 'serve' starts: "+strings.Join(trust.StartedKinds(), ", "))
+	f.StringVar(&at.Task, "task", "", "of a program: "+strings.Join(trust.EngineTasks(), ", ")+"; default: chat and texts")
+	f.IntVar(&at.Context, "context", 0, "of a program: tokens of one call, prompt and answer together; default: 4096")
+	f.StringVar(&memory, "memory", "", "of a program: memory beside the weights, such as 6GiB; default: 2 GiB and as much as the weights")
 	f.StringArrayVar(&models, "model", nil, "NAME=REFERENCE or NAME@UPSTREAM=REFERENCE; may be repeated")
 	f.StringVar(&ca, "ca", "", "PEM file with the authorities of its certificate; with it TLS is spoken")
 	f.IntVar(&at.Parallel, "parallel", 0, "calls that it works on at a time; default: as usual for its kind")
@@ -119,7 +162,7 @@ func (e *env) engineChanged(pending bool) {
 
 func (e *env) engineForbid() *cobra.Command {
 	return &cobra.Command{
-		Use: "forbid NAME", Short: "Take an engine elsewhere off the list", Args: cobra.ExactArgs(1),
+		Use: "forbid NAME", Short: "Take an engine off the list", Args: cobra.ExactArgs(1),
 		Example: "  enisle -C high engine forbid gpu1 --as adam --key adam.key",
 		RunE: func(c *cobra.Command, args []string) error {
 			pending, err := e.app().ForbidEngine(c.Context(), args[0])

@@ -33,9 +33,18 @@ func parseMedia(s string) (int64, error) {
 	case "usb":
 		return 1_000_000_000_000, nil
 	}
+	n, err := parseSize(s)
+	if err != nil {
+		return 0, fail.As(fail.Usage, "use cd, dvd, bd25, bd50, bd100, usb-fat32, usb, or a size such as 700MB or 4GiB", fmt.Errorf("media: %w", err))
+	}
+	return n, nil
+}
+
+// parseSize returns the bytes of a size such as 700MB, 25GB, 4GiB.
+func parseSize(s string) (int64, error) {
 	m := sizePattern.FindStringSubmatch(s)
 	if m == nil {
-		return 0, fail.As(fail.Usage, "use cd, dvd, bd25, bd50, bd100, usb-fat32, usb, or a size such as 700MB or 4GiB", fmt.Errorf("media %q is not known", s))
+		return 0, fail.As(fail.Usage, "give a size such as 700MB or 4GiB", fmt.Errorf("size %q is not known", s))
 	}
 	f, err := strconv.ParseFloat(m[1], 64)
 	if err != nil {
@@ -50,7 +59,7 @@ func parseMedia(s string) (int64, error) {
 		f *= math.Pow(base, float64(strings.Index("kmgt", unit[:1])+1))
 	}
 	if f < 1 || f > 1<<50 {
-		return 0, fail.As(fail.Usage, "give a size that media have", fmt.Errorf("media size %q", s))
+		return 0, fail.As(fail.Usage, "give a size from one byte to 1024 TiB", fmt.Errorf("size %q is out of bounds", s))
 	}
 	return int64(f), nil
 }

@@ -74,7 +74,7 @@ func Reexec(ctx context.Context, spec Spec, files []*os.File, args ...string) (*
 	}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.ExtraFiles = files
-	cmd.Cancel = func() error { return signalGroup(cmd, syscall.SIGTERM) }
+	cmd.Cancel = func() error { return EndGroup(cmd) }
 	return cmd, nil
 }
 
@@ -89,7 +89,7 @@ func Isolated(ctx context.Context, args ...string) (*exec.Cmd, error) {
 	}
 	cmd := exec.CommandContext(ctx, Self, args...)
 	cmd.SysProcAttr = attributes(level)
-	cmd.Cancel = func() error { return signalGroup(cmd, syscall.SIGTERM) }
+	cmd.Cancel = func() error { return EndGroup(cmd) }
 	cmd.WaitDelay = killDelay
 	return cmd, nil
 }
@@ -106,6 +106,10 @@ func Loopback() error {
 // KillGroup kills the process group of a command made by this package. It is
 // no error if nothing of it is left.
 func KillGroup(cmd *exec.Cmd) error { return signalGroup(cmd, syscall.SIGKILL) }
+
+// EndGroup asks the process group of such a command to end. As its Cancel it leaves
+// the program five seconds until it is killed.
+func EndGroup(cmd *exec.Cmd) error { return signalGroup(cmd, syscall.SIGTERM) }
 
 func signalGroup(cmd *exec.Cmd, sig syscall.Signal) error {
 	if cmd.Process == nil || cmd.Process.Pid <= 1 {

@@ -142,7 +142,7 @@ func openRules(s Spec, program string) (rules, error) {
 	for _, list := range []struct {
 		paths  []string
 		rights uint64
-	}{{from, read}, {s.Write, read | rightsWrite}} {
+	}{{from, read}, {s.Write, read | rightsWrite}, {s.Sockets, unix.LANDLOCK_ACCESS_FS_MAKE_SOCK}} {
 		for _, p := range list.paths {
 			if err := rs.addTree(p, list.rights, hidden); err != nil {
 				return rs, err
@@ -318,8 +318,9 @@ func (rs rules) enforce(s Spec, level Level) error {
 		if beneath.Allowed_access == 0 {
 			continue
 		}
+		// What Program made lies in no file system that Landlock knows, and takes no rule.
 		if _, _, errno := unix.Syscall6(unix.SYS_LANDLOCK_ADD_RULE, set, unix.LANDLOCK_RULE_PATH_BENEATH,
-			uintptr(unsafe.Pointer(&beneath)), 0, 0, 0); errno != 0 {
+			uintptr(unsafe.Pointer(&beneath)), 0, 0, 0); errno != 0 && errno != unix.EBADFD {
 			return fmt.Errorf("add rule: %w", errno)
 		}
 	}

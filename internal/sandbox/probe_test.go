@@ -33,6 +33,21 @@ var probes = map[string]func(args []string) error{
 	"relisten": func([]string) error { // make a client of an inherited listening socket
 		return unix.Connect(3, &unix.SockaddrInet4{Port: 1, Addr: [4]byte{127, 0, 0, 1}})
 	},
+	"listen": func(args []string) error {
+		l, err := net.Listen("unix", args[0])
+		if err != nil {
+			return err
+		}
+		return l.Close()
+	},
+	"link": func(args []string) error { return os.Symlink("/dev/null", args[0]) },
+	"datagram": func([]string) error {
+		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		return unix.Close(fd)
+	},
 	"mptcp": func([]string) error {
 		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, protoMPTCP)
 		if err != nil {

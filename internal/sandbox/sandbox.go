@@ -60,6 +60,8 @@ type Spec struct {
 	ReadFiles []int `json:"readFiles,omitempty"`
 	// Write lists what may be written and read. Nothing else may be written.
 	Write []string `json:"write,omitempty"`
+	// Sockets lists directories in which Unix sockets may be made, and nothing else.
+	Sockets []string `json:"sockets,omitempty"`
 	// Hidden lists what can be neither read nor written. Landlock knows no
 	// exceptions, so that every sibling along the way is allowed instead: the
 	// directories along the way can not be listed, and what appears in them
@@ -76,6 +78,7 @@ type Spec struct {
 	NoBind    bool `json:"noBind,omitempty"`    // refuse TCP bind (Landlock)
 	NoUnix    bool `json:"noUnix,omitempty"`    // refuse new Unix sockets: daemons of the host are not for this program
 	NoExec    bool `json:"noExec,omitempty"`    // only argv[0] may be executed; see also Seal
+	NoFork    bool `json:"noFork,omitempty"`    // threads may be started, processes may not: nothing outlives the program
 
 	KeepCapabilities bool `json:"keepCapabilities,omitempty"`
 
@@ -101,7 +104,7 @@ type order struct {
 
 // absolute returns spec with every path absolute and clean.
 func (s Spec) absolute() (Spec, error) {
-	for _, list := range []*[]string{&s.Read, &s.Write, &s.Hidden} {
+	for _, list := range []*[]string{&s.Read, &s.Write, &s.Sockets, &s.Hidden} {
 		clean := make([]string, 0, len(*list))
 		for _, p := range *list {
 			if p == "" {

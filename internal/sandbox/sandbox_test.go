@@ -278,6 +278,75 @@ func TestNoOtherProgram(t *testing.T) {
 	}
 }
 
+func TestSocketsOnly(t *testing.T) {
+	needLandlock(t, abiTruncate)
+	dir := tree(t, "there/file")
+	spec := Spec{Read: SystemLibraries(), Sockets: []string{filepath.Join(dir, "there")}, NoConnect: true}
+	for name, tc := range map[string]struct {
+		what, path string
+		allowed    bool
+	}{
+		"a socket may be made":    {"listen", "there/a.sock", true},
+		"not elsewhere":           {"listen", "a.sock", false},
+		"nor a link in its place": {"link", "there/b.sock", false},
+		"nor a file":              {"write", "there/c", false},
+		"nothing can be read":     {"read", "there/file", false},
+		"nor can it be listed":    {"list", "there", false},
+		"daemons get no datagram": {"datagram", "", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			out, err := try(t, spec, tc.what, filepath.Join(dir, tc.path))
+			if got := err == nil; got != tc.allowed {
+				t.Errorf("allowed %v, want %v: %s", got, tc.allowed, out)
+			}
+		})
+	}
+}
+
+func TestNoFork(t *testing.T) {
+	if out, err := try(t, Spec{NoFork: true}, "fork"); err == nil || !strings.Contains(out, "permission denied") {
+		t.Errorf("got %v, %s", err, out)
+	}
+}
+
+// A program in memory runs where nothing else may be executed or read, and its file
+// cannot be changed by whoever inherits it.
+func TestProgramInMemory(t *testing.T) {
+	self, err := os.Open(Self)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer self.Close()
+	p, err := Program("probe", self)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	if _, err := p.WriteAt([]byte("x"), 0); err == nil {
+		t.Error("it was changed")
+	}
+	run := func(args ...string) (string, error) {
+		cmd, err := Command(t.Context(), Spec{Read: SystemLibraries(), NoExec: true, Net: NetNone}, append([]string{ProgramFile(3), probeVerb}, args...)...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd.ExtraFiles = []*os.File{p}
+		out, err := cmd.CombinedOutput()
+		return string(out), err
+	}
+	if out, err := run("unreachable"); err != nil || !strings.Contains(out, string(ProbeNet())) {
+		t.Errorf("got %v, %s", err, out)
+	}
+	if abi := landlockABI(); abi >= abiTruncate {
+		if out, err := run("exec", "/bin/true"); err == nil {
+			t.Errorf("another program ran: %s", out)
+		}
+	}
+	if _, err := Program("text", strings.NewReader("#!/bin/sh\n")); err == nil {
+		t.Error("a script is a program")
+	}
+}
+
 func gone(pid string) bool {
 	for range 100 {
 		b, err := os.ReadFile(filepath.Join("/proc", pid, "stat"))

@@ -70,6 +70,9 @@ func baseFilter(s Spec, level Level) []refusal {
 	if s.NoUnix {
 		rs = append(rs, refusal{unix.SYS_SOCKET, unix.EAFNOSUPPORT, []condition{{arg: 0, value: unix.AF_UNIX}}})
 	}
+	if s.NoFork {
+		rs = append(rs, noProcesses()...)
+	}
 	if s.NoConnect {
 		fastOpen := func(arg uint32) []condition { // a connect by another name
 			return []condition{{arg: arg, mask: unix.MSG_FASTOPEN, value: unix.MSG_FASTOPEN}}
@@ -77,7 +80,21 @@ func baseFilter(s Spec, level Level) []refusal {
 		rs = append(rs, refusal{call: unix.SYS_CONNECT, errno: unix.EACCES},
 			refusal{unix.SYS_SENDTO, unix.EACCES, fastOpen(3)},
 			refusal{unix.SYS_SENDMSG, unix.EACCES, fastOpen(2)},
-			refusal{unix.SYS_SENDMMSG, unix.EACCES, fastOpen(3)})
+			refusal{unix.SYS_SENDMMSG, unix.EACCES, fastOpen(3)},
+			// Datagrams need no connection to reach a daemon.
+			refusal{unix.SYS_SOCKET, unix.EACCES, []condition{{arg: 0, value: unix.AF_UNIX}, {arg: 1, mask: 0xf, value: unix.SOCK_DGRAM}}})
+	}
+	return rs
+}
+
+// noProcesses refuses to make processes, threads excepted.
+func noProcesses() []refusal {
+	rs := []refusal{
+		{unix.SYS_CLONE, unix.EACCES, []condition{{arg: 0, mask: unix.CLONE_THREAD, value: 0}}},
+		{call: unix.SYS_CLONE3, errno: unix.ENOSYS},
+	}
+	for _, nr := range makesProcesses() {
+		rs = append(rs, refusal{call: nr, errno: unix.EACCES})
 	}
 	return rs
 }
@@ -87,13 +104,10 @@ func baseFilter(s Spec, level Level) []refusal {
 // It is for a worker that has started and needs nothing any more but the
 // descriptors it holds; it must run confined already (no_new_privs set).
 func Seal() error {
-	var rs []refusal
-	for _, nr := range append(makesProcesses(), unix.SYS_EXECVE, unix.SYS_EXECVEAT, unix.SYS_SOCKET, unix.SYS_CONNECT,
-		unix.SYS_BIND, unix.SYS_LISTEN, unix.SYS_IO_URING_SETUP) {
+	rs := noProcesses()
+	for _, nr := range []uint32{unix.SYS_EXECVE, unix.SYS_EXECVEAT, unix.SYS_SOCKET, unix.SYS_CONNECT, unix.SYS_BIND, unix.SYS_LISTEN, unix.SYS_IO_URING_SETUP} {
 		rs = append(rs, refusal{call: nr, errno: unix.EACCES})
 	}
-	rs = append(rs, refusal{unix.SYS_CLONE, unix.EACCES, []condition{{arg: 0, mask: unix.CLONE_THREAD, value: 0}}},
-		refusal{call: unix.SYS_CLONE3, errno: unix.ENOSYS})
 	if err := loadFilter(rs, unix.SECCOMP_FILTER_FLAG_TSYNC); err != nil {
 		return fmt.Errorf("seal: %w", err)
 	}

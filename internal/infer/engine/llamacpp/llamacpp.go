@@ -18,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"os"
 	"runtime"
@@ -26,16 +27,17 @@ import (
 
 	"enisle/internal/fail"
 	"enisle/internal/infer/engine"
+	"enisle/internal/infer/engine/child"
 )
 
 // Options say what to run. Library, Model and Name are needed; for the others
 // the zero value works.
 type Options struct {
-	Name    string      // what clients call the model
-	Library []NamedFile // the files of the engine's artifact, with its build metadata
-	Model   []NamedFile // the files of the model's artifact; those named .gguf are used
-	Weights string      // digest of the model's artifact, as clients are told it
-	Since   time.Time   // when the model was made available; zero means now
+	Name    string            // what clients call the model
+	Library []child.NamedFile // the files of the engine's artifact, with its build metadata
+	Model   []child.NamedFile // the files of the model's artifact; those named .gguf are used
+	Weights string            // digest of the model's artifact, as clients are told it
+	Since   time.Time         // when the model was made available; zero means now
 
 	Threads   int           // 0 means one less than there are processors, at least 1
 	Context   int           // tokens; 0 means 4096; never more than the model was trained for
@@ -45,6 +47,7 @@ type Options struct {
 	TempDir   string        // where the directory of links is made; "" means the system's
 	Strict    bool          // refuse to run less confined than described
 	Log       *slog.Logger  // nil means discard; what the worker prints comes at debug level
+	Record    func(string)  // events of the worker, see child.Options; may be nil
 }
 
 func (o Options) withDefaults() Options {
@@ -57,14 +60,8 @@ func (o Options) withDefaults() Options {
 	if o.Queue <= 0 {
 		o.Queue = 8
 	}
-	if o.StartTime <= 0 {
-		o.StartTime = 2 * time.Minute
-	}
 	if o.Since.IsZero() {
 		o.Since = time.Now()
-	}
-	if o.Log == nil {
-		o.Log = slog.New(slog.DiscardHandler)
 	}
 	return o
 }
@@ -87,13 +84,11 @@ type Engine struct {
 	files     files
 	dir       string
 	transport *http.Transport
-	end       context.CancelFunc
-	ended     chan struct{} // closed when supervise returns
+	child     *child.Child
 
 	mu      sync.Mutex
-	proc    *process // guarded by mu; nil while there is none
-	why     error    // guarded by mu; why there is none
-	context int      // guarded by mu; tokens, as the worker reported
+	control *net.UnixConn // guarded by mu; to the last worker
+	context int           // guarded by mu; tokens, as the worker reported
 }
 
 var _ engine.Engine = (*Engine)(nil)
@@ -114,19 +109,17 @@ func Start(ctx context.Context, opt Options) (*Engine, error) {
 	if opt.MaxMemory <= 0 {
 		opt.MaxMemory = 2<<30 + fs.bytes
 	}
-	e := &Engine{opt: opt, files: fs, ended: make(chan struct{})}
+	e := &Engine{opt: opt, files: fs}
 	e.transport = &http.Transport{DialContext: e.dial, DisableCompression: true, MaxIdleConns: 4, IdleConnTimeout: time.Minute}
-	if e.dir, err = fs.link(opt.TempDir, firstFile); err != nil {
+	if e.dir, err = child.Links(opt.TempDir, firstFile, fs.list, names); err != nil {
 		return nil, err
 	}
-	life, end := context.WithCancel(context.WithoutCancel(ctx))
-	e.end = end
-	p, err := e.launch(ctx, life)
-	if err != nil {
-		end()
+	e.child = child.New(child.Options{
+		Name: opt.Name, Spawn: e.spawn, Ready: e.ready, StartTime: opt.StartTime, MaxMemory: opt.MaxMemory, Record: opt.Record, Log: opt.Log,
+	})
+	if err := e.child.Start(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("engine for %s: %w", opt.Name, err), os.RemoveAll(e.dir))
 	}
-	go e.supervise(life, p)
 	return e, nil
 }
 
@@ -154,8 +147,7 @@ func (e *Engine) Health(ctx context.Context) error {
 // Close kills the worker and removes what was made for it. The caller may
 // close the files afterwards.
 func (e *Engine) Close() error {
-	e.end()
-	<-e.ended
+	err := e.child.Close()
 	e.transport.CloseIdleConnections()
-	return os.RemoveAll(e.dir)
+	return errors.Join(err, os.RemoveAll(e.dir))
 }

@@ -21,6 +21,7 @@ import (
 	"enisle/internal/artifact"
 	"enisle/internal/fail"
 	"enisle/internal/infer/engine"
+	"enisle/internal/infer/engine/child"
 	"enisle/internal/infer/engine/llamacpp"
 	"enisle/internal/infer/engine/llamacpp/llamacpptest"
 	"enisle/internal/infer/openai"
@@ -352,7 +353,7 @@ func comesBack(t *testing.T, e engine.Engine, logged *lines) {
 
 func TestFilesAreVerified(t *testing.T) {
 	dir := t.TempDir()
-	file := func(name, content string) llamacpp.NamedFile {
+	file := func(name, content string) child.NamedFile {
 		p := filepath.Join(dir, name)
 		if err := os.WriteFile(p, []byte(content), 0o600); err != nil {
 			t.Fatal(err)
@@ -364,17 +365,17 @@ func TestFilesAreVerified(t *testing.T) {
 	changed := model
 	changed.Digest = artifact.Sum([]byte("other"))
 	for name, tc := range map[string]struct {
-		library, model []llamacpp.NamedFile
+		library, model []child.NamedFile
 		want           string
 	}{
-		"a file that is not what it should be": {[]llamacpp.NamedFile{meta}, []llamacpp.NamedFile{changed}, "want sha256:"},
-		"an engine of unknown version":         {nil, []llamacpp.NamedFile{model}, "version is unknown"},
-		"a model without weights":              {[]llamacpp.NamedFile{meta}, nil, "no .gguf"},
-		"an engine of another version": {[]llamacpp.NamedFile{func() llamacpp.NamedFile {
+		"a file that is not what it should be": {[]child.NamedFile{meta}, []child.NamedFile{changed}, "want sha256:"},
+		"an engine of unknown version":         {nil, []child.NamedFile{model}, "version is unknown"},
+		"a model without weights":              {[]child.NamedFile{meta}, nil, "no .gguf"},
+		"an engine of another version": {[]child.NamedFile{func() child.NamedFile {
 			f := file("x.json", `{"buildOptions":{"arch":"x64","llamaCpp":{"release":"v0.6.0"}}}`)
 			f.Name = "package/bins/linux-x64/_nlcBuildMetadata.json"
 			return f
-		}()}, []llamacpp.NamedFile{model}, `"v0.6.0"`},
+		}()}, []child.NamedFile{model}, `"v0.6.0"`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := llamacpp.Start(t.Context(), llamacpp.Options{Name: "m", Library: tc.library, Model: tc.model, TempDir: dir})
@@ -421,7 +422,7 @@ func TestBrokenWeights(t *testing.T) {
 	if err := os.WriteFile(p, []byte("GGUF\x03\x00\x00\x00 and then nothing that makes sense"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	_, err := llamacpp.Start(t.Context(), llamacpp.Options{Name: "broken", Library: library, Model: []llamacpp.NamedFile{llamacpptest.Open(t, p)}, Threads: 1})
+	_, err := llamacpp.Start(t.Context(), llamacpp.Options{Name: "broken", Library: library, Model: []child.NamedFile{llamacpptest.Open(t, p)}, Threads: 1})
 	if err == nil || !strings.Contains(err.Error(), "failed to load model") {
 		t.Errorf("got %v", err)
 	}

@@ -165,6 +165,12 @@ func (e *Engine) Health(context.Context) error {
 	return nil
 }
 
+// Poll asks it now, and returns what was found.
+func (e *Engine) Poll(ctx context.Context) error {
+	e.poll(ctx)
+	return e.Health(ctx)
+}
+
 // Close stops watching it and ends the answers that have begun; the engine itself goes
 // on.
 func (e *Engine) Close() error {

