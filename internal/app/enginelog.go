@@ -19,7 +19,7 @@ import (
 
 // What the children of serve do and say stands in a file of lines of JSON in the site's
 // directory, like who pulled what. What a child prints once it takes requests is not
-// among it, but for the end of that when it dies: it might quote what people ask.
+// among it: it might quote what people ask.
 
 const (
 	enginesFile    = "access/engines.jsonl"

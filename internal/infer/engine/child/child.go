@@ -44,7 +44,7 @@ type Options struct {
 	Ready     func(ctx context.Context) (facts []any, err error)
 	StartTime time.Duration     // until it must be ready; 0 means two minutes
 	MaxMemory int64             // bytes that the process was limited to, for the message
-	Record    func(text string) // events, and what the process prints until it is ready; may be nil
+	Record    func(text string) // events, and what the process prints until it is ready: later that may quote requests; may be nil
 	Log       *slog.Logger      // nil means discard; what the process prints comes at debug level
 }
 
@@ -148,7 +148,7 @@ func (c *Child) launch(ctx, life context.Context) (*process, error) {
 	if !timely {
 		err = fmt.Errorf("it was not ready after %v: %w", c.opt.StartTime, err)
 	}
-	err = c.explain(p, err)
+	err = c.explain(p, err, p.tail.last())
 	c.set(err, 0)
 	c.opt.Record("did not start: " + err.Error())
 	return nil, err
@@ -184,13 +184,13 @@ func (p *process) wait() {
 	close(p.done)
 }
 
-// explain says why a process ended, with the last that it printed.
-func (c *Child) explain(p *process, err error) error {
+// explain says why a process ended, or did not start because of err.
+func (c *Child) explain(p *process, err error, said string) error {
 	why := p.err
 	if err != nil {
 		why = fmt.Errorf("%w: %w", why, err)
 	}
-	why = fmt.Errorf("process: %w%s", why, p.tail.last())
+	why = fmt.Errorf("process: %w%s", why, said)
 	if c.opt.MaxMemory > 0 && p.tail.starved() {
 		why = fail.As(fail.Failed, "give it more memory, or less context or fewer calls at a time",
 			fmt.Errorf("it needs more than the %d MiB of memory that it may have: %w", c.opt.MaxMemory>>20, why))
@@ -203,7 +203,7 @@ func (c *Child) supervise(life context.Context, p *process) {
 	defer close(c.ended)
 	for failed := 0; ; {
 		<-p.done
-		why := c.explain(p, nil)
+		why := c.explain(p, nil, "")
 		c.set(why, 0)
 		if life.Err() != nil {
 			return
@@ -211,7 +211,7 @@ func (c *Child) supervise(life context.Context, p *process) {
 		if time.Since(p.began) > steady {
 			failed = 0
 		}
-		c.opt.Log.WarnContext(life, "engine died", "model", c.opt.Name, "error", why)
+		c.opt.Log.WarnContext(life, "engine died", "model", c.opt.Name, "error", why, "last", p.tail.last())
 		c.opt.Record("died: " + why.Error())
 		for p = nil; p == nil; failed++ {
 			pause := min(firstPause<<min(failed, 10), maxPause)

@@ -4,8 +4,10 @@ import (
 	"bufio"
 	"bytes"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
+	"time"
 )
 
 // tail writes what a process prints to the log, line by line, and keeps the end
@@ -14,9 +16,10 @@ type tail struct {
 	log    *slog.Logger
 	record func(line string) // nil once the process takes requests: what it prints may quote them
 
-	mu   sync.Mutex
-	line []byte // guarded by mu; not yet ended
-	kept []byte // guarded by mu; at most keptBytes
+	mu     sync.Mutex
+	line   []byte    // guarded by mu; not yet ended
+	kept   []byte    // guarded by mu; at most keptBytes
+	hungry time.Time // guarded by mu; when it last said that there was no memory for it
 }
 
 const (
@@ -37,6 +40,9 @@ func (t *tail) Write(p []byte) (int, error) {
 		}
 		said := string(bytes.ToValidUTF8(line[:min(len(line), maxLine)], []byte("?")))
 		t.log.Debug("engine says", "line", said)
+		if saysHungry(said) {
+			t.hungry = time.Now()
+		}
 		if t.record != nil {
 			t.record(said)
 		}
@@ -66,13 +72,16 @@ func (t *tail) last() string {
 	return ""
 }
 
-// starved reports whether the process said that there was no memory for it.
+// starved reports whether the process said just now that there was no memory for it.
 func (t *tail) starved() bool {
-	text := strings.ToLower(t.last())
-	for _, s := range []string{"bad_alloc", "out of memory", "cannot allocate memory", "failed to allocate", "unable to allocate"} {
-		if strings.Contains(text, s) {
-			return true
-		}
-	}
-	return false
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return time.Since(t.hungry) < 10*time.Second || saysHungry(string(t.line))
+}
+
+func saysHungry(line string) bool {
+	line = strings.ToLower(line)
+	return slices.ContainsFunc([]string{"bad_alloc", "out of memory", "cannot allocate memory", "failed to allocate", "unable to allocate"}, func(s string) bool {
+		return strings.Contains(line, s)
+	})
 }

@@ -247,6 +247,9 @@ func (e *Engine) dial(ctx context.Context) (net.Conn, error) {
 	return e.opt.Dial(ctx)
 }
 
+// Models returns the one model, which is there, or will be again.
+func (e *Engine) Models() []engine.Model { return []engine.Model{e.opt.Serves} }
+
 // Health returns what was found when it was last asked, or why it is not there.
 func (e *Engine) Health(ctx context.Context) error {
 	if err := e.child.Down(); err != nil {
