@@ -1,6 +1,7 @@
 package interop
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -18,12 +19,15 @@ import (
 	"testing"
 	"time"
 
+	"enisle/internal/infer/engine"
+	"enisle/internal/infer/engine/child"
 	"enisle/internal/infer/engine/llamacpp/llamacpptest"
+	"enisle/internal/infer/engine/local"
 )
 
-// withProgram makes an island that starts a program as llama.cpp's server for the model
-// tiny, released from a file of weights.
-func withProgram(t *testing.T, program, model string, args ...string) (dir string, enisle func(args ...string) string) {
+// withProgram makes an island that starts a program, released with libraries, as
+// llama.cpp's server for the model tiny, released from a file of weights.
+func withProgram(t *testing.T, program, model string, libraries []string, args ...string) (dir string, enisle func(args ...string) string) {
 	t.Helper()
 	dir, enisle = sites(t, []byte("x"))
 	for _, name := range []string{"alice", "bob"} {
@@ -31,10 +35,15 @@ func withProgram(t *testing.T, program, model string, args ...string) (dir strin
 		enisle("-C", "high", "person", "add", name, "--role", "approver", "--key", name+".key.pub")
 	}
 	enisle(append([]string{"-C", "high", "engine", "allow", "own", "--kind", "llama-server", "--program", "engine/llama-server", "--model", "tiny=model/tiny"}, args...)...)
-	for from, to := range map[string]string{program: "llama-server", model: "tiny.gguf"} {
-		run(t, dir, "cp", from, to)
+	if err := os.Mkdir(filepath.Join(dir, "server"), 0o755); err != nil {
+		t.Fatal(err)
 	}
-	write(t, filepath.Join(dir, "enisle.yaml"), "name: app\nbring:\n  files: [ {path: llama-server, as: engine/llama-server}, {path: tiny.gguf, as: model/tiny} ]\n")
+	run(t, dir, "cp", program, "server/llama-server")
+	run(t, dir, "cp", model, "tiny.gguf")
+	for _, l := range libraries {
+		run(t, dir, "cp", l, "server/"+filepath.Base(l))
+	}
+	write(t, filepath.Join(dir, "enisle.yaml"), "name: app\nbring:\n  files: [ {path: server, as: engine/llama-server}, {path: tiny.gguf, as: model/tiny} ]\n")
 	crossAgain(t, dir, enisle)
 	return dir, enisle
 }
@@ -113,7 +122,12 @@ func isConfined(t *testing.T, pid int) {
 // with serve.
 func TestLlamaServerAsAChild(t *testing.T) {
 	program, model := llamaServer(t)
-	dir, enisle := withProgram(t, program, model, "--parallel", "2", "--context", "2048")
+	// A library comes with it, under another name than the program looks for.
+	library, err := filepath.EvalSymlinks(strings.TrimSpace(run(t, "", "gcc", "-print-file-name=libstdc++.so.6")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, enisle := withProgram(t, program, model, []string{library}, "--parallel", "2", "--context", "2048")
 	serve, base := serving(t, dir)
 	stopped := false
 	stop := func() {
@@ -127,6 +141,9 @@ func TestLlamaServerAsAChild(t *testing.T) {
 	until(t, "it is up", time.Minute, func() bool { return strings.Contains(offered(t, base), `"weights":"sha256:`) })
 	pid := childOf(enisle)
 	isConfined(t, pid)
+	if maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", pid)); err != nil || strings.Contains(string(maps), "libstdc++") || !strings.Contains(string(maps), filepath.Join(dir, "high", "blobs")) {
+		t.Errorf("the library is not that of the release: %s, %v", maps, err)
+	}
 
 	const capital = `"messages":[{"role":"user","content":"What is the capital of France? Answer in English."}],"temperature":0,"seed":1`
 	if got := asked200(t, base, "", "/v1/chat/completions", `{"model":"tiny","max_tokens":24,`+capital+`}`); !strings.Contains(got, "Paris") {
@@ -151,6 +168,21 @@ func TestLlamaServerAsAChild(t *testing.T) {
 	t.Logf("recalled and gone after %v", time.Since(recalled))
 	if t.Failed() {
 		t.Log(enisle("-C", "high", "engine", "log"))
+	}
+
+	opt := local.Options{
+		Name: "small", Kind: "llama-server", Model: []child.NamedFile{llamacpptest.Open(t, model)}, Serves: engine.Model{ID: "tiny", Context: 8192},
+		Program: []child.NamedFile{llamacpptest.Open(t, program)}, Dir: filepath.Join(os.TempDir(), "enisle-small"), MaxMemory: 200 << 20,
+	}
+	opt.Program[0].Name = "llama-server"
+	opt.Dial = func(ctx context.Context) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", filepath.Join(opt.Dir, local.SocketName))
+	}
+	if e, err := local.Start(t.Context(), opt); err == nil || !strings.Contains(err.Error(), "needs more than the 200 MiB of memory") {
+		t.Errorf("with too little memory: %v", err)
+		if err == nil {
+			_ = e.Close()
+		}
 	}
 }
 
@@ -180,7 +212,7 @@ func killedUnderLoad(t *testing.T, base string, pid int, enisle func(args ...str
 				switch {
 				case resp.StatusCode == 200 && strings.Contains(string(b), `"error"`):
 					cut.Add(1)
-				case resp.StatusCode == 200 && err == nil:
+				case resp.StatusCode == 200 && err == nil && (client%2 == 1 || strings.HasSuffix(string(b), "data: [DONE]\n\n")):
 					answered.Add(1)
 				case resp.StatusCode == 502 || (resp.StatusCode == 503 || resp.StatusCode == 429) && resp.Header.Get("Retry-After") != "":
 					later.Add(1)
@@ -192,6 +224,7 @@ func killedUnderLoad(t *testing.T, base string, pid int, enisle func(args ...str
 		})
 	}
 	until(t, "answers", 2*time.Minute, func() bool { return answered.Load() >= 8 })
+	time.Sleep(500 * time.Millisecond) // streams are under way
 	killed := time.Now()
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
@@ -222,7 +255,7 @@ func TestStartedEngineReachesNothing(t *testing.T) {
 	_, files := llamacpptest.Files(t)
 	program := filepath.Join(t.TempDir(), "probe")
 	run(t, "", "go", "build", "-o", program, "./testdata/probe")
-	dir, enisle := withProgram(t, program, files[0].File.Name(), "--memory", "1GiB")
+	dir, enisle := withProgram(t, program, files[0].File.Name(), nil, "--memory", "1GiB")
 	serve, base := serving(t, dir)
 	ended := false
 	end := func() {

@@ -142,11 +142,15 @@ func (c *Child) launch(ctx, life context.Context) (*process, error) {
 		c.opt.Record(fmt.Sprintf("ready after %v, process %d", took.Round(time.Millisecond), p.Cmd.Process.Pid))
 		return p, nil
 	}
-	timely := ctx.Err() == nil || time.Since(p.began) < c.opt.StartTime
-	err = errors.Join(err, sandbox.KillGroup(p.Cmd))
-	<-p.done
-	if !timely {
-		err = fmt.Errorf("it was not ready after %v: %w", c.opt.StartTime, err)
+	select {
+	case <-p.done:
+		err = nil // that it cannot be reached is no news
+	default:
+		if ctx.Err() != nil && time.Since(p.began) >= c.opt.StartTime {
+			err = fmt.Errorf("it was not ready after %v: %w", c.opt.StartTime, err)
+		}
+		err = errors.Join(err, sandbox.KillGroup(p.Cmd))
+		<-p.done
 	}
 	err = c.explain(p, err, p.tail.last())
 	c.set(err, 0)

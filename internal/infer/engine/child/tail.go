@@ -81,7 +81,7 @@ func (t *tail) starved() bool {
 
 func saysHungry(line string) bool {
 	line = strings.ToLower(line)
-	return slices.ContainsFunc([]string{"bad_alloc", "out of memory", "cannot allocate memory", "failed to allocate", "unable to allocate"}, func(s string) bool {
+	return slices.ContainsFunc([]string{"bad_alloc", "out of memory", "cannot allocate memory", "failed to allocate", "unable to allocate", "resource temporarily unavailable"}, func(s string) bool {
 		return strings.Contains(line, s)
 	})
 }
