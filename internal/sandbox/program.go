@@ -8,19 +8,21 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"enisle/internal/fail"
 )
 
 // Program copies a program into memory, where it can be executed and nobody can change
 // it any more, and returns it as a file to inherit: argv[0] is ProgramFile of its
 // descriptor in the child. The caller has what src gave verified before it is used.
-// It refuses what is no ELF program.
+// It refuses (fail.Refused) what is no ELF program.
 func Program(name string, src io.Reader) (f *os.File, err error) {
 	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|unix.MFD_EXEC)
 	if errors.Is(err, unix.EINVAL) { // before Linux 6.3 there is no other kind
 		fd, err = unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("sandbox: program %s: memory: %w", name, err)
+		return nil, fail.As(fail.Failed, "the kernel's setting vm.memfd_noexec must be 0 or 1", fmt.Errorf("sandbox: program %s: memory: %w", name, err))
 	}
 	f = os.NewFile(uintptr(fd), name)
 	defer func() {
@@ -37,7 +39,7 @@ func Program(name string, src io.Reader) (f *os.File, err error) {
 	}
 	e, err := elf.NewFile(f)
 	if err != nil {
-		return f, fmt.Errorf("is not an executable of this system: %w", err)
+		return f, fail.Refuse("release a build for this system", fmt.Errorf("is not an executable of this system: %w", err))
 	}
 	return f, e.Close()
 }

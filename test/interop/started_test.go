@@ -43,7 +43,9 @@ func withProgram(t *testing.T, program, model string, libraries []string, args .
 	for _, l := range libraries {
 		run(t, dir, "cp", l, "server/"+filepath.Base(l))
 	}
-	write(t, filepath.Join(dir, "enisle.yaml"), "name: app\nbring:\n  files: [ {path: server, as: engine/llama-server}, {path: tiny.gguf, as: model/tiny} ]\n")
+	// What the embedded engine would run the model with, if no other was started for it.
+	write(t, filepath.Join(dir, "libllama.so"), "x")
+	write(t, filepath.Join(dir, "enisle.yaml"), "name: app\nbring:\n  files: [ {path: server, as: engine/llama-server}, {path: libllama.so, as: engine/embedded}, {path: tiny.gguf, as: model/tiny} ]\n")
 	crossAgain(t, dir, enisle)
 	return dir, enisle
 }
@@ -127,7 +129,9 @@ func TestLlamaServerAsAChild(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir, enisle := withProgram(t, program, model, []string{library}, "--parallel", "2", "--context", "2048")
+	again := filepath.Join(t.TempDir(), "libstdc++.so") // as archives without links have it
+	run(t, "", "cp", library, again)
+	dir, enisle := withProgram(t, program, model, []string{library, again}, "--parallel", "2", "--context", "2048")
 	serve, base := serving(t, dir)
 	stopped := false
 	stop := func() {
@@ -327,6 +331,14 @@ func TestStartedEngineReachesNothing(t *testing.T) {
 	if !strings.Contains(log, "probe: listening") || strings.Contains(log, "asked to mine") {
 		t.Errorf("what it printed before requests is missing, or what it printed of them is there: %s", log)
 	}
+	if list := enisle("-C", "high", "engine", "list"); strings.Count(list, "child of serve") != 1 {
+		t.Errorf("the embedded engine runs the model as well: %s", list)
+	}
+	pid = childOf(enisle)
+	enisle("-C", "high", "engine", "stop", "own")
+	until(t, "it is stopped", 10*time.Second, func() bool { return !alive(pid) && !strings.Contains(offered(t, base), "tiny") })
+	enisle("-C", "high", "engine", "start", "own")
+	until(t, "it is started again", 10*time.Second, func() bool { return strings.Contains(offered(t, base), "tiny") })
 	pid = childOf(enisle)
 	end()
 	if alive(pid) {

@@ -117,7 +117,7 @@ func Start(ctx context.Context, opt Options) (_ *Engine, err error) {
 	if err := e.check(ctx); err != nil {
 		return nil, err
 	}
-	if e.dir, err = child.Links(opt.TempDir, firstFile, e.linked, names); err != nil {
+	if e.dir, err = child.Links(opt.TempDir, firstFile, e.linked, names(e.linked)); err != nil {
 		return nil, err
 	}
 	if len(e.socket()) > maxSocket {
@@ -186,14 +186,21 @@ func (e *Engine) findWeights() (bytes int64, err error) {
 	return bytes, nil
 }
 
-// names are those under which a file is linked: libraries are looked for by another name
-// than the file has.
-func names(f child.NamedFile) []string {
-	names := []string{f.Base()}
-	if s := f.Soname(); s != "" && s != names[0] {
-		names = append(names, s)
+// names gives those under which a file is linked: a library is looked for by another name
+// than the file may have. The first that has that name is it.
+func names(all []child.NamedFile) func(child.NamedFile) []string {
+	taken := map[string]bool{}
+	for _, f := range all {
+		taken[f.Base()] = true
 	}
-	return names
+	return func(f child.NamedFile) []string {
+		names := []string{f.Base()}
+		if s := f.Soname(); s != "" && !taken[s] {
+			taken[s] = true
+			names = append(names, s)
+		}
+		return names
+	}
 }
 
 func (e *Engine) socket() string { return filepath.Join(e.opt.Dir, SocketName) }
