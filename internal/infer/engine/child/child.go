@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/http"
 	"os/exec"
 	"sync"
 	"time"
@@ -55,7 +56,7 @@ type Child struct {
 	ended chan struct{} // closed when supervise returns
 
 	mu   sync.Mutex
-	why  error // guarded by mu; why there is no process; nil: there is one
+	why  error // guarded by mu; why no process is ready; nil: one is
 	next time.Time
 }
 
@@ -87,7 +88,7 @@ func (c *Child) Start(ctx context.Context) error {
 	return nil
 }
 
-// Down returns nil while there is a process, and else why not (engine.ErrDown).
+// Down returns nil while a process is ready, and else why not (engine.ErrDown).
 func (c *Child) Down() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -98,6 +99,25 @@ func (c *Child) Down() error {
 		return fmt.Errorf("%w: %w; it is started again in %v", engine.ErrDown, c.why, wait.Round(time.Second))
 	}
 	return fmt.Errorf("%w: %w", engine.ErrDown, c.why)
+}
+
+// Transport returns one that hands nothing to rt while the child is down.
+func (c *Child) Transport(rt http.RoundTripper) http.RoundTripper { return transport{c, rt} }
+
+type transport struct {
+	child *Child
+	http.RoundTripper
+}
+
+// RoundTrip carries a request to a process that is ready.
+func (t transport) RoundTrip(r *http.Request) (*http.Response, error) {
+	if err := t.child.Down(); err != nil {
+		if r.Body != nil {
+			err = errors.Join(err, r.Body.Close())
+		}
+		return nil, err
+	}
+	return t.RoundTripper.RoundTrip(r)
 }
 
 // Close ends the process and returns when it is gone. It may be called once, after Start.
@@ -124,7 +144,7 @@ func (c *Child) launch(ctx, life context.Context) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.set(nil, 0)
+	c.set(errors.New("it is starting"), 0)
 	ctx, cancel := context.WithTimeout(ctx, c.opt.StartTime)
 	defer cancel()
 	go func() {
@@ -137,6 +157,7 @@ func (c *Child) launch(ctx, life context.Context) (*process, error) {
 	facts, err := c.opt.Ready(ctx)
 	if err == nil {
 		p.tail.quiet()
+		c.set(nil, 0)
 		took := time.Since(p.began)
 		c.opt.Log.InfoContext(ctx, "engine ready", append(append([]any{"model", c.opt.Name, "pid", p.Cmd.Process.Pid}, facts...), "took", took)...)
 		c.opt.Record(fmt.Sprintf("ready after %v, process %d", took.Round(time.Millisecond), p.Cmd.Process.Pid))

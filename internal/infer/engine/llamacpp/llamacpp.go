@@ -135,11 +135,14 @@ func (e *Engine) Traits() engine.Traits {
 	return engine.Traits{Kind: "llama.cpp", Paths: []string{"/v1/chat/completions"}, Parallel: 1, Separate: engine.Stateless, Local: true}
 }
 
-// Transport returns the way to the worker.
-func (e *Engine) Transport() http.RoundTripper { return e.transport }
+// Transport returns the way to the worker while it takes requests.
+func (e *Engine) Transport() http.RoundTripper { return e.child.Transport(e.transport) }
 
 // Health asks the worker.
 func (e *Engine) Health(ctx context.Context) error {
+	if err := e.child.Down(); err != nil {
+		return err
+	}
 	_, err := e.health(ctx)
 	return err
 }

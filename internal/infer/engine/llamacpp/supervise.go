@@ -76,9 +76,6 @@ func (e *Engine) spawn(life context.Context) (p child.Process, err error) {
 
 // dial makes a connection to the worker, whatever the address.
 func (e *Engine) dial(ctx context.Context, _, _ string) (net.Conn, error) {
-	if err := e.child.Down(); err != nil {
-		return nil, err
-	}
 	e.mu.Lock()
 	control := e.control
 	e.mu.Unlock()

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -127,7 +128,7 @@ func Start(ctx context.Context, opt Options) (_ *Engine, err error) {
 		return nil, err
 	}
 	if e.Engine, err = remote.New(ctx, remote.Options{
-		Name: opt.Name, Kind: opt.Kind, Dial: e.dial, Parallel: e.opt.Parallel, Models: []engine.Model{e.opt.Serves}, Log: opt.Log,
+		Name: opt.Name, Kind: opt.Kind, Dial: opt.Dial, Parallel: e.opt.Parallel, Models: []engine.Model{e.opt.Serves}, Log: opt.Log,
 	}); err != nil {
 		return nil, err
 	}
@@ -247,12 +248,8 @@ func (e *Engine) ready(ctx context.Context) ([]any, error) {
 	}
 }
 
-func (e *Engine) dial(ctx context.Context) (net.Conn, error) {
-	if err := e.child.Down(); err != nil {
-		return nil, err
-	}
-	return e.opt.Dial(ctx)
-}
+// Transport returns the way to the server while it takes requests.
+func (e *Engine) Transport() http.RoundTripper { return e.child.Transport(e.Engine.Transport()) }
 
 // Models returns the one model, which is there, or will be again.
 func (e *Engine) Models() []engine.Model { return []engine.Model{e.opt.Serves} }
