@@ -251,6 +251,13 @@ func (e *Engine) ready(ctx context.Context) ([]any, error) {
 // Transport returns the way to the server while it takes requests.
 func (e *Engine) Transport() http.RoundTripper { return e.child.Transport(e.Engine.Transport()) }
 
+// Traits are those of the kind, on this machine.
+func (e *Engine) Traits() engine.Traits {
+	t := e.Engine.Traits()
+	t.Local = true
+	return t
+}
+
 // Models returns the one model, which is there, or will be again.
 func (e *Engine) Models() []engine.Model { return []engine.Model{e.opt.Serves} }
 
