@@ -3,7 +3,7 @@
 // when it dies, and ends it so that nothing of it is left.
 //
 // It knows neither what the process runs nor how it is spoken to: packages llamacpp and
-// server do.
+// local do.
 package child
 
 import (
