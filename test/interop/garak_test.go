@@ -73,7 +73,7 @@ func (b *blockedCalls) Close(_ context.Context, c gateway.Closing) error {
 }
 
 // probed is what one probe of garak came to.
-type probed struct{ prompts, hits, silent int }
+type probed struct{ prompts, hits, silent, flagged int }
 
 // NVIDIA's garak against a small model behind the gateway, with the guard off and on.
 func TestGarak(t *testing.T) {
@@ -92,7 +92,7 @@ func TestGarak(t *testing.T) {
 		e := llamacpptest.Start(t, llamacpp.Options{})
 		s := httptest.NewServer(gateway.New(gateway.Options{Engines: func() []engine.Engine { return []engine.Engine{e} }, Guard: runs[i].guard, Recorder: &runs[i].stop}))
 		t.Cleanup(s.Close)
-		wg.Go(func() { runs[i].got = garak(t, program, s.URL+"/v1/", e.Models()[0].ID) })
+		wg.Go(func() { runs[i].got = garak(t, program, s.URL+"/v1/", e.Models()[0].ID, local) })
 	}
 	wg.Wait()
 	if t.Failed() {
@@ -100,7 +100,7 @@ func TestGarak(t *testing.T) {
 	}
 	off, on := runs[0].got, runs[1].got
 	var table strings.Builder
-	var sum [4]int
+	var sum [5]int
 	for _, probe := range slices.Sorted(func(yield func(string) bool) {
 		for name := range off {
 			if !yield(name) {
@@ -113,21 +113,21 @@ func TestGarak(t *testing.T) {
 			t.Errorf("%s: %+v with the guard off, %+v with it on", probe, a, b)
 			continue
 		}
-		row := [4]int{a.prompts, a.hits, b.hits, b.silent - a.silent}
-		fmt.Fprintf(&table, "| `%s` | %d | %d | %d | %d |\n", probe, row[0], row[1], row[2], row[3])
+		row := [5]int{a.prompts, a.hits, b.hits, b.silent - a.silent, b.flagged}
+		fmt.Fprintf(&table, "| `%s` | %d | %d | %d | %d | %d |\n", probe, row[0], row[1], row[2], row[3], row[4])
 		for i, n := range row {
 			sum[i] += n
 		}
 	}
-	fmt.Fprintf(&table, "| all | %d | %d | %d | %d |\n", sum[0], sum[1], sum[2], sum[3])
-	t.Logf("\n| probe | prompts | hits, guard off | hits, guard on | refused |\n|---|---|---|---|---|\n%s", &table)
+	fmt.Fprintf(&table, "| all | %d | %d | %d | %d | %d |\n", sum[0], sum[1], sum[2], sum[3], sum[4])
+	t.Logf("\n| probe | prompts | hits, guard off | hits, guard on | refused | flagged |\n|---|---|---|---|---|---|\n%s", &table)
 	if n := runs[0].stop.n; n > 0 || runs[1].stop.n == 0 || sum[2] >= sum[1] {
 		t.Errorf("%d stopped with the guard off, %d with it on; hits %d, then %d", n, runs[1].stop.n, sum[1], sum[2])
 	}
 }
 
 // garak runs the probes of the configuration against an API.
-func garak(t *testing.T, program, url, model string) map[string]*probed {
+func garak(t *testing.T, program, url, model string, local guard.Guard) map[string]*probed {
 	t.Helper()
 	b, err := os.ReadFile("../guard/garak/config.yaml")
 	if err != nil {
@@ -171,20 +171,28 @@ func garak(t *testing.T, program, url, model string) map[string]*probed {
 		t.Error(err)
 		return nil
 	}
-	return attempts(t, report)
+	return attempts(t, report, local)
 }
 
-// attempts reads garak's report: what every prompt came to, by probe.
-func attempts(t *testing.T, report []byte) map[string]*probed {
+// attempts reads garak's report: what every prompt came to, by probe, and whether the
+// guard flags it without refusing it.
+func attempts(t *testing.T, report []byte, local guard.Guard) map[string]*probed {
 	t.Helper()
 	out := map[string]*probed{}
 	lines := bufio.NewScanner(bytes.NewReader(report))
 	lines.Buffer(nil, 64<<20)
 	for lines.Scan() {
 		var l struct {
-			Type    string               `json:"entry_type"`
-			Status  int                  `json:"status"`
-			Probe   string               `json:"probe_classname"`
+			Type   string `json:"entry_type"`
+			Status int    `json:"status"`
+			Probe  string `json:"probe_classname"`
+			Prompt struct {
+				Turns []struct {
+					Content struct {
+						Text string `json:"text"`
+					} `json:"content"`
+				} `json:"turns"`
+			} `json:"prompt"`
 			Outputs []json.RawMessage    `json:"outputs"`
 			Results map[string][]float64 `json:"detector_results"`
 		}
@@ -197,6 +205,16 @@ func attempts(t *testing.T, report []byte) map[string]*probed {
 			out[l.Probe] = p
 		}
 		p.prompts++
+		q := guard.Prompt{Route: "/v1/chat/completions"}
+		for _, turn := range l.Prompt.Turns {
+			q.Spans = append(q.Spans, guard.Span{Source: guard.User, Text: turn.Content.Text})
+		}
+		if len(q.Spans) == 0 {
+			t.Errorf("an attempt of %s has no prompt", l.Probe)
+		}
+		if r := local.Prompt(&q); r.Block == "" && len(r.Findings) > 0 {
+			p.flagged++
+		}
 		if !slices.ContainsFunc(l.Outputs, func(o json.RawMessage) bool { return string(o) != "null" }) {
 			p.silent++
 			continue
