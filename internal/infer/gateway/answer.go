@@ -65,6 +65,7 @@ type reader struct {
 	dec    *jsontext.Decoder
 	head   head
 	pieces []piece // texts of the model
+	quiet  bool    // the answer is no text of the model: none are gathered
 	data   []byte
 }
 
@@ -175,8 +176,7 @@ func (a *reader) value(path, key string, depth int) error {
 		} else if p.text, err = jsontext.AppendUnquote(nil, v); err != nil {
 			return err
 		}
-		a.pieces = append(a.pieces, p)
-		return nil
+		return a.add(p)
 	}
 	_, err := a.dec.ReadToken()
 	return err
@@ -225,7 +225,9 @@ func (a *reader) object(path string, depth int) error {
 			if err != nil {
 				return err
 			}
-			a.pieces = append(a.pieces, piece{lane: path + "." + key, text: bytes.Clone(v), tool: true})
+			if err := a.add(piece{lane: path + "." + key, text: bytes.Clone(v), tool: true}); err != nil {
+				return err
+			}
 		default:
 			start := int(a.dec.InputOffset())
 			if err := a.value(path+"."+key, key, depth+1); err != nil {
@@ -248,6 +250,18 @@ func (a *reader) object(path string, depth int) error {
 	}
 	_, err := a.dec.ReadToken()
 	return err
+}
+
+// add takes a text.
+func (a *reader) add(p piece) error {
+	if a.quiet {
+		return nil
+	}
+	if len(a.pieces) >= maxTexts {
+		return errTexts
+	}
+	a.pieces = append(a.pieces, p)
+	return nil
 }
 
 // tokens reads the tokens that were chosen as one text. They may run ahead of the text
@@ -286,7 +300,7 @@ func (a *reader) tokens(lane, key string, depth int) error {
 	case k == '"' && (key == "token" || key == "tokens"):
 		t, err := a.dec.ReadToken()
 		if err == nil {
-			a.pieces = append(a.pieces, piece{lane: lane, text: []byte(t.String())})
+			err = a.add(piece{lane: lane, text: []byte(t.String())})
 		}
 		return err
 	}

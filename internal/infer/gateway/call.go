@@ -267,7 +267,7 @@ func (c *call) wait(ctx context.Context, r *http.Request, l *line, t *ticket, re
 // maxWait is how long the call may wait: the site's bound, or less if the client says so.
 func (c *call) maxWait(r *http.Request) time.Duration {
 	if s, err := strconv.ParseFloat(r.Header.Get("X-Enisle-Deadline"), 64); err == nil && s > 0 {
-		return min(time.Duration(s*float64(time.Second)), c.g.opt.MaxWait)
+		return time.Duration(min(s*float64(time.Second), float64(c.g.opt.MaxWait)))
 	}
 	return c.g.opt.MaxWait
 }
@@ -333,7 +333,10 @@ func (c *call) ask(ctx context.Context, e engine.Engine, body []byte) (again, go
 	if resp.StatusCode != http.StatusOK {
 		refusal := g.refusal(resp)
 		busy := refusal.Status == http.StatusTooManyRequests
-		return busy || refusal.Status >= http.StatusInternalServerError, busy || refusal.Status < http.StatusInternalServerError, refusal
+		failed := refusal.Status >= http.StatusInternalServerError
+		// 500 of an engine that is well is about the request: no client makes it rest for all.
+		well := resp.StatusCode == http.StatusInternalServerError && e.Health(ctx) == nil
+		return busy || failed, !failed || well, refusal
 	}
 	c.end.First = time.Since(c.began)
 	if c.stream {

@@ -271,6 +271,9 @@ func (g *gateway) owned(q *request, m engine.Model, t engine.Traits, u User) []e
 	switch t.Separate {
 	case engine.Salted:
 		edits = append(edits, q.set("cache_salt", g.saltOf(u.tenant()+"\x00"+q.model)))
+		for _, f := range q.media { // pictures are kept beside that cache
+			edits = append(edits, edit{f.start, f.end, g.salted(u.tenant() + "\x00" + q.model + "\x00" + f.name)})
+		}
 	case engine.Uncached:
 		edits = append(edits, q.set("cache_prompt", []byte("false")))
 		owned = append(slices.Clone(owned), "id_slot")
@@ -309,14 +312,19 @@ func (g *gateway) saltOf(of string) []byte {
 	if s, ok := g.salts[of]; ok {
 		return s
 	}
-	mac := hmac.New(sha256.New, g.salt[:])
-	mac.Write([]byte(of))
-	s := []byte(`"` + hex.EncodeToString(mac.Sum(nil)[:16]) + `"`)
+	s := g.salted(of)
 	if len(g.salts) >= maxSalts {
 		clear(g.salts)
 	}
 	g.salts[of] = s
 	return s
+}
+
+// salted is a secret hash, as JSON.
+func (g *gateway) salted(of string) []byte {
+	mac := hmac.New(sha256.New, g.salt[:])
+	mac.Write([]byte(of))
+	return []byte(`"` + hex.EncodeToString(mac.Sum(nil)[:16]) + `"`)
 }
 
 // mayShare reports whether a user's calls may go to an engine: one that keeps tenants

@@ -107,18 +107,21 @@ func (p *parser) member(name string) (err error) {
 	if err := otherCase(name, known); err != nil {
 		return err
 	}
+	if len(q.fields) >= maxFields {
+		return openai.Errorf(http.StatusBadRequest, "too_many_fields", "there are more than %d fields in the request", maxFields)
+	}
 	switch {
 	case name == "model":
 		err = p.text(name, &q.model)
 	case name == "stream":
 		err = p.flag(name, &q.stream)
-	case name == "n" || name == "n_cmpl": // this name and n_predict are of llama.cpp's server
+	case name == "n" || name == "n_cmpl" || name == "best_of": // n_cmpl and n_predict are of llama.cpp's server
 		err = p.most(name, &q.choices)
 	case name == "max_tokens" || name == "max_completion_tokens" || name == "max_output_tokens" || name == "n_predict":
 		err = p.most(name, &q.limit)
 	case name == "stream_options":
 		err = p.streamOptions()
-	case name == "background" || name == "previous_response_id" || name == "conversation":
+	case name == "background" || name == "previous_response_id" || name == "conversation" || name == "previous_input_messages":
 		// The engine would answer where nobody reads it, or take as said what is not here.
 		if k := p.dec.PeekKind(); k != 'n' && k != 'f' {
 			return openai.Errorf(http.StatusBadRequest, "not_supported", "%s is not supported: send all of the conversation, and stay for the answer", name).On(name)
@@ -131,14 +134,17 @@ func (p *parser) member(name string) (err error) {
 	case name == "prompt_embeds":
 		q.unread = p.dec.PeekKind() != 'n'
 		err = p.skip()
-	case name == "suffix" || name == "query" || name == "chat_template_kwargs" || name == "tool_prompt": // the last of TGI
+	case name == "suffix" || name == "query" || name == "tool_prompt" || name == "guideline": // the last two of TGI
 		err = p.texts(guard.User)
+	case name == "chat_template_kwargs":
+		err = p.all(guard.User)
 	case name == "system" || name == "instructions":
 		err = p.texts(guard.System)
 	case name == "documents":
-		err = p.texts(guard.Retrieved)
+		err = p.all(guard.Retrieved)
 	case name == "tools":
 		err = p.toolDefs()
+		q.textBytes += int(p.dec.InputOffset()) - f.start // templates write all of it
 	default:
 		err = p.skip()
 	}
@@ -228,24 +234,32 @@ func (p *parser) streamOptions() error {
 	if v.Kind() == 'n' {
 		return nil
 	}
-	var o struct {
-		IncludeUsage bool `json:"include_usage"`
-	}
+	var o map[string]json.RawMessage // a struct would take names in other capitals
 	if len(v) > maxOptions || v.Kind() != '{' || json.Unmarshal(v, &o) != nil {
 		return wrongType("stream_options")
 	}
-	p.q.options, p.q.wantUsage = bytes.Clone(v), o.IncludeUsage
+	switch string(o["include_usage"]) {
+	case "", "null", "false":
+	case "true":
+		p.q.wantUsage = true
+	default:
+		return wrongType("stream_options")
+	}
+	p.q.options = bytes.Clone(v)
 	return nil
 }
 
 // add takes the string that was just read.
 func (p *parser) add(from guard.Source, t jsontext.Token, start int) error {
+	return p.addText(from, t.String(), start, int(p.dec.InputOffset()))
+}
+
+func (p *parser) addText(from guard.Source, text string, start, end int) error {
 	if len(p.q.spans) >= maxSpans {
 		return openai.Errorf(http.StatusBadRequest, "too_many_messages", "there are more than %d texts in the request", maxSpans)
 	}
-	text := t.String()
 	p.q.textBytes += len(text)
-	p.q.spans = append(p.q.spans, span{guard.Span{Source: from, Text: text}, start, int(p.dec.InputOffset())})
+	p.q.spans = append(p.q.spans, span{guard.Span{Source: from, Text: text}, start, end})
 	return nil
 }
 
@@ -290,8 +304,8 @@ func (p *parser) prompt() error {
 
 // known are the names that mean something here. Constant.
 var known = []string{
-	"model", "stream", "n", "n_cmpl", "n_predict", "max_tokens", "max_completion_tokens", "max_output_tokens", "stream_options", "background", "previous_response_id",
-	"conversation", "messages", "input", "prompt", "prompt_embeds", "suffix", "query", "system", "instructions", "documents", "tools", "cache_salt", "cache_prompt",
+	"model", "stream", "n", "n_cmpl", "best_of", "n_predict", "max_tokens", "max_completion_tokens", "max_output_tokens", "stream_options", "background", "previous_response_id",
+	"conversation", "previous_input_messages", "messages", "input", "prompt", "prompt_embeds", "suffix", "query", "system", "instructions", "documents", "tools", "chat_template_kwargs", "tool_prompt", "guideline", "cache_salt", "cache_prompt",
 }
 
 // ofTurn are those in a message. Constant.
@@ -311,10 +325,10 @@ func otherCase(name string, known []string) error {
 	return nil
 }
 
-// notText are members of parts that hold no text to read: names, types, references and
-// encoded data. Constant.
+// notText are members of parts that hold no text to read: types, references and encoded
+// data, which no engine writes into a prompt. Constant.
 var notText = map[string]bool{
-	"type": true, "role": true, "id": true, "tool_call_id": true, "tool_use_id": true, "call_id": true, "image_url": true, "url": true,
+	"type": true, "role": true, "image_url": true, "url": true,
 	"data": true, "input_audio": true, "media_type": true, "source": true, "detail": true, "cache_control": true, "file_id": true, "signature": true,
 }
 
@@ -332,10 +346,12 @@ func (p *parser) part(from guard.Source) error {
 				return err
 			}
 			switch kind {
-			case "tool_result", "function_call_output", "custom_tool_call_output":
-				from = guard.Tool
 			case "document", "search_result", "file":
 				from = guard.Retrieved
+			default:
+				if strings.HasSuffix(kind, "tool_result") || strings.HasSuffix(kind, "_call_output") {
+					from = guard.Tool
+				}
 			}
 			return nil
 		}
@@ -344,6 +360,10 @@ func (p *parser) part(from guard.Source) error {
 			return p.data(name)
 		case name == "source" && p.dec.PeekKind() == '{':
 			return p.source(from)
+		case name == "uuid":
+			return p.kept()
+		case isCall[name]:
+			return p.reference(from)
 		case notText[name]:
 			return p.skip()
 		}
@@ -364,10 +384,8 @@ func (p *parser) data(name string) error {
 		if err := p.text(name, &url); err != nil {
 			return err
 		}
-		if scheme, _, _ := strings.Cut(url, ":"); !strings.EqualFold(scheme, "data") {
-			return openai.Errorf(http.StatusBadRequest, "not_supported", "nothing is fetched here: send it in the request, as data:…").On(name)
-		}
-		return nil
+		p.q.textBytes += mediaBytes
+		return here(name, url)
 	case '{':
 		return p.object(func(member string) error {
 			if member == "url" {
@@ -377,6 +395,14 @@ func (p *parser) data(name string) error {
 		})
 	}
 	return p.skip()
+}
+
+// here refuses the address of what is not in the request.
+func here(name, url string) error {
+	if scheme, _, _ := strings.Cut(url, ":"); !strings.EqualFold(scheme, "data") {
+		return openai.Errorf(http.StatusBadRequest, "not_supported", "nothing is fetched here: send it in the request, as data:…").On(name)
+	}
+	return nil
 }
 
 // source takes the text of a document that stands in the request, in the shape of
@@ -439,6 +465,10 @@ func (p *parser) turn() error {
 				role = "tool"
 			}
 			return err
+		case strings.HasSuffix(name, "_url"):
+			return p.data(name)
+		case isCall[name]:
+			return p.reference(guard.System)
 		case notText[name]:
 			return p.skip()
 		}
@@ -480,63 +510,4 @@ func isRole(s string) bool {
 		}
 	}
 	return len(s) > 0 && len(s) <= 24
-}
-
-// toolDefs reads which tools the model may call, in the shapes of the three APIs, and
-// what it is told of them.
-func (p *parser) toolDefs() error {
-	if p.dec.PeekKind() != '[' {
-		return p.skip()
-	}
-	named := func(name string) error {
-		if name != "name" || p.dec.PeekKind() != '"' {
-			return p.described()
-		}
-		tool := ""
-		if err := p.text(name, &tool); err != nil {
-			return err
-		}
-		if len(p.q.tools) >= maxTools {
-			return openai.Errorf(http.StatusBadRequest, "too_many_tools", "there are more than %d tools in the request", maxTools).On("tools")
-		}
-		p.q.tools = append(p.q.tools, tool)
-		return nil
-	}
-	return p.array(func() error {
-		if p.dec.PeekKind() != '{' {
-			return p.skip()
-		}
-		return p.object(func(name string) error {
-			if name == "function" && p.dec.PeekKind() == '{' {
-				return p.object(named)
-			}
-			return named(name)
-		})
-	})
-}
-
-// described takes every text of a value in the definition of a tool that is long enough
-// to say something: descriptions of the tool and of what it is given, and what stands
-// beside them.
-func (p *parser) described() error {
-	switch p.dec.PeekKind() {
-	case '{':
-		return p.object(func(string) error { return p.described() })
-	case '[':
-		return p.array(p.described)
-	case '"':
-		text := ""
-		if err := p.text("tools", &text); err != nil {
-			return err
-		}
-		if len(text) < minDescription {
-			return nil
-		}
-		if len(p.q.descriptions) >= maxSpans {
-			return openai.Errorf(http.StatusBadRequest, "too_many_tools", "there are more than %d texts in the tools of the request", maxSpans).On("tools")
-		}
-		p.q.descriptions = append(p.q.descriptions, text)
-		return nil
-	}
-	return p.skip()
 }

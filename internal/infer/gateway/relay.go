@@ -20,10 +20,12 @@ const (
 	maxEvent = 1 << 20 // bytes of an event of a stream
 	maxHeld  = 8 << 20 // bytes of a stream that the guard keeps back at a time
 	maxLanes = 4096    // texts of an answer that the guard follows
+	maxTexts = 1 << 18 // pieces of text of an answer, or of an event of a stream
 	bufSize  = 4 << 10 // bytes that are read of a stream at once
 )
 
 var (
+	errTexts = fmt.Errorf("an answer has more than %d texts", maxTexts) // constant
 	errDeep  = errors.New("an answer is nested too deeply")             // constant
 	errEvent = fmt.Errorf("an event is longer than %d bytes", maxEvent) // constant
 	errLine  = errors.New("a line is none of an event stream")          // constant
@@ -88,7 +90,7 @@ func (c *call) whole(ctx context.Context, resp *http.Response) error {
 	if errors.Is(err, errNoRoom) {
 		return c.g.noRoom()
 	}
-	var a reader
+	a := reader{quiet: !c.route.generates}
 	if err == nil && len(b) <= maxAnswer {
 		err = a.read(b)
 	}

@@ -20,9 +20,11 @@ import (
 // site has to have its way.
 
 const (
-	maxModelName   = 256    // bytes
-	maxDepth       = 64     // of arrays and objects
-	maxSpans       = 10_000 // texts of a prompt
+	maxModelName   = 256     // bytes
+	maxDepth       = 64      // of arrays and objects
+	maxFields      = 1000    // of the request's object
+	maxSpans       = 10_000  // texts of a prompt
+	mediaBytes     = 4 << 10 // of text that a picture counts as, about: 1,024 tokens
 	maxTools       = 1000
 	minDescription = 16      // bytes of a text in the definition of a tool that is read
 	maxOptions     = 4 << 10 // bytes of stream_options
@@ -46,6 +48,7 @@ type request struct {
 	route     *route
 	body      []byte
 	fields    []field
+	media     []field // what the client calls its pictures, by name
 	model     string
 	stream    bool
 	options   []byte // stream_options, as they came
@@ -150,6 +153,7 @@ func parse(b []byte, rt *route) (*request, error) {
 	if !slices.ContainsFunc(q.fields, func(f field) bool { return slices.Contains(rt.input, f.name) }) {
 		return nil, openai.Errorf(http.StatusBadRequest, "invalid_value", "there is no %s", rt.input[0]).On(rt.input[0])
 	}
+	q.stream = q.stream && rt.generates // of what is no text engines make no stream
 	return q, nil
 }
 

@@ -1,0 +1,88 @@
+package gateway
+
+import (
+	"strings"
+
+	"enisle/internal/infer/guard"
+)
+
+// Some values go into the prompt whatever their members are called, and some members that
+// look like names do.
+
+// all takes every text of a value, whatever it is called, and names of several words:
+// templates write documents, and what they are given, out in full. What an engine might
+// fetch is refused as elsewhere.
+func (p *parser) all(from guard.Source) error {
+	switch p.dec.PeekKind() {
+	case '[':
+		return p.array(func() error { return p.all(from) })
+	case '{':
+		return p.object(func(name string) error {
+			if strings.ContainsAny(name, " \t\r\n") {
+				end := int(p.dec.InputOffset())
+				if err := p.addText(from, name, nameBefore(p.q.body, end), end); err != nil {
+					return err
+				}
+			}
+			switch {
+			case name == "uuid" && !p.q.route.generates: // documents of rankings have parts, with pictures
+				return p.kept()
+			case strings.HasSuffix(name, "_url"):
+				return p.address(from, name)
+			}
+			return p.all(from)
+		})
+	}
+	return p.texts(from)
+}
+
+// address takes an address in what goes into the prompt. As data it is text as well.
+func (p *parser) address(from guard.Source, name string) error {
+	if p.dec.PeekKind() != '"' {
+		return p.data(name)
+	}
+	first := len(p.q.spans)
+	if err := p.texts(from); err != nil {
+		return err
+	}
+	return here(name, p.q.spans[first].Text)
+}
+
+// isCall are members that name a call of a tool. Constant.
+var isCall = map[string]bool{"id": true, "tool_call_id": true, "tool_use_id": true, "call_id": true}
+
+// reference passes over the name of a call of a tool. Some templates write it into the
+// prompt: what is more than a name is text.
+func (p *parser) reference(from guard.Source) error {
+	start := p.valueStart()
+	t, err := p.dec.ReadToken()
+	if err != nil || t.Kind() == '{' || t.Kind() == '[' {
+		return err
+	}
+	if s := t.String(); t.Kind() == '"' && !isReference(s) {
+		return p.addText(from, s, start, int(p.dec.InputOffset()))
+	}
+	return nil
+}
+
+const maxReference = 64 // bytes of the name of a tool or a call that is not read
+
+// isReference reports whether a text is no more than a name.
+func isReference(s string) bool {
+	return len(s) <= maxReference && !strings.ContainsFunc(s, func(c rune) bool {
+		return (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && !strings.ContainsRune("_-.:/|", c)
+	})
+}
+
+// kept notes what the client calls a picture: the engine keeps it by that name, for all.
+func (p *parser) kept() error {
+	if p.dec.PeekKind() != '"' {
+		return p.skip()
+	}
+	start, name := p.valueStart(), ""
+	if err := p.text("uuid", &name); err != nil {
+		return err
+	}
+	p.q.media = append(p.q.media, field{name, start, start, int(p.dec.InputOffset())})
+	return nil
+}
