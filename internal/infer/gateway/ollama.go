@@ -22,6 +22,7 @@ type ollamaRequest struct {
 	Messages []json.RawMessage `json:"messages"`
 	Prompt   string            `json:"prompt"`
 	System   string            `json:"system"`
+	Images   []string          `json:"images"` // of generate
 	Stream   *bool             `json:"stream"` // absent: it streams
 	Format   json.RawMessage   `json:"format"` // "json", or a schema
 	Tools    json.RawMessage   `json:"tools"`
@@ -116,8 +117,13 @@ func (g *gateway) ollamaCall(w http.ResponseWriter, r *http.Request, api http.Ha
 	part := share{of: &g.room}
 	defer part.free()
 	b, err := g.upload(w, r, &part)
-	if errors.Is(err, errNoRoom) {
+	var tooLong *http.MaxBytesError
+	switch {
+	case errors.Is(err, errNoRoom):
 		ollamaError(w, http.StatusServiceUnavailable, "the gateway holds as many requests as it may")
+		return
+	case errors.As(err, &tooLong):
+		ollamaError(w, http.StatusRequestEntityTooLarge, "the request is too long")
 		return
 	}
 	var q ollamaRequest
@@ -158,21 +164,14 @@ func (q *ollamaRequest) translated(path string) ([]byte, error) {
 		if q.System != "" {
 			turns = append(turns, map[string]string{"role": "system", "content": q.System})
 		}
-		turns = append(turns, map[string]string{"role": "user", "content": q.Prompt})
+		turns = append(turns, map[string]any{"role": "user", "content": withImages(q.Prompt, q.Images)})
 	}
 	for _, raw := range q.Messages {
 		var m ollamaMessage
 		if err := json.Unmarshal(raw, &m); err != nil {
 			return nil, err
 		}
-		turn := map[string]any{"role": m.Role, "content": m.Content}
-		if len(m.Images) > 0 {
-			parts := []any{map[string]string{"type": "text", "text": m.Content}}
-			for _, i := range m.Images {
-				parts = append(parts, map[string]any{"type": "image_url", "image_url": map[string]string{"url": "data:image/png;base64," + i}})
-			}
-			turn["content"] = parts
-		}
+		turn := map[string]any{"role": m.Role, "content": withImages(m.Content, m.Images)}
 		if m.Role == "tool" {
 			turn["tool_call_id"] = m.Tool
 		}
@@ -204,6 +203,18 @@ func (q *ollamaRequest) translated(path string) ([]byte, error) {
 		out["response_format"] = map[string]any{"type": "json_schema", "json_schema": map[string]any{"name": "answer", "schema": q.Format}}
 	}
 	return json.Marshal(out)
+}
+
+// withImages is the content of a turn: a text, or parts where there are pictures.
+func withImages(text string, images []string) any {
+	if len(images) == 0 {
+		return text
+	}
+	parts := []any{map[string]string{"type": "text", "text": text}}
+	for _, i := range images {
+		parts = append(parts, map[string]any{"type": "image_url", "image_url": map[string]string{"url": "data:image/png;base64," + i}})
+	}
+	return parts
 }
 
 // openaiCalls turns calls whose arguments are objects into ones whose arguments are text.
@@ -264,9 +275,11 @@ func (o *ollamaWriter) Write(b []byte) (int, error) {
 	if o.rest = append(o.rest, b...); !o.streams() {
 		return len(b), nil
 	}
+	rest := o.rest
 	for {
-		line, more, ok := bytes.Cut(o.rest, []byte("\n"))
+		line, more, ok := bytes.Cut(rest, []byte("\n"))
 		if !ok {
+			o.rest = append(o.rest[:0], rest...)
 			return len(b), nil
 		}
 		if data, ok := bytes.CutPrefix(bytes.TrimRight(line, "\r"), []byte("data: ")); ok {
@@ -274,7 +287,7 @@ func (o *ollamaWriter) Write(b []byte) (int, error) {
 				return len(b), err
 			}
 		}
-		o.rest = append(o.rest[:0], more...)
+		rest = more
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"enisle/internal/infer/engine"
 	"enisle/internal/infer/gateway"
@@ -213,5 +214,25 @@ func TestLongDeadline(t *testing.T) {
 		if !strings.Contains(string(b), "300ms") {
 			t.Errorf("%s: %s", deadline, b)
 		}
+	}
+}
+
+// Clients of Ollama lose no picture, learn what was too long, and get long answers that
+// were held back in good time.
+func TestOllamaEdges(t *testing.T) {
+	seen := ""
+	many := strings.Repeat(piece+"\n\n", 60_000)
+	s := serve(t, gateway.Options{MaxBody: 1000, Guard: standardGuard(t, "default: {mode: block, tools: {untrusted: [f]}}\n")}, newFake(t, func(w http.ResponseWriter, r *http.Request) {
+		b, _ := io.ReadAll(r.Body)
+		seen = string(b)
+		events(`data: {"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"function":{"name":"f","arguments":"{}"}}]}}]}`, many+last)(w, r)
+	}, "m"))
+	began := time.Now()
+	status, got := postTo(t, s.URL+"/api/generate", `{"model":"m","prompt":"what is it?","images":["AAAA"]}`)
+	if status != 200 || !strings.Contains(got, `"done":true`) || !strings.Contains(seen, "base64,AAAA") || time.Since(began) > 5*time.Second {
+		t.Errorf("%d after %s: %.200s, sent %s", status, time.Since(began), got, seen)
+	}
+	if status, got := postTo(t, s.URL+"/api/chat", `{"model":"m","format":"`+strings.Repeat("x", 1000)+`"}`); status != 413 {
+		t.Errorf("%d %s", status, got)
 	}
 }

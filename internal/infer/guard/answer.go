@@ -5,7 +5,9 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"net/url"
 	"regexp"
 	"slices"
@@ -322,31 +324,31 @@ func (a *answer) fromUntrusted(v string) bool {
 	return slices.ContainsFunc(telling.FindAllString(v, 100), a.untrusted)
 }
 
-// stringsIn returns the strings in JSON; what is none is one string.
-func stringsIn(arguments string) []string {
-	var v any
-	if json.Unmarshal([]byte(arguments), &v) != nil {
-		return []string{arguments}
-	}
-	var out []string
-	var walk func(any)
-	walk = func(v any) {
-		switch v := v.(type) {
+// stringsIn returns the strings, names and numbers in JSON, those of a name that is there
+// twice as well: clients differ in which they take. From where it is none on, the rest is
+// one string.
+func stringsIn(arguments string) (out []string) {
+	d := json.NewDecoder(strings.NewReader(arguments))
+	d.UseNumber()
+	for {
+		t, err := d.Token()
+		if errors.Is(err, io.EOF) {
+			return out
+		}
+		if err != nil {
+			rest, cut := arguments[d.InputOffset():], ""
+			if json.Unmarshal([]byte(strings.TrimLeft(rest, " \t\r\n:,")+`"`), &cut) == nil { // a string without its end
+				rest = cut
+			}
+			return append(out, rest)
+		}
+		switch t := t.(type) {
 		case string:
-			out = append(out, v)
-		case []any:
-			for _, e := range v {
-				walk(e)
-			}
-		case map[string]any:
-			for k, e := range v {
-				out = append(out, k)
-				walk(e)
-			}
+			out = append(out, t)
+		case json.Number:
+			out = append(out, t.String())
 		}
 	}
-	walk(v)
-	return out
 }
 
 // End says that all of the answer was added.
