@@ -236,3 +236,31 @@ func TestOllamaEdges(t *testing.T) {
 		t.Errorf("%d %s", status, got)
 	}
 }
+
+// Who leaves before an answer is there has used the prompt.
+func TestLeavingIsNotFree(t *testing.T) {
+	rec := &records{}
+	asked := make(chan struct{})
+	s := serve(t, gateway.Options{Recorder: rec}, newFake(t, func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		close(asked)
+		<-r.Context().Done()
+	}, "m"))
+	ctx, cancel := context.WithCancel(t.Context())
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, s.URL+"/v1/completions", strings.NewReader(`{"model":"m","prompt":"`+strings.Repeat("word ", 800)+`"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Content-Type", "application/json")
+	go func() {
+		<-asked
+		cancel()
+	}()
+	if resp, err := http.DefaultClient.Do(r); err == nil {
+		resp.Body.Close()
+		t.Fatal("it was answered")
+	}
+	if _, c := rec.wait(t); c.Outcome != gateway.Left || c.Usage.Total < 900 || !c.Guessed {
+		t.Errorf("%+v", c)
+	}
+}

@@ -80,10 +80,20 @@ func (c *call) count(u *usage, bytesOut int) {
 	}
 }
 
+// abandoned counts what an engine was given by a call that nobody waited for: the prompt
+// at least. Else who leaves before the end would work it for nothing.
+func (c *call) abandoned() {
+	if c.end.Usage.Total == 0 {
+		c.end.Guessed = true
+		c.end.Usage = openai.Usage{Prompt: c.textBytes/4 + 1, Total: c.textBytes/4 + 1}
+	}
+}
+
 // whole passes on an answer in one piece.
 func (c *call) whole(ctx context.Context, resp *http.Response) error {
 	b, err := readAll(counted{io.LimitReader(resp.Body, maxAnswer+1), &c.share}, min(resp.ContentLength, maxAnswer))
 	if ctx.Err() != nil {
+		c.abandoned()
 		c.end.Outcome = Left
 		return ctx.Err()
 	}
