@@ -232,7 +232,7 @@ const (
 
 // link rules on an address in an answer.
 func (a *answer) link(raw []byte, image bool) string {
-	u, err := url.Parse(strings.TrimRight(string(raw), ".:!?*_~"))
+	u, err := url.Parse(asBrowsers(strings.TrimRight(string(raw), ".:!?*_~")))
 	host := ""
 	if err == nil {
 		host = strings.ToLower(u.Hostname())
@@ -253,6 +253,18 @@ func (a *answer) link(raw []byte, image bool) string {
 		return linkData
 	}
 	return ""
+}
+
+// asBrowsers writes an address as browsers read it: with two slashes before the host.
+func asBrowsers(address string) string {
+	s := strings.ReplaceAll(address, `\`, "/")
+	if scheme, rest, ok := strings.Cut(s, ":"); ok && isWeb(scheme) {
+		return scheme + "://" + strings.TrimLeft(rest, "/")
+	}
+	if strings.HasPrefix(s, "//") {
+		return "//" + strings.TrimLeft(s, "/")
+	}
+	return s
 }
 
 func (a *answer) allowedHost(host string) bool {

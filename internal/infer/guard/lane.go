@@ -1,6 +1,9 @@
 package guard
 
-import "bytes"
+import (
+	"bytes"
+	"strings"
+)
 
 // lane reads one text of an answer as it grows. Each byte is looked at once; a pattern
 // runs only where a word that begins it was seen, when as much of the text is there as
@@ -77,7 +80,7 @@ func (l *lane) add(text []byte) {
 
 // stirs are the bytes that begin numbers and addresses. Constant.
 var stirs = func() (t [256]bool) {
-	for _, c := range []byte("0123456789+/") {
+	for _, c := range []byte("0123456789+/\\") {
 		t[c] = true
 	}
 	return t
@@ -118,8 +121,8 @@ func (l *lane) byte(b byte) {
 	if l.rules.leads.final[l.state] {
 		l.leads(at + 1)
 	}
-	if l.link != nil && b == '/' && l.url < 0 {
-		l.urlBegins(at + 1)
+	if l.link != nil && l.url < 0 && isSlash(b) {
+		l.urlBegins()
 	}
 	l.digit(b, at)
 	if len(l.wait) > 0 {
@@ -315,20 +318,35 @@ func (l *lane) numbers(end int) {
 	}
 }
 
-// urlBegins looks whether the slash before end begins the host of an address.
-func (l *lane) urlBegins(end int) {
+// urlBegins looks whether the slash that was just added begins the host of an address.
+// Where a scheme of the web stands before, one slash will do for browsers, or any number,
+// or ones that lean to the left.
+func (l *lane) urlBegins() {
 	b := l.buf
-	if len(b) < 2 || b[len(b)-2] != '/' {
-		return
+	first := len(b) - 1
+	for first > 0 && isSlash(b[first-1]) {
+		first--
 	}
-	i := len(b) - 2
+	i := first
 	if i > 0 && b[i-1] == ':' {
 		for i--; i > 0 && isScheme(b[i-1]); i-- {
 		}
-	} else if i > 0 && !ends[b[i-1]] && b[i-1] != '=' {
+	}
+	switch web := i < first && isWeb(string(b[i:first-1])); {
+	case !web && string(b[first:]) != "//":
+		return
+	case i == first && i > 0 && !ends[b[i-1]] && b[i-1] != '=':
 		return // two slashes in the middle of a word
 	}
 	l.url = l.base + i
+}
+
+func isSlash(c byte) bool { return c == '/' || c == '\\' }
+
+// isWeb reports whether browsers take a scheme for one with a host, however many slashes
+// follow.
+func isWeb(scheme string) bool {
+	return strings.EqualFold(scheme, "http") || strings.EqualFold(scheme, "https")
 }
 
 func isScheme(c byte) bool {
