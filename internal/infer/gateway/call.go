@@ -38,6 +38,7 @@ type call struct {
 	share  share   // of the memory of all calls
 
 	onRecord bool // its opening is
+	tooMuch  bool // the answer was more than is passed on
 }
 
 // call answers one request.
@@ -347,7 +348,7 @@ func (c *call) ask(ctx context.Context, e engine.Engine, body []byte) (again, go
 	} else {
 		err = c.whole(ctx, resp)
 	}
-	return false, c.end.Outcome != Broken, err
+	return false, c.end.Outcome != Broken || c.tooMuch, err
 }
 
 // refusal turns an engine's error into the client's.

@@ -106,11 +106,15 @@ func TestClientsDoNotTripEngines(t *testing.T) {
 			fmt.Fprint(w, `{"data":[{"embedding":[1]}],"usage":{"prompt_tokens":1,"total_tokens":1}}`)
 		case "/v1/completions":
 			w.WriteHeader(500)
+		case "/v1/messages":
+			fmt.Fprint(w, "data: {"+strings.Repeat(" ", 2<<20)+"}\n\n")
+		case "/v1/responses":
+			fmt.Fprint(w, `{"output":[`+strings.Repeat(" ", 17<<20)+`]}`)
 		default:
 			whole(w, r)
 		}
 	}, "m")
-	f.traits.Paths = []string{"/v1/chat/completions", "/v1/completions", "/v1/embeddings"}
+	f.traits.Paths = []string{"/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/messages", "/v1/responses"}
 	s := serve(t, gateway.Options{}, f)
 	for range 4 {
 		if status, got := postTo(t, s.URL+"/v1/embeddings", `{"model":"m","input":"x","stream":true}`); status != 200 || !strings.HasPrefix(got, `{"data"`) {
@@ -119,6 +123,16 @@ func TestClientsDoNotTripEngines(t *testing.T) {
 	}
 	for range 4 {
 		if status, got := postTo(t, s.URL+"/v1/completions", `{"model":"m","prompt":"x"}`); status != 503 || !strings.Contains(got, "engine_error") {
+			t.Errorf("%d %s", status, got)
+		}
+	}
+	for range 4 {
+		if status, got := postTo(t, s.URL+"/v1/responses", `{"model":"m","input":"x"}`); status != 502 || !strings.Contains(got, "engine_error") {
+			t.Errorf("%d %s", status, got)
+		}
+	}
+	for range 4 {
+		if status, got := postTo(t, s.URL+"/v1/messages", hello+`,"max_tokens":9,"stream":true}`); !strings.Contains(got, "engine_error") {
 			t.Errorf("%d %s", status, got)
 		}
 	}

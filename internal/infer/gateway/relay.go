@@ -25,15 +25,24 @@ const (
 )
 
 var (
-	errTexts = fmt.Errorf("an answer has more than %d texts", maxTexts) // constant
-	errDeep  = errors.New("an answer is nested too deeply")             // constant
-	errEvent = fmt.Errorf("an event is longer than %d bytes", maxEvent) // constant
-	errLine  = errors.New("a line is none of an event stream")          // constant
+	errTexts  = fmt.Errorf("an answer has more than %d texts", maxTexts)   // constant
+	errAnswer = fmt.Errorf("an answer is longer than %d bytes", maxAnswer) // constant
+	errDeep   = errors.New("an answer is nested too deeply")               // constant
+	errEvent  = fmt.Errorf("an event is longer than %d bytes", maxEvent)   // constant
+	errLine   = errors.New("a line is none of an event stream")            // constant
 )
 
 // broken is what clients are told when an engine stops in the middle.
 func broken() error {
 	return openai.Errorf(http.StatusBadGateway, "engine_error", "the engine stopped in the middle of the answer")
+}
+
+// broke ends a call whose answer cannot be passed on. One that is only too much is what
+// the client asked for, and no fault of the engine.
+func (c *call) broke(err error) error {
+	c.end.Outcome = Broken
+	c.tooMuch = errors.Is(err, errAnswer) || errors.Is(err, errTexts) || errors.Is(err, errEvent) || errors.Is(err, errDeep)
+	return broken()
 }
 
 // usage is how the three APIs count.
@@ -103,10 +112,11 @@ func (c *call) whole(ctx context.Context, resp *http.Response) error {
 	a := reader{quiet: !c.route.generates}
 	if err == nil && len(b) <= maxAnswer {
 		err = a.read(b)
+	} else if err == nil {
+		err = errAnswer
 	}
-	if err != nil || len(b) > maxAnswer {
-		c.end.Outcome = Broken
-		return broken()
+	if err != nil {
+		return c.broke(err)
 	}
 	if other := c.another(a.head.models[:]); other != nil {
 		return other
@@ -129,7 +139,7 @@ func (c *call) whole(ctx context.Context, resp *http.Response) error {
 func (c *call) another(models []string) error {
 	for _, name := range models {
 		if name != "" && name != c.request.model && name != c.as {
-			c.g.opt.Log.Warn("an engine answers for another model", "asked", c.as, "answers", name)
+			c.g.opt.Log.Warn("an engine answers for another model", "asked", c.as, "answers", name[:min(len(name), maxModelName)])
 			c.end.Outcome = Broken
 			return openai.Errorf(http.StatusBadGateway, "engine_error", "the engine answers for another model than was asked")
 		}
@@ -287,8 +297,7 @@ func (s *stream) events(ctx context.Context, in *bufio.Reader) error {
 		}
 		if err != nil {
 			s.g.opt.Log.WarnContext(ctx, "stream broke", "model", s.model.ID, "err", err)
-			s.end.Outcome = Broken
-			return broken()
+			return s.broke(err)
 		}
 		done, err := s.event(raw, data)
 		if err != nil || done {
@@ -356,8 +365,7 @@ func (s *stream) look(data []byte) (keep bool, err error) {
 		s.ended = true
 	}
 	if err := s.reader.read(data); err != nil {
-		s.end.Outcome = Broken
-		return false, broken()
+		return false, s.broke(err)
 	}
 	h := &s.reader.head
 	if err := s.another(h.models[:]); err != nil {

@@ -125,7 +125,7 @@ type reply struct {
 // NewClient returns the client at the inside end of a pair, which it owns.
 func NewClient(end *os.File) *Client {
 	c := &Client{end: end, waiting: map[uint32]chan reply{}}
-	go c.read()
+	go c.read(int(end.Fd()))
 	return c
 }
 
@@ -164,10 +164,10 @@ func (c *Client) Dial(ctx context.Context, name string) (net.Conn, error) {
 }
 
 // read takes answers until the helper is gone.
-func (c *Client) read() {
+func (c *Client) read(fd int) {
 	buf, oob := make([]byte, maxMessage), make([]byte, unix.CmsgSpace(4))
 	for {
-		n, oobn, _, _, err := unix.Recvmsg(int(c.end.Fd()), buf, oob, unix.MSG_CMSG_CLOEXEC)
+		n, oobn, _, _, err := unix.Recvmsg(fd, buf, oob, unix.MSG_CMSG_CLOEXEC)
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}
