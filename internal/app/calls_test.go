@@ -26,12 +26,19 @@ func newTestCalls(t *testing.T, dir string, wait bool, seal string) *calls {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = f.Close() })
 	c, err := newCalls(f, wait, seal)
 	if err != nil {
 		t.Fatal(err)
 	}
-	go c.keep(t.Context())
+	kept := make(chan struct{})
+	go func() {
+		c.keep(t.Context())
+		close(kept)
+	}()
+	t.Cleanup(func() {
+		<-kept
+		_ = f.Close()
+	})
 	return c
 }
 

@@ -326,11 +326,12 @@ func (c *call) ask(ctx context.Context, e engine.Engine, body []byte) (again, go
 		GetBody: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil },
 	}
 	resp, err := e.Transport().RoundTrip(out.WithContext(ctx))
-	if err != nil && ctx.Err() != nil {
-		c.abandoned()
-	}
 	if err != nil {
-		g.opt.Log.WarnContext(ctx, "engine not reached", "model", c.model.ID, "err", err)
+		if ctx.Err() != nil {
+			c.abandoned()
+		} else {
+			g.opt.Log.WarnContext(ctx, "engine not reached", "model", c.model.ID, "err", err)
+		}
 		return true, false, openai.Errorf(http.StatusServiceUnavailable, "engine_down", "no engine runs this model").Retry(g.opt.RetryAfter)
 	}
 	defer func() { _ = resp.Body.Close() }() // whatever is left of the answer is not wanted
