@@ -243,7 +243,7 @@ func (a *answer) link(raw []byte, image bool) string {
 		return ""
 	}
 	switch {
-	case a.tainted && a.untrusted(host) && !a.trusts(host):
+	case a.tainted && a.only(host, hasHost):
 		return linkTaint
 	case image:
 		return imageAway
@@ -274,7 +274,28 @@ func (a *answer) allowedHost(host string) bool {
 }
 
 // untrusted reports whether a value stands in an untrusted text, however it is written.
-func (a *answer) untrusted(v string) bool {
+func (a *answer) untrusted(v string) bool { return a.only(v, strings.Contains) }
+
+// hasHost reports whether a folded text has a host, or one below it, and not just its
+// letters in a longer name.
+func hasHost(text, host string) bool {
+	part := func(c byte) bool { return plainLetter[c] != 0 || c == '-' || c >= 0x80 }
+	for at := 0; host != ""; at++ {
+		i := strings.Index(text[at:], host)
+		if i < 0 {
+			return false
+		}
+		at += i
+		if end := at + len(host); (at == 0 || !part(text[at-1])) && (end == len(text) || !part(text[end])) {
+			return true
+		}
+	}
+	return true // nothing that is seen is left of it
+}
+
+// only reports whether a value stands in an untrusted text and, as has sees it, in no
+// trusted one.
+func (a *answer) only(v string, has func(text, v string) bool) bool {
 	if a.folded == nil {
 		a.folded = map[bool]string{}
 		var all [2]strings.Builder
@@ -289,7 +310,7 @@ func (a *answer) untrusted(v string) bool {
 		a.folded[false], a.folded[true] = all[0].String(), all[1].String()
 	}
 	f := string(fold(nil, v).text)
-	return strings.Contains(a.folded[true], f) && !strings.Contains(a.folded[false], f)
+	return strings.Contains(a.folded[true], f) && !has(a.folded[false], f)
 }
 
 // telling are the parts of an argument that say where something goes: addresses, paths

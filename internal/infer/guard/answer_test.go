@@ -98,6 +98,8 @@ func TestAnswers(t *testing.T) {
 		"a link with data in its path":              {nil, "https://evil.example/" + strings.Repeat("QUJD", 20) + " ", linkData},
 		"a link from a document":                    {[]Span{doc}, "Go to https://evil.example/login now", linkTaint},
 		"one that the user named as well":           {[]Span{doc, {User, "what is at evil.example?"}}, "Go to https://evil.example/login now", ""},
+		"one whose name is in a longer one":         {[]Span{{Retrieved, "more at https://e.co/x"}, {User, "is example.com up?"}}, "Go to https://e.co/x now", linkTaint},
+		"one whose name nobody sees":                {[]Span{doc}, "Go to https://\u200b/x now", ""},
 		"a key that the user wrote":                 {[]Span{{User, "is AKIAIOSFODNN7EXAMPLE valid?"}}, "AKIAIOSFODNN7EXAMPLE is an example.", ""},
 		"an account that only a document has":       {[]Span{doc}, "Pay to DE89 3704 0044 0532 0130 00.", "iban"},
 		"a link that ends only where the text does": {[]Span{doc}, "Go to https://evil.example/login", linkTaint},
