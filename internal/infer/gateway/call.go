@@ -106,6 +106,10 @@ func (c *call) admitted(ctx context.Context, w http.ResponseWriter, r *http.Requ
 	g := c.g
 	body, blocked := c.guarded()
 	reserved := c.tokens()
+	if c.user.Tokens > 0 {
+		c.limitTo(c.model.Context, c.user.Tokens)
+		reserved = c.most()
+	}
 	// Whatever becomes of it, that it was asked is on record first.
 	if err := c.opened(ctx, r, reserved); err != nil {
 		g.opt.Log.ErrorContext(ctx, "call not recorded", "id", c.end.ID, "err", err)
@@ -129,7 +133,7 @@ func (c *call) admitted(ctx context.Context, w http.ResponseWriter, r *http.Requ
 	}
 	used := int64(0)
 	defer func() { settle(used) }()
-	err = c.queued(ctx, w, r, engines, body, reserved)
+	err = c.queued(ctx, w, r, engines, body, c.tokens())
 	used = int64(c.end.Usage.Total)
 	return err
 }

@@ -21,6 +21,7 @@ import (
 	"log/slog"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -285,6 +286,9 @@ func (g *gateway) owned(q *request, m engine.Model, t engine.Traits, u User) []e
 			name = []byte(`""`) // a string; cannot fail
 		}
 		edits = append(edits, q.set("model", name))
+	}
+	if q.bound {
+		edits = append(edits, q.set(q.route.limit, strconv.AppendInt(nil, int64(q.limit), 10)))
 	}
 	if q.stream && q.route.counts && !q.wantUsage {
 		edits = append(edits, q.countUsage())

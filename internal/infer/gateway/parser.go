@@ -118,6 +118,7 @@ func (p *parser) member(name string) (err error) {
 	case name == "n" || name == "n_cmpl" || name == "best_of": // n_cmpl and n_predict are of llama.cpp's server
 		err = p.most(name, &q.choices)
 	case name == "max_tokens" || name == "max_completion_tokens" || name == "max_output_tokens" || name == "n_predict":
+		q.limited = q.limited || name == q.route.limit && p.dec.PeekKind() == '0'
 		err = p.most(name, &q.limit)
 	case name == "stream_options":
 		err = p.streamOptions()
@@ -291,7 +292,7 @@ func (p *parser) prompt() error {
 		switch p.dec.PeekKind() {
 		case '0':
 			p.q.unread = true
-			p.q.textBytes += 4
+			p.q.units++
 			return p.skip()
 		case '[':
 			p.q.prompts++
@@ -384,7 +385,7 @@ func (p *parser) data(name string) error {
 		if err := p.text(name, &url); err != nil {
 			return err
 		}
-		p.q.textBytes += mediaBytes
+		p.q.units += mediaTokens
 		return here(name, url)
 	case '{':
 		return p.object(func(member string) error {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -144,20 +145,72 @@ func TestClientsDoNotTripEngines(t *testing.T) {
 // What an engine reads as text or makes of a request is reserved.
 func TestReservedOfAll(t *testing.T) {
 	f := newFake(t, whole, "m")
-	f.traits.Separate = engine.Stateless
+	f.traits.Separate, f.context = engine.Stateless, 100_000
 	long := strings.Repeat("a b ", 10_000)
 	for body, atLeast := range map[string]int64{
 		`"input":"x","tools":[{"type":"function","function":{"name":"f","description":"` + long + `"}}]`: 10_000,
 		`"input":"x","max_output_tokens":10,"best_of":20`:                                                200,
-		`"input":[{"type":"input_image","image_url":"data:image/png;base64,AA"}]`:                        512 + 1000,
-		`"input":[{"content":[{"type":"image_url","image_url":{"url":"data:image/png;base64,AA"}}]}]`:    512 + 1000,
+		`"input":[{"type":"input_image","image_url":"data:image/png;base64,AA"}]`:                        4096 + 1024,
+		`"input":[{"content":[{"type":"image_url","image_url":{"url":"data:image/png;base64,AA"}}]}]`:    4096 + 1024,
 	} {
 		q := &reserved{}
-		s := serve(t, gateway.Options{Quota: q, Who: func(*http.Request) gateway.User { return gateway.User{Name: "u", Tokens: 9} }}, f)
+		s := serve(t, gateway.Options{Quota: q, Who: func(*http.Request) gateway.User { return gateway.User{Name: "u", Tokens: 1 << 40} }}, f)
 		postTo(t, s.URL+"/v1/responses", `{"model":"m",`+body+`}`)
 		if len(q.tokens) != 1 || q.tokens[0] < atLeast {
 			t.Errorf("%.60s: reserved %d, want %d", body, q.tokens, atLeast)
 		}
+	}
+}
+
+// An answer to a user with a quota is bounded by what was reserved, in the field that the
+// engine takes; other users' requests go on as they came.
+func TestBoundOfQuotas(t *testing.T) {
+	var asked atomic.Value
+	f := newFake(t, func(w http.ResponseWriter, r *http.Request) {
+		b, _ := io.ReadAll(r.Body)
+		asked.Store(string(b))
+		whole(w, r)
+	}, "m")
+	f.traits.Separate, f.context = engine.Stateless, 100_000
+	for _, tc := range []struct {
+		path, body, want string
+		reserved         int64
+	}{
+		{"/v1/chat/completions", `"messages":[]`, `"max_tokens":4096`, 4096},
+		{"/v1/chat/completions", `"messages":[],"max_tokens":null`, `"max_tokens":4096`, 4096},
+		{"/v1/chat/completions", `"messages":[],"max_tokens":7`, `"max_tokens":7`, 7},
+		{"/v1/chat/completions", `"messages":[],"max_completion_tokens":70`, `"max_tokens":70`, 70},
+		{"/v1/chat/completions", `"messages":[],"max_output_tokens":1`, `"max_tokens":1`, 1},
+		{"/v1/chat/completions", `"messages":[],"n_predict":-1`, `"max_tokens":4096`, 4096},
+		{"/v1/completions", `"prompt":"","n":3`, `"max_tokens":4096`, 3 * 4096},
+		{"/v1/responses", `"input":"","max_tokens":1`, `"max_output_tokens":1`, 1},
+		{"/v1/messages", `"messages":[]`, `"max_tokens":4096`, 4096},
+	} {
+		t.Run(tc.path+" "+tc.body, func(t *testing.T) {
+			for _, tokens := range []int64{1 << 40, 800, 0} {
+				q := &reserved{}
+				s := serve(t, gateway.Options{Quota: q, Who: func(*http.Request) gateway.User { return gateway.User{Name: "u", Tokens: tokens} }}, f)
+				body := `{"model":"m",` + tc.body + `}`
+				if status, got := postTo(t, s.URL+tc.path, body); status != 200 {
+					t.Fatalf("%d %s", status, got)
+				}
+				got := asked.Load().(string)
+				switch {
+				case tokens == 0:
+					if got != body {
+						t.Errorf("without a quota the engine gets %s", got)
+					}
+				case tokens == 800:
+					if want := strings.Replace(tc.want, "4096", "100", 1); !strings.Contains(got, want) {
+						t.Errorf("the engine gets %s, want %s", got, want)
+					}
+				default:
+					if !strings.Contains(got, tc.want) || len(q.tokens) != 1 || q.tokens[0] < tc.reserved || q.tokens[0] > tc.reserved+1 {
+						t.Errorf("the engine gets %s, and %d are reserved, want %s and %d", got, q.tokens, tc.want, tc.reserved)
+					}
+				}
+			}
+		})
 	}
 }
 

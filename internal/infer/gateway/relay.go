@@ -85,7 +85,7 @@ func (c *call) count(u *usage, bytesOut int) {
 	}
 	if c.end.Usage.Total == 0 && bytesOut > 0 {
 		c.end.Guessed = true
-		c.end.Usage = openai.Usage{Prompt: c.textBytes/4 + 1, Completion: bytesOut/4 + 1, Total: c.textBytes/4 + bytesOut/4 + 2}
+		c.end.Usage = openai.Usage{Prompt: c.prompt(), Completion: bytesOut/4 + 1, Total: c.prompt() + bytesOut/4 + 1}
 	}
 }
 
@@ -94,7 +94,7 @@ func (c *call) count(u *usage, bytesOut int) {
 func (c *call) abandoned() {
 	if c.end.Usage.Total == 0 {
 		c.end.Guessed = true
-		c.end.Usage = openai.Usage{Prompt: c.textBytes/4 + 1, Total: c.textBytes/4 + 1}
+		c.end.Usage = openai.Usage{Prompt: c.prompt(), Total: c.prompt()}
 	}
 }
 

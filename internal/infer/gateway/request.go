@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"math"
 	"mime"
 	"net/http"
 	"slices"
@@ -20,15 +21,17 @@ import (
 // site has to have its way.
 
 const (
-	maxModelName   = 256     // bytes
-	maxDepth       = 64      // of arrays and objects
-	maxFields      = 1000    // of the request's object
-	maxSpans       = 10_000  // texts of a prompt
-	mediaBytes     = 4 << 10 // of text that a picture counts as, about: 1,024 tokens
+	maxModelName   = 256    // bytes
+	maxDepth       = 64     // of arrays and objects
+	maxFields      = 1000   // of the request's object
+	maxSpans       = 10_000 // texts of a prompt
+	mediaTokens    = 1024   // that a picture counts as
 	maxTools       = 1000
 	minDescription = 16      // bytes of a text in the definition of a tool that is read
 	maxOptions     = 4 << 10 // bytes of stream_options
 	defaultMax     = 512     // tokens of an answer, for estimates, where a request names no bound
+	quotaMax       = 4096    // tokens of an answer to a user with a quota, where a request names no bound
+	quotaParts     = 8       // or this part of the quota, if that is less
 )
 
 // field is one member of the request's object, by where it stands.
@@ -53,13 +56,16 @@ type request struct {
 	stream    bool
 	options   []byte // stream_options, as they came
 	wantUsage bool
-	limit     int // tokens of the answer that were asked for; 0: none named
+	limit     int  // tokens of the answer that were asked for; 0: none named
+	limited   bool // in the field that every engine takes
+	bound     bool // limit is put there
 	choices   int
 	spans     []span
 	tools     []string
 	// descriptions are the texts in the definitions of tools, but for their names.
 	descriptions []string
-	textBytes    int
+	textBytes    int  // that are read, in strings
+	units        int  // tokens of what is no text: numbers of tokens, pictures
 	prompts      int  // that are answered one by one; 0: one
 	unread       bool // there is a prompt that is not text: tokens, or what became of them
 }
@@ -68,15 +74,41 @@ type request struct {
 // than anybody asks for would not be exact, or overflow.
 const maxReserved = 1 << 31
 
-// tokens estimates what a request comes to, prompt and answer together: four bytes a
-// token, which is about right for English and too few for most else.
-func (q *request) tokens() int64 {
+// prompt estimates the tokens of the prompt: four bytes a token, which is about right for
+// English and too few for most else.
+func (q *request) prompt() int { return q.textBytes/4 + q.units + 1 }
+
+// tokens estimates what a request comes to, prompt and answer together.
+func (q *request) tokens() int64 { return min(int64(q.prompt())+q.answers(), maxReserved) }
+
+// most is what a request comes to at most: a token has at least one byte.
+func (q *request) most() int64 {
+	return min(int64(q.textBytes)+int64(q.units)+1+q.answers(), maxReserved)
+}
+
+// answers is how many tokens the answers may have.
+func (q *request) answers() int64 {
 	limit := q.limit
 	if limit == 0 && q.route.generates {
 		limit = defaultMax
 	}
-	each := min(int64(limit)*int64(max(q.choices, 1)), maxReserved)
-	return min(int64(q.textBytes/4)+each*int64(max(q.prompts, 1))+1, maxReserved)
+	return min(int64(limit)*int64(max(q.choices, 1)), maxReserved) * int64(max(q.prompts, 1))
+}
+
+// limitTo bounds the answer to a user with a quota in the field that every engine takes:
+// what a request names elsewhere, an engine may pass over, and without a bound it goes on
+// as long as there is room.
+func (q *request) limitTo(context int, quota int64) {
+	if !q.route.generates || q.limited {
+		return
+	}
+	if q.bound = true; q.limit > 0 && q.limit < math.MaxInt32 {
+		return
+	}
+	q.limit = int(max(min(quotaMax, quota/quotaParts), 1))
+	if context > 0 { // some engines refuse what would not fit
+		q.limit = min(q.limit, max(context-2*q.prompt(), context/quotaParts, 1))
+	}
 }
 
 // read reads the body of a request; its errors are *openai.Error.

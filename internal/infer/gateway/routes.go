@@ -5,21 +5,22 @@ type route struct {
 	path      string
 	input     []string // fields of which one must be there
 	generates bool     // the answer is text of the model
+	limit     string   // the field that every engine takes as the bound of an answer
 	counts    bool     // its streams count tokens only if asked to, as chat does
 }
 
 func makeRoutes() map[string]*route {
 	out := map[string]*route{}
 	for _, r := range []route{
-		{"/v1/chat/completions", []string{"messages"}, true, true},
-		{"/v1/completions", []string{"prompt"}, true, true},
-		{"/v1/responses", []string{"input"}, true, false},
-		{"/v1/messages", []string{"messages"}, true, false},
-		{"/v1/embeddings", []string{"input", "messages"}, false, false},
-		{"/v1/rerank", []string{"query"}, false, false},
-		{"/rerank", []string{"query"}, false, false},
-		{"/tokenize", []string{"prompt", "content", "messages"}, false, false},
-		{"/detokenize", []string{"tokens"}, false, false},
+		{"/v1/chat/completions", []string{"messages"}, true, "max_tokens", true},
+		{"/v1/completions", []string{"prompt"}, true, "max_tokens", true},
+		{"/v1/responses", []string{"input"}, true, "max_output_tokens", false},
+		{"/v1/messages", []string{"messages"}, true, "max_tokens", false},
+		{"/v1/embeddings", []string{"input", "messages"}, false, "", false},
+		{"/v1/rerank", []string{"query"}, false, "", false},
+		{"/rerank", []string{"query"}, false, "", false},
+		{"/tokenize", []string{"prompt", "content", "messages"}, false, "", false},
+		{"/detokenize", []string{"tokens"}, false, "", false},
 	} {
 		out[r.path] = &r
 	}

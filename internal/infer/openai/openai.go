@@ -124,12 +124,6 @@ type Model struct {
 	OwnedBy string `json:"owned_by"`
 }
 
-// Models is the list of models.
-type Models struct {
-	Object string  `json:"object"` // "list"
-	Data   []Model `json:"data"`
-}
-
 // Message is one turn of a conversation.
 type Message struct {
 	Role    string  `json:"role"`

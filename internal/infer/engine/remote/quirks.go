@@ -19,9 +19,9 @@ import (
 // quirks are what is particular to one kind of engine.
 type quirks struct {
 	traits engine.Traits
-	// state asks what models it has and how much it has to do; an error means that a
-	// request sent now would fail.
-	state func(ctx context.Context, e *Engine) (models []string, load engine.Load, err error)
+	// state asks what models it has, with the tokens that a call may have (0: it does not
+	// say), and how much it has to do; an error means that a request sent now would fail.
+	state func(ctx context.Context, e *Engine) (has map[string]int, load engine.Load, err error)
 	// message reads its own shape of errors; empty: it is not that.
 	message func(body []byte) string
 }
@@ -47,7 +47,7 @@ func kinds() map[string]quirks {
 				Paths:    []string{chatPath, completionsPath, embeddingsPath, "/v1/responses", "/v1/messages", "/v1/rerank", "/rerank", "/tokenize", "/detokenize"},
 				Parallel: 64, Separate: engine.Salted, Owned: []string{"priority", "kv_transfer_params", "ec_transfer_params", "request_id", "session_id", "vllm_xargs", "chat_template"},
 			},
-			state: func(ctx context.Context, e *Engine) ([]string, engine.Load, error) {
+			state: func(ctx context.Context, e *Engine) (map[string]int, engine.Load, error) {
 				if err := e.ask(ctx, "/health", nil); err != nil {
 					return nil, engine.Load{}, err
 				}
@@ -64,7 +64,7 @@ func kinds() map[string]quirks {
 				Paths:    []string{chatPath, completionsPath, embeddingsPath, "/v1/responses", "/v1/messages"},
 				Parallel: 1, Separate: engine.Shared, Owned: []string{"keep_alive"},
 			},
-			state: func(ctx context.Context, e *Engine) ([]string, engine.Load, error) {
+			state: func(ctx context.Context, e *Engine) (map[string]int, engine.Load, error) {
 				var tags struct {
 					Models []struct {
 						Name string `json:"name"`
@@ -74,14 +74,14 @@ func kinds() map[string]quirks {
 					return nil, engine.Load{}, err
 				}
 				err := e.ask(ctx, "/api/tags", &tags)
-				var names []string
+				has := map[string]int{}
 				for _, m := range tags.Models {
-					names = append(names, m.Name)
+					has[m.Name] = 0
 					if short, ok := strings.CutSuffix(m.Name, ":latest"); ok {
-						names = append(names, short)
+						has[short] = 0
 					}
 				}
-				return names, engine.Load{}, err
+				return has, engine.Load{}, err
 			},
 			message: flat("error"),
 		},
@@ -92,12 +92,13 @@ func kinds() map[string]quirks {
 				Paths:    []string{chatPath, completionsPath},
 				Parallel: 32, Separate: engine.Shared,
 			},
-			state: func(ctx context.Context, e *Engine) ([]string, engine.Load, error) {
+			state: func(ctx context.Context, e *Engine) (map[string]int, engine.Load, error) {
 				var info struct {
-					Model string `json:"model_id"`
+					Model   string `json:"model_id"`
+					Context int    `json:"max_total_tokens"`
 				}
 				err := e.ask(ctx, "/info", &info)
-				return []string{info.Model, "tgi"}, e.scraped(ctx, "tgi_batch_current_size", "tgi_queue_size"), err
+				return map[string]int{info.Model: info.Context, "tgi": info.Context}, e.scraped(ctx, "tgi_batch_current_size", "tgi_queue_size"), err
 			},
 			message: flat("error"),
 		},
@@ -109,7 +110,7 @@ func kinds() map[string]quirks {
 				Paths:    []string{chatPath, completionsPath, embeddingsPath, "/v1/responses", "/v1/messages", "/v1/rerank", "/rerank", "/tokenize", "/detokenize"},
 				Parallel: 1, Separate: engine.Uncached, Owned: []string{"id_slot", "slot_id", "save_slot", "lora"},
 			},
-			state: func(ctx context.Context, e *Engine) ([]string, engine.Load, error) {
+			state: func(ctx context.Context, e *Engine) (map[string]int, engine.Load, error) {
 				if err := e.ask(ctx, "/health", nil); err != nil {
 					return nil, engine.Load{}, err
 				}
@@ -133,14 +134,20 @@ func flat(field string) func([]byte) string {
 	}
 }
 
-// listed asks for the list of models.
-func (e *Engine) listed(ctx context.Context) (names []string, err error) {
-	var list openai.Models
-	err = e.ask(ctx, "/v1/models", &list)
-	for _, m := range list.Data {
-		names = append(names, m.ID)
+// listed asks for the list of models; vLLM says how long a call may be.
+func (e *Engine) listed(ctx context.Context) (has map[string]int, err error) {
+	var list struct {
+		Data []struct {
+			ID      string `json:"id"`
+			Context int    `json:"max_model_len"`
+		} `json:"data"`
 	}
-	return names, err
+	err = e.ask(ctx, "/v1/models", &list)
+	has = map[string]int{}
+	for _, m := range list.Data {
+		has[m.ID] = m.Context
+	}
+	return has, err
 }
 
 // scraped reads two numbers of the engine's metrics, which it need not have.

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"slices"
@@ -115,9 +116,17 @@ func (e *Engine) poll(ctx context.Context) {
 	has, load, err := e.quirks.state(ctx, e)
 	var there []engine.Model
 	if err == nil {
-		there = slices.DeleteFunc(slices.Clone(e.opt.Models), func(m engine.Model) bool { return !slices.Contains(has, upstream(m)) })
+		for _, m := range e.opt.Models {
+			context, ok := has[upstream(m)]
+			if m.Context == 0 && context > 0 {
+				m.Context = context
+			}
+			if ok {
+				there = append(there, m)
+			}
+		}
 		if len(there) == 0 {
-			err = fmt.Errorf("it has none of its models, but %.200q", has)
+			err = fmt.Errorf("it has none of its models, but %.200q", slices.Sorted(maps.Keys(has)))
 		}
 	}
 	e.mu.Lock()

@@ -21,6 +21,19 @@ import (
 // The servers below answer as the sources of each engine say; real ones are tried by
 // 'make soak'.
 
+// What an engine says of the length of a call is passed on, unless two admins said it.
+func TestContextOfEngines(t *testing.T) {
+	list := `{"data":[{"id":"m","max_model_len":2048},{"id":"n"}]}`
+	v := begin(t, "vllm", said(map[string]string{"/health": "", "/v1/models": list}), engine.Model{ID: "m"}, engine.Model{ID: "n"}, engine.Model{ID: "o", Upstream: "m", Context: 512})
+	if got := v.Models(); len(got) != 3 || got[0].Context != 2048 || got[1].Context != 0 || got[2].Context != 512 {
+		t.Errorf("%+v", got)
+	}
+	e := begin(t, "tgi", said(map[string]string{"/info": `{"model_id":"m","max_total_tokens":4096}`}), engine.Model{ID: "m"})
+	if got := e.Models(); len(got) != 1 || got[0].Context != 4096 {
+		t.Errorf("%+v", got)
+	}
+}
+
 // said is what a server answers on paths that are asked with GET.
 func said(answers map[string]string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
