@@ -322,6 +322,7 @@ func readCalls(dir string, do func(callLine)) (out []CallsFile, err error) {
 		return nil, err
 	}
 	slices.Sort(names)
+	out = []CallsFile{}
 	for _, name := range names {
 		f, err := readCallsFile(name, do)
 		if err != nil {

@@ -54,15 +54,14 @@ var isCall = map[string]bool{"id": true, "tool_call_id": true, "tool_use_id": tr
 // reference passes over the name of a call of a tool. Some templates write it into the
 // prompt: what is more than a name is text.
 func (p *parser) reference(from guard.Source) error {
-	start := p.valueStart()
-	t, err := p.dec.ReadToken()
-	if err != nil || t.Kind() == '{' || t.Kind() == '[' {
+	if p.dec.PeekKind() != '"' {
+		return p.all(from)
+	}
+	start, name := p.valueStart(), ""
+	if err := p.text("id", &name); err != nil || isReference(name) {
 		return err
 	}
-	if s := t.String(); t.Kind() == '"' && !isReference(s) {
-		return p.addText(from, s, start, int(p.dec.InputOffset()))
-	}
-	return nil
+	return p.addText(from, name, start, int(p.dec.InputOffset()))
 }
 
 const maxReference = 64 // bytes of the name of a tool or a call that is not read

@@ -331,3 +331,17 @@ func TestLeavingIsNotFree(t *testing.T) {
 		t.Errorf("%+v", c)
 	}
 }
+
+// A name that is an object does not move what stands beside it to another message: what a
+// tool said stays what a tool said.
+func TestNamesThatAreObjects(t *testing.T) {
+	s := serve(t, gateway.Options{Guard: standardGuard(t, "default: {mode: block, tools: {untrusted: []}}\n")}, newFake(t, func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprint(w, `{"choices":[{"index":0,"message":{"tool_calls":[{"id":"c","function":{"name":"mail","arguments":"{}"}}]}}]}`)
+	}, "m"))
+	for _, id := range []string{`"c"`, `{"a":"b"}`, `["a",{"b":"c"}]`, `{}`, `[]`, `7`, `null`} {
+		body := `{"model":"m","tools":[{"type":"function","function":{"name":"mail"}}],"messages":[{"role":"user","content":"hello"},{"role":"tool","tool_call_id":` + id + `,"content":"The weather is fine."}]}`
+		if code, got := postTo(t, s.URL+"/v1/chat/completions", body); code != 400 || !strings.Contains(got, "tool-after-untrusted") {
+			t.Errorf("%s: %d %s", id, code, got)
+		}
+	}
+}

@@ -10,9 +10,7 @@ import (
 	"hash"
 	"io"
 	"net/http"
-	"strings"
 
-	"enisle/internal/infer/guard"
 	"enisle/internal/infer/openai"
 )
 
@@ -174,49 +172,6 @@ func (c *call) read(pieces []piece) (why string) {
 		return why
 	}
 	return c.ruling.Answer.End()
-}
-
-// toolCalls gathers the calls of tools in an answer, by where they stand.
-type toolCalls map[string]*toolCall
-
-type toolCall struct {
-	name      string
-	arguments bytes.Buffer
-}
-
-func (t toolCalls) add(p piece) {
-	if !p.tool && !p.name {
-		return
-	}
-	at := p.lane
-	if i := strings.LastIndexByte(at, '.'); i >= 0 {
-		at = at[:i]
-	}
-	// Names and arguments of streamed calls come in events of their own.
-	for _, wrap := range []string{".content_block", ".delta", ".item", ".function"} {
-		at = strings.TrimSuffix(at, wrap)
-	}
-	k := t[at]
-	if k == nil {
-		k = &toolCall{}
-		t[at] = k
-	}
-	// The last events of a call say again what was streamed.
-	switch {
-	case p.name && k.name != string(p.text):
-		k.name += string(p.text)
-	case p.tool && !bytes.Equal(k.arguments.Bytes(), p.text):
-		k.arguments.Write(p.text)
-	}
-}
-
-func (t toolCalls) rule(a guard.Answer) string {
-	for _, k := range t {
-		if why := a.Call(k.name, k.arguments.String()); why != "" {
-			return why
-		}
-	}
-	return ""
 }
 
 // laneState is how far a lane has come, and how much of it may be shown.
