@@ -1,0 +1,56 @@
+package gateway
+
+import "enisle/internal/infer/openai"
+
+// usage is how the three APIs count.
+type usage struct {
+	openai.Usage
+	Input, Output int
+}
+
+// field is where a count goes.
+func (u *usage) field(name string) *int {
+	switch name {
+	case "prompt_tokens":
+		return &u.Prompt
+	case "completion_tokens":
+		return &u.Completion
+	case "total_tokens":
+		return &u.Total
+	case "input_tokens":
+		return &u.Input
+	case "output_tokens":
+		return &u.Output
+	}
+	return nil
+}
+
+func (u usage) sum() openai.Usage {
+	out := u.Usage
+	out.Prompt, out.Completion = max(out.Prompt, u.Input), max(out.Completion, u.Output)
+	out.Total = max(out.Total, out.Prompt+out.Completion)
+	return out
+}
+
+// count takes what an answer says of its tokens; without it they are guessed.
+func (c *call) count(u *usage, bytesOut int) {
+	if u != nil {
+		got := u.sum()
+		c.end.Usage.Prompt = max(c.end.Usage.Prompt, got.Prompt)
+		c.end.Usage.Completion = max(c.end.Usage.Completion, got.Completion)
+		c.end.Usage.Total = max(got.Total, c.end.Usage.Prompt+c.end.Usage.Completion)
+	}
+	if c.end.Usage.Total == 0 && bytesOut > 0 {
+		c.end.Guessed = true
+		c.end.Usage = openai.Usage{Prompt: c.prompt(), Completion: bytesOut/4 + 1, Total: c.prompt() + bytesOut/4 + 1}
+	}
+}
+
+// abandoned counts what an engine was given by a call that nobody waited for: the prompt
+// at least. Else who leaves before the end would work it for nothing.
+func (c *call) abandoned() {
+	if c.end.Usage.Total == 0 {
+		c.end.Guessed = true
+		c.end.Usage = openai.Usage{Prompt: c.prompt(), Total: c.prompt()}
+	}
+}
