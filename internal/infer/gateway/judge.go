@@ -30,7 +30,7 @@ const (
 	maxAge     = 10 * time.Minute // of a judgement that waits
 	busyRest   = 5 * time.Second  // after an engine said that it is busy
 	lookAgain  = 100 * time.Millisecond
-	lastWords  = 5 * time.Second // for which judgements under way may go on at the end
+	lastWords  = 2 * time.Second // for which judgements under way may go on at the end: less than this process has
 )
 
 // Why a call was not judged.
@@ -56,7 +56,7 @@ type Handler struct {
 	g *gateway
 }
 
-// Close ends what follows calls: judgements under way have five seconds more, the others
+// Close ends what follows calls: judgements under way have two seconds more, the others
 // are recorded as not judged.
 func (h *Handler) Close() { h.g.judging.close() }
 
