@@ -91,7 +91,7 @@ func TestLlamaServer(t *testing.T) {
 	write(t, template, toolTemplate)
 	at := run("--metrics", "--slots", "--chat-template-file", template)
 	dir, _ := withEngineAt(t, "llama-server", at)
-	serve, base := serving(t, dir)
+	serve, base := serving(t, dir, "--guard", "flag") // which finds that a text which is to be repeated imitates a call
 	defer func() {
 		_ = serve.Process.Signal(syscall.SIGTERM)
 		_ = serve.Wait() // it was told to
