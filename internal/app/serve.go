@@ -371,7 +371,7 @@ func (a *App) ServeInside(ctx context.Context, opt InsideOptions) (err error) {
 		},
 	})
 	a.log().InfoContext(ctx, "serving", "address", l.Addr().String(), "isolation", string(level))
-	return server.Serve(ctx, l, h)
+	return server.Serve(ctx, l, h, a.log())
 }
 
 // caller is who asks a model.

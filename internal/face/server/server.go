@@ -19,6 +19,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"enisle/internal/face/http1"
 	"enisle/internal/fail"
 )
 
@@ -241,15 +242,15 @@ func (r *recorder) Flush() { _ = http.NewResponseController(r.ResponseWriter).Fl
 // Serve answers connections from l until ctx ends, then lets running requests
 // finish for at most ten seconds. Anything but a loopback or Unix listener must
 // come with TLS; that is the caller's to see to: see CheckListener.
-func Serve(ctx context.Context, l net.Listener, h http.Handler) error {
+func Serve(ctx context.Context, l net.Listener, h http.Handler, log *slog.Logger) error {
 	var connections atomic.Uint64
-	srv := &http.Server{
+	srv := http1.New(&http.Server{
 		Handler: h, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
 		BaseContext: func(net.Listener) context.Context { return context.WithoutCancel(ctx) },
 		ConnContext: func(ctx context.Context, _ net.Conn) context.Context {
 			return context.WithValue(ctx, connection{}, connections.Add(1))
 		},
-	}
+	}, log)
 	ended := make(chan error, 1)
 	go func() { ended <- srv.Serve(l) }()
 	select {

@@ -72,10 +72,10 @@ func (c *call) whole(ctx context.Context, resp *http.Response) error {
 		return openai.Errorf(http.StatusBadRequest, "content_filter", "the guard of this site keeps the answer back: %s", why)
 	}
 	c.end.Outcome = Answered
-	c.output(b)
 	if err := c.out.whole(ctx, b); err != nil {
 		c.end.Outcome = Left
 	}
+	c.output(b)
 	return nil
 }
 

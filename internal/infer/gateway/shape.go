@@ -282,6 +282,8 @@ func (s *shaper) whole(ctx context.Context, b []byte) error {
 	if err := s.patience(); err != nil {
 		return err
 	}
-	_, err := s.w.Write(b)
-	return err
+	if _, err := s.w.Write(b); err != nil {
+		return err
+	}
+	return supported(s.rc.Flush()) // the client does not wait for the record of the end
 }

@@ -1,0 +1,242 @@
+package http1
+
+import (
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// maxHold is how many bytes of an answer are kept until its length is known.
+const maxHold = 4 << 10
+
+// response writes the answer to one request.
+type response struct {
+	c       *conn
+	body    *body // of the request
+	header  http.Header
+	status  int   // 0: none yet
+	length  int64 // that was announced; -1: none was
+	written int64
+	made    bool // the head is
+	chunked bool
+	last    bool // the connection is closed after it
+	err     error
+}
+
+// Header is what goes before the answer.
+func (w *response) Header() http.Header { return w.header }
+
+// WriteHeader begins an answer. Those before the final one are not sent.
+func (w *response) WriteHeader(status int) {
+	if w.status != 0 || status < http.StatusOK {
+		return
+	}
+	w.status = status
+	if s := w.header.Get("Content-Length"); s != "" {
+		n, ok := plainLength(s)
+		if w.length = n; !ok {
+			w.length = -1
+			w.header.Del("Content-Length")
+		}
+	}
+}
+
+// Write adds to the answer.
+func (w *response) Write(p []byte) (int, error) {
+	w.WriteHeader(http.StatusOK)
+	if w.err != nil {
+		return 0, w.err
+	}
+	if !bodyAllowed(w.status) {
+		return 0, http.ErrBodyNotAllowed
+	}
+	if w.length >= 0 && w.written+int64(len(p)) > w.length {
+		return 0, http.ErrContentLength
+	}
+	w.written += int64(len(p))
+	if !w.made && len(w.c.held)+len(p) <= maxHold {
+		w.c.held = append(w.c.held, p...)
+		return len(p), nil
+	}
+	w.begin(false, p)
+	w.put(p)
+	return len(p), w.err
+}
+
+// FlushError sends what was written so far.
+func (w *response) FlushError() error {
+	w.WriteHeader(http.StatusOK)
+	w.begin(false, nil)
+	w.push()
+	return w.err
+}
+
+// Flush is FlushError for those who do not look.
+func (w *response) Flush() { _ = w.FlushError() }
+
+// SetReadDeadline bounds how long is waited for the body of the request. Far deadlines
+// are put off for some seconds.
+func (w *response) SetReadDeadline(t time.Time) error {
+	w.c.toRead.at(t)
+	return nil
+}
+
+// SetWriteDeadline bounds how long is waited for the client to take the answer. Far
+// deadlines are put off for some seconds.
+func (w *response) SetWriteDeadline(t time.Time) error {
+	w.c.toWrite.at(t)
+	return nil
+}
+
+func bodyAllowed(status int) bool {
+	return status >= http.StatusOK && status != http.StatusNoContent && status != http.StatusNotModified
+}
+
+// begin makes the head, and puts what was held behind it, which next follows.
+func (w *response) begin(whole bool, next []byte) {
+	if w.made {
+		return
+	}
+	w.made = true
+	held := w.c.held
+	switch {
+	case !bodyAllowed(w.status):
+		w.length = -1
+	case w.length < 0 && whole:
+		w.length = int64(len(held))
+	case w.length < 0:
+		w.chunked = true
+	}
+	w.body.skip()
+	w.last = w.last || w.body.left > 0 || w.c.s.closing.Load() || strings.EqualFold(w.header.Get("Connection"), "close")
+	if len(held) > 0 {
+		next = held
+	}
+	w.head(next)
+	if w.c.held = held[:0]; len(held) > 0 {
+		w.put(held)
+	}
+}
+
+// head appends the head of an answer that begins with text. Its fields are in order of
+// their names.
+func (w *response) head(text []byte) {
+	b := append(w.c.out[:0], "HTTP/1.1 "...)
+	b = strconv.AppendInt(b, int64(w.status), 10)
+	b = append(append(append(b, ' '), http.StatusText(w.status)...), "\r\n"...)
+	h := w.header
+	if len(h["Date"]) == 0 {
+		b = append(append(append(b, "Date: "...), w.c.s.date()...), "\r\n"...)
+	}
+	if len(h["Content-Type"]) == 0 && len(text) > 0 {
+		b = append(append(append(b, "Content-Type: "...), http.DetectContentType(text)...), "\r\n"...)
+	}
+	if w.chunked {
+		b = append(b, "Transfer-Encoding: chunked\r\n"...)
+	} else if w.length >= 0 {
+		b = append(strconv.AppendInt(append(b, "Content-Length: "...), w.length, 10), "\r\n"...)
+	}
+	if w.last {
+		b = append(b, "Connection: close\r\n"...)
+	}
+	var room [24]string
+	names := room[:0]
+	for name := range h {
+		switch name {
+		case "Content-Length", "Transfer-Encoding", "Connection", "Trailer":
+		default:
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		if !plainName(name) {
+			continue // it would be no field
+		}
+		for _, v := range h[name] {
+			b = append(append(append(b, name...), ": "...), oneLine(v)...)
+			b = append(b, "\r\n"...)
+		}
+	}
+	w.c.out = append(b, "\r\n"...)
+}
+
+// oneLine has a value end where its line does.
+func oneLine(v string) string {
+	if !strings.ContainsAny(v, "\r\n") {
+		return v
+	}
+	return strings.NewReplacer("\r", " ", "\n", " ").Replace(v)
+}
+
+// put appends a part of the answer. What is long goes out.
+func (w *response) put(p []byte) {
+	if len(p) == 0 || w.err != nil {
+		return
+	}
+	b := w.c.out
+	if w.chunked {
+		b = append(strconv.AppendInt(b, int64(len(p)), 16), "\r\n"...)
+	}
+	if len(b)+len(p) > 2*maxHold {
+		w.c.out = b
+		w.push()
+		w.write(p)
+		b = w.c.out
+	} else {
+		b = append(b, p...)
+	}
+	if w.chunked {
+		b = append(b, "\r\n"...)
+	}
+	w.c.out = b
+}
+
+// push sends what was put.
+func (w *response) push() {
+	if len(w.c.out) > 0 {
+		w.write(w.c.out)
+		w.c.out = w.c.out[:0]
+	}
+}
+
+func (w *response) write(b []byte) {
+	if w.err == nil {
+		w.err = w.c.toWrite.hold()
+	}
+	if w.err == nil {
+		_, w.err = w.c.Conn.Write(b)
+	}
+}
+
+// finish ends the answer.
+func (w *response) finish() {
+	w.WriteHeader(http.StatusOK)
+	w.begin(true, nil)
+	if w.chunked && w.err == nil {
+		w.c.out = append(w.c.out, "0\r\n\r\n"...)
+	}
+	w.push()
+	if w.length > w.written {
+		w.last = true // the client waits for more than there is
+	}
+}
+
+// stamp is the time of a second, as fields of HTTP have it.
+type stamp struct {
+	second int64
+	text   string
+}
+
+// date is the time of now.
+func (s *Server) date() string {
+	now := time.Now()
+	if last := s.stamp.Load(); last != nil && last.second == now.Unix() {
+		return last.text
+	}
+	last := &stamp{now.Unix(), now.UTC().Format(http.TimeFormat)}
+	s.stamp.Store(last)
+	return last.text
+}
