@@ -140,15 +140,37 @@ func New(opt Options) *Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/v1/models", only(http.MethodGet, g.models))
 	mux.HandleFunc("/v1/models/{id...}", only(http.MethodGet, g.model))
+	calls := map[string]http.Handler{}
 	for path, rt := range g.routes {
-		mux.HandleFunc(path, only(http.MethodPost, func(w http.ResponseWriter, r *http.Request, id string) { g.call(w, r, rt, id) }))
+		calls[path] = only(http.MethodPost, func(w http.ResponseWriter, r *http.Request, id string) { g.call(w, r, rt, id) })
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		openai.WriteError(w, openai.Errorf(http.StatusNotFound, "unknown_url", "there is nothing at this address"))
 	})
-	g.ollama(mux, mux)
-	return &Handler{mux, g}
+	h := &Handler{g, calls, mux}
+	g.ollama(mux, h)
+	return h
 }
+
+// Handler answers the API. Close it when no call is under way any more.
+type Handler struct {
+	g     *gateway
+	calls map[string]http.Handler // by path: what is asked most
+	other http.Handler
+}
+
+// ServeHTTP answers one request.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if call := h.calls[r.URL.Path]; call != nil {
+		call.ServeHTTP(w, r)
+		return
+	}
+	h.other.ServeHTTP(w, r)
+}
+
+// Close ends what follows calls: judgements under way have two seconds more, the others
+// are recorded as not judged.
+func (h *Handler) Close() { h.g.judging.close() }
 
 // only refuses other methods and names every request.
 func only(method string, next func(http.ResponseWriter, *http.Request, string)) http.HandlerFunc {

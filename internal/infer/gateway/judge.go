@@ -5,7 +5,6 @@ import (
 	"errors"
 	"maps"
 	"math/rand/v2"
-	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -49,16 +48,6 @@ var (
 	errBusy = errors.New("the engine is busy")          // constant
 	errStop = errors.New("the gateway ends")            // constant
 )
-
-// Handler answers the API. Close it when no call is under way any more.
-type Handler struct {
-	http.Handler
-	g *gateway
-}
-
-// Close ends what follows calls: judgements under way have two seconds more, the others
-// are recorded as not judged.
-func (h *Handler) Close() { h.g.judging.close() }
 
 // judging are the judgements that wait and run.
 type judging struct {

@@ -45,7 +45,7 @@ func kinds() map[string]quirks {
 		"vllm": {
 			traits: engine.Traits{
 				Paths:    []string{chatPath, completionsPath, embeddingsPath, "/v1/responses", "/v1/messages", "/v1/rerank", "/rerank", "/tokenize", "/detokenize"},
-				Parallel: 64, Separate: engine.Salted, Owned: []string{"priority", "kv_transfer_params", "ec_transfer_params", "request_id", "session_id", "vllm_xargs", "chat_template"},
+				Parallel: 64, Separate: engine.Salted, Owned: []string{"priority", "kv_transfer_params", "ec_transfer_params", "request_id", "session_id", "vllm_xargs", "chat_template", "mm_processor_kwargs", "media_io_kwargs"},
 			},
 			state: func(ctx context.Context, e *Engine) (map[string]int, engine.Load, error) {
 				if err := e.ask(ctx, "/health", nil); err != nil {

@@ -47,7 +47,6 @@ type Engine struct {
 	opt       Options
 	quirks    quirks
 	transport *transport
-	life      context.Context // until Close
 	end       context.CancelFunc
 	ended     chan struct{}
 
@@ -87,9 +86,9 @@ func New(ctx context.Context, opt Options) (*Engine, error) {
 		}
 		return t, nil
 	}
-	e.transport = &transport{dial: dial}
+	e.transport = newTransport(dial)
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
-	e.life, e.end = life, end
+	e.end = end
 	e.poll(ctx)
 	go e.watch(life)
 	return e, nil
@@ -185,7 +184,7 @@ func (e *Engine) Poll(ctx context.Context) error {
 func (e *Engine) Close() error {
 	e.end()
 	<-e.ended
-	e.transport.CloseIdleConnections()
+	e.transport.Close()
 	return nil
 }
 
@@ -194,30 +193,11 @@ type quirky struct{ *Engine }
 
 // RoundTrip carries a request, until the engine's life ends.
 func (q quirky) RoundTrip(r *http.Request) (*http.Response, error) {
-	ctx, cancel := context.WithCancel(r.Context())
-	stop := context.AfterFunc(q.life, cancel)
-	end := func() { stop(); cancel() }
-	resp, err := q.transport.RoundTrip(r.WithContext(ctx))
-	if err != nil {
-		end()
-		return nil, err
-	}
-	resp.Body = &body{resp.Body, end}
-	if resp.StatusCode < 400 {
-		return resp, nil
+	resp, err := q.transport.RoundTrip(r)
+	if err != nil || resp.StatusCode < 400 {
+		return resp, err
 	}
 	return q.quirks.refusal(resp)
-}
-
-// body is one of an answer, which ends with the engine.
-type body struct {
-	io.ReadCloser
-	end func()
-}
-
-func (b *body) Close() error {
-	defer b.end()
-	return b.ReadCloser.Close()
 }
 
 // ask gets a small document.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -21,8 +22,13 @@ type transport struct {
 	dial func(ctx context.Context) (net.Conn, error)
 
 	mu     sync.Mutex
-	idle   []*conn // the one that was used last at the end; guarded by mu
+	idle   []*conn            // the one that was used last at the end; guarded by mu
+	busy   map[*conn]struct{} // guarded by mu
 	closed bool
+}
+
+func newTransport(dial func(context.Context) (net.Conn, error)) *transport {
+	return &transport{dial: dial, busy: map[*conn]struct{}{}}
 }
 
 const (
@@ -72,11 +78,37 @@ func (t *transport) take(now time.Time) (c *conn) {
 	for n := len(t.idle); n > 0; n-- {
 		c, t.idle = t.idle[n-1], t.idle[:n-1]
 		if c.quiet() {
+			t.busy[c] = struct{}{}
 			return c
 		}
 		_ = c.Close() // it was closed, or says what nobody asked for
 	}
 	return nil
+}
+
+// connect returns a new connection.
+func (t *transport) connect(ctx context.Context) (*conn, error) {
+	nc, err := t.dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c := &conn{Conn: nc}
+	c.r, c.w = bufio.NewReader(c), bufio.NewWriter(nc)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return nil, errors.Join(net.ErrClosed, c.Close())
+	}
+	t.busy[c] = struct{}{}
+	return c, nil
+}
+
+// drop closes a connection that a call was on.
+func (t *transport) drop(c *conn) {
+	_ = c.Close() // nobody waits for more of it
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.busy, c)
 }
 
 // quiet reports whether there is nothing to be read from a connection and the other side
@@ -106,6 +138,7 @@ func (c *conn) quiet() bool {
 func (t *transport) give(c *conn) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	delete(t.busy, c)
 	// What an engine says unasked is the beginning of somebody else's answer.
 	if t.closed || len(t.idle) >= maxIdle || c.r.Buffered() > 0 {
 		_ = c.Close()
@@ -115,12 +148,15 @@ func (t *transport) give(c *conn) {
 	t.idle = append(t.idle, c)
 }
 
-// CloseIdleConnections closes those that no call is on, and those that will be left.
-func (t *transport) CloseIdleConnections() {
+// Close closes all connections, and ends the calls that are on them.
+func (t *transport) Close() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.closed = true
 	for _, c := range t.idle {
+		_ = c.Close()
+	}
+	for c := range t.busy {
 		_ = c.Close()
 	}
 	t.idle = nil
@@ -140,12 +176,10 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 			}
 		}
 	}
-	nc, err := t.dial(r.Context())
+	c, err := t.connect(r.Context())
 	if err != nil {
 		return nil, err
 	}
-	c := &conn{Conn: nc}
-	c.r, c.w = bufio.NewReader(c), bufio.NewWriter(nc)
 	return t.ask(c, r)
 }
 
@@ -156,7 +190,7 @@ func (t *transport) ask(c *conn, r *http.Request) (*http.Response, error) {
 	resp, err := c.answer(r)
 	if err != nil {
 		stop()
-		_ = c.Close()
+		t.drop(c)
 		return nil, errors.Join(err, r.Context().Err())
 	}
 	b := &answer{ReadCloser: resp.Body, t: t, c: c, stop: stop, again: !resp.Close && !r.Close}
@@ -167,12 +201,31 @@ func (t *transport) ask(c *conn, r *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
+// send writes a request. Its fields are the gateway's own, none a client's.
+func (c *conn) send(r *http.Request) error {
+	b := append(append(append(c.w.AvailableBuffer(), r.Method...), ' '), r.URL.RequestURI()...)
+	b = append(append(append(b, " HTTP/1.1\r\nHost: "...), r.Host...), "\r\n"...)
+	for name, all := range r.Header {
+		for _, v := range all {
+			b = append(append(append(append(b, name...), ": "...), v...), "\r\n"...)
+		}
+	}
+	if r.Body != nil {
+		b = append(strconv.AppendInt(append(b, "Content-Length: "...), r.ContentLength, 10), "\r\n"...)
+	}
+	_, err := c.w.Write(append(b, "\r\n"...))
+	if err == nil && r.Body != nil {
+		var n int64
+		if n, err = io.Copy(c.w, r.Body); err == nil && n != r.ContentLength {
+			err = io.ErrUnexpectedEOF
+		}
+	}
+	return errors.Join(err, c.w.Flush())
+}
+
 func (c *conn) answer(r *http.Request) (*http.Response, error) {
 	c.some, c.left = false, maxHeader
-	err := r.Write(c.w)
-	if err == nil {
-		err = c.w.Flush()
-	}
+	err := c.send(r)
 	for early := 0; ; early++ {
 		resp, rerr := http.ReadResponse(c.r, r) // an engine may refuse what it does not read to its end
 		if rerr != nil {
@@ -220,7 +273,7 @@ func (a *answer) done(whole bool) {
 		a.t.give(a.c)
 		return
 	}
-	_ = a.c.Close()
+	a.t.drop(a.c)
 }
 
 // Close leaves the rest of an answer.

@@ -36,10 +36,10 @@ func speaking(t *testing.T, do func(n int, r *bufio.Reader, c net.Conn)) (tr *tr
 			}()
 		}
 	}()
-	tr = &transport{dial: func(ctx context.Context) (net.Conn, error) {
+	tr = newTransport(func(ctx context.Context) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "tcp", l.Addr().String())
-	}}
-	t.Cleanup(tr.CloseIdleConnections)
+	})
+	t.Cleanup(tr.Close)
 	return tr, dialled
 }
 
