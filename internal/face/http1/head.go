@@ -47,7 +47,10 @@ func parse(head []byte) (r *http.Request, ok bool) {
 		if !ok || !plainName(name) || !plainValue(value) {
 			return nil, false
 		}
-		switch name = textproto.CanonicalMIMEHeaderKey(name); name {
+		if !canonical(name) {
+			name = textproto.CanonicalMIMEHeaderKey(name)
+		}
+		switch name {
 		case "Host":
 			if host != "" || !plainHost(value) {
 				return nil, false
@@ -119,6 +122,18 @@ func plainName(s string) bool {
 		}
 	}
 	return s != ""
+}
+
+// canonical reports whether a plain name is written as net/http writes it.
+func canonical(s string) bool {
+	first := true
+	for i := range len(s) {
+		if c := s[i]; first && c >= 'a' && c <= 'z' || !first && c >= 'A' && c <= 'Z' {
+			return false
+		}
+		first = s[i] == '-'
+	}
+	return true
 }
 
 func plainValue(s string) bool {
