@@ -15,6 +15,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"path"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -74,9 +75,11 @@ func New(opt Options) http.Handler {
 	if opt.Metrics != nil {
 		mux.Handle("GET /metrics", s.admit(RoleMonitor, "", opt.Metrics))
 	}
+	var called http.Handler // for paths below /v1/
 	if opt.Gateway != nil {
+		called = s.admit(RoleInference, "", opt.Gateway)
 		for _, path := range append([]string{"/v1/"}, opt.Beside...) {
-			mux.Handle(path, s.admit(RoleInference, "", opt.Gateway))
+			mux.Handle(path, called)
 		}
 	}
 	mux.HandleFunc("/c/{channel}/", func(w http.ResponseWriter, r *http.Request) {
@@ -84,7 +87,14 @@ func New(opt Options) http.Handler {
 		http.StripPrefix("/c/"+name, s.mirror(name)).ServeHTTP(w, r)
 	})
 	mux.Handle("/", s.mirror(opt.Default))
-	return s.observe(mux)
+	return s.observe(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// Calls are many and short: mux would come to the same by a longer way.
+		if p := r.URL.Path; called != nil && strings.HasPrefix(p, "/v1/") && path.Clean(p) == p {
+			called.ServeHTTP(w, r)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	}))
 }
 
 type server struct{ opt Options }

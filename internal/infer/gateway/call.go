@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
@@ -13,6 +12,8 @@ import (
 	"slices"
 	"strconv"
 	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
 
 	"enisle/internal/infer/engine"
 	"enisle/internal/infer/guard"
@@ -174,7 +175,7 @@ func (c *call) guarded() ([]edit, error) {
 		if i < 0 || i >= len(c.spans) {
 			return nil, errors.New("the guard rewrites what is not there")
 		}
-		b, err := json.Marshal(text)
+		b, err := jsontext.AppendQuote(make([]byte, 0, len(text)+len(text)/8+16), text)
 		if err != nil {
 			return nil, err
 		}
