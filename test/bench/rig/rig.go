@@ -93,15 +93,38 @@ func Cross(dir, bin, request string, more ...string) error {
 	return nil
 }
 
-// CPU is the time that a process and all below it have computed for.
+// CPU is the time that a process and all below it have computed for. Threads count to the
+// nanosecond, where the kernel says it of them; what it adds up for a process is in ticks.
 func CPU(root int) (cpu time.Duration) {
-	below(root, func(_ int, stat []string) {
+	below(root, func(pid int, stat []string) {
+		if t, ok := threads(pid); ok {
+			cpu += t
+			return
+		}
 		for _, i := range []int{11, 12} {
 			ticks, _ := strconv.ParseInt(stat[i], 10, 64)
 			cpu += time.Duration(ticks) * 10 * time.Millisecond
 		}
 	})
 	return cpu
+}
+
+// threads is how long the threads of a process have computed.
+func threads(pid int) (cpu time.Duration, ok bool) {
+	names, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
+	for _, name := range names {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			continue // it has ended
+		}
+		first, _, _ := strings.Cut(string(b), " ")
+		ns, err := strconv.ParseInt(first, 10, 64)
+		if err != nil || ns == 0 {
+			continue
+		}
+		cpu, ok = cpu+time.Duration(ns), true
+	}
+	return cpu, ok
 }
 
 // Memory is what a process and all below it hold, in bytes: their proportional set size,
