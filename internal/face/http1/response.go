@@ -8,8 +8,10 @@ import (
 	"time"
 )
 
-// maxHold is how many bytes of an answer are kept until its length is known.
-const maxHold = 4 << 10
+const (
+	maxHold = 4 << 10 // bytes of an answer that are kept until its length is known
+	maxOut  = 8 << 10 // bytes that go out together
+)
 
 // response writes the answer to one request.
 type response struct {
@@ -180,13 +182,14 @@ func (w *response) put(p []byte) {
 	if w.chunked {
 		b = append(strconv.AppendInt(b, int64(len(p)), 16), "\r\n"...)
 	}
-	if len(b)+len(p) > 2*maxHold {
-		w.c.out = b
+	if w.c.out = b; len(b)+len(p) > maxOut {
 		w.push()
+	}
+	if len(p) > maxOut {
 		w.write(p)
 		b = w.c.out
 	} else {
-		b = append(b, p...)
+		b = append(w.c.out, p...)
 	}
 	if w.chunked {
 		b = append(b, "\r\n"...)

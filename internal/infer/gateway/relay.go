@@ -178,18 +178,17 @@ func (c *call) relay(ctx context.Context, body io.Reader) error {
 		s.lanes = map[string]*laneState{}
 	}
 	c.out.open()
-	err := s.events(ctx, in)
+	err := s.follow(ctx, events{in: in})
 	c.count(nil, s.bytesOut)
 	c.end.Output = digestOf(s.sum.Sum(nil))
 	c.end.Content = s.all.Bytes()
 	return err
 }
 
-func (s *stream) events(ctx context.Context, in *bufio.Reader) error {
-	var raw, data []byte
+// follow passes on all events.
+func (s *stream) follow(ctx context.Context, from events) error {
 	for {
-		var err error
-		raw, data, err = nextEvent(in, raw[:0], data[:0])
+		raw, data, err := from.next()
 		if ctx.Err() != nil {
 			s.end.Outcome = Left
 			return ctx.Err()
@@ -205,7 +204,7 @@ func (s *stream) events(ctx context.Context, in *bufio.Reader) error {
 		if err != nil || done {
 			return err
 		}
-		if in.Buffered() == 0 {
+		if from.in.Buffered() == 0 {
 			s.out.flush()
 		}
 		if s.out.gone() != nil {
@@ -402,14 +401,42 @@ func (s *stream) finish() error {
 	return nil
 }
 
-// nextEvent reads one event into raw, as it came with the empty line behind it, and its
-// data into data. io.EOF in the middle of one is io.ErrUnexpectedEOF.
-func nextEvent(in *bufio.Reader, raw, data []byte) (_, _ []byte, err error) {
+// events reads a stream of them.
+type events struct {
+	in        *bufio.Reader
+	raw, data []byte // of one that is not in one piece in the buffer
+}
+
+// next returns one event as it came, with the empty line behind it, and its data, both
+// until it is called again. io.EOF in the middle of one is io.ErrUnexpectedEOF.
+func (e *events) next() (raw, data []byte, err error) {
+	if raw, data = e.glance(); raw != nil {
+		return raw, data, nil
+	}
+	return e.read()
+}
+
+// glance returns an event of one line of data that is all in the buffer, as most are.
+func (e *events) glance() (raw, data []byte) {
+	const field = "data: "
+	b, _ := e.in.Peek(e.in.Buffered()) // as much as there is
+	i := bytes.IndexByte(b, '\n')
+	if i < len(field) || i+1 == len(b) || b[i+1] != '\n' || string(b[:len(field)]) != field || bytes.IndexByte(b[:i], '\r') >= 0 {
+		return nil, nil
+	}
+	_, _ = e.in.Discard(i + 2) // it is there
+	return b[:i+2], b[len(field):i]
+}
+
+// read reads an event line by line.
+func (e *events) read() (raw, data []byte, err error) {
+	raw, data = e.raw[:0], e.data[:0]
+	defer func() { e.raw, e.data = raw, data }()
 	some := false
 	for {
 		start := len(raw)
 		for {
-			part, err := in.ReadSlice('\n')
+			part, err := e.in.ReadSlice('\n')
 			raw = append(raw, part...)
 			if len(raw) > maxEvent {
 				return raw, data, errEvent

@@ -37,6 +37,7 @@ func Modes() []string { return []string{"off", "batch", "pad", "constant"} }
 const (
 	minTicks  = 16      // of a constant stream; then powers of two
 	maxQueued = 4 << 20 // bytes that wait for ticks
+	fastParts = 16
 )
 
 var errSlow = errors.New("the client reads too slowly") // constant
@@ -52,6 +53,7 @@ type shaper struct {
 	mu      sync.Mutex // what follows is guarded by it where ticks are used
 	started bool
 	dirty   bool
+	parts   int // that were written
 	err     error
 	queue   bytes.Buffer
 	ending  bool
@@ -124,11 +126,13 @@ func (s *shaper) event(b []byte) {
 	}
 }
 
+// write adds to what is sent together. It looks at the clock for the first part of that,
+// and for some of what follows so fast that it is not flushed in between.
 func (s *shaper) write(b []byte) {
-	if s.err == nil {
+	if s.err == nil && (!s.dirty || s.parts%fastParts == 0) {
 		s.err = s.patience()
 	}
-	if s.err == nil {
+	if s.parts++; s.err == nil {
 		_, s.err = s.w.Write(b)
 		s.dirty = true
 	}

@@ -25,6 +25,7 @@ type answer struct {
 	last     *lane    // itself
 	called   []byte   // the last letters of arguments of tools, for the canary
 	secret   [][]byte // forms of the canary
+	ends     pairs    // with which they end
 	findings []Finding
 	why      string          // why it was blocked
 	folded   map[bool]string // of trusted and untrusted texts, when it is needed
@@ -137,6 +138,9 @@ func (a *answer) rewrite() map[int]string {
 			word := a.g.mark(s.Text)
 			out[i] = "[" + word + "]\n" + s.Text
 			a.secret = forms(word)
+			for _, f := range a.secret {
+				a.ends.add(f[len(f)-2], f[len(f)-1])
+			}
 		case s.Source.Untrusted():
 			if t, ok := spotlight(a.policy.Spotlight, s.Text, a.g.mark(s.Text)); ok {
 				out[i] = t
@@ -209,15 +213,41 @@ func letters(buf, text []byte) []byte {
 
 const maxForm = 40 // letters of a form of the canary
 
+// pairs are pairs of letters, some of which cannot be told apart.
+type pairs [16]uint64
+
+func (p *pairs) at(first, second byte) (word, bit int) {
+	n := (int(first)*31 + int(second)) & (64*len(p) - 1)
+	return n / 64, n % 64
+}
+
+func (p *pairs) add(first, second byte) {
+	word, bit := p.at(first, second)
+	p[word] |= 1 << bit
+}
+
+// in reports whether one of them may stand in a text.
+func (p *pairs) in(text []byte) bool {
+	for i := 1; i < len(text); i++ {
+		if word, bit := p.at(text[i-1], text[i]); p[word]>>bit&1 != 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // canary looks for the canary in what text adds to the last letters of a lane.
 func (a *answer) canary(last *[]byte, text []byte) {
 	b := *last
 	if len(b) > 4*maxForm {
 		b = append(b[:0], b[len(b)-maxForm:]...)
 	}
-	from := max(0, len(b)-maxForm)
+	before, from := len(b), max(0, len(b)-maxForm)
 	b = letters(b, text)
 	*last = b
+	if !a.ends.in(b[max(0, before-1):]) {
+		return // none of the forms ends here
+	}
 	for _, f := range a.secret {
 		if bytes.Contains(b[from:], f) {
 			a.found(canarySeen, "it gives away what the system prompt says", a.policy.action(canarySeen, ActionBlock))

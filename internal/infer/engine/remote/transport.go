@@ -93,7 +93,7 @@ func (t *transport) connect(ctx context.Context) (*conn, error) {
 		return nil, err
 	}
 	c := &conn{Conn: nc}
-	c.r, c.w = bufio.NewReader(c), bufio.NewWriter(nc)
+	c.r, c.w = bufio.NewReaderSize(c, 16<<10), bufio.NewWriter(nc)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.closed {
