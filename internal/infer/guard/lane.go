@@ -28,6 +28,11 @@ type lane struct {
 	url     int    // where the address that is being written begins; -1: nowhere
 	hits    []*answerRule
 	bad     []string // names of rules on links that matched
+
+	head    []byte  // what the text begins with, when buf has it no more
+	call    bool    // it is made of arguments of a call
+	seams   []*seam // with the lanes before
+	joining bool    // more of its beginning may come
 }
 
 // waiting is a pattern that more of the text is needed for.
@@ -388,6 +393,10 @@ func (l *lane) forget() {
 		keep = min(keep, l.url-maxTail/2)
 	}
 	if n := keep - l.base; n > 0 {
+		if l.base == 0 {
+			b, _ := l.beginning()
+			l.head = bytes.Clone(b)
+		}
 		l.buf = append(l.buf[:0], l.buf[n:]...)
 		l.base = keep
 	}
