@@ -204,9 +204,7 @@ func (g *Local) Prompt(p *Prompt) (out Ruling) {
 			}
 		})
 	}
-	for _, d := range p.Descriptions {
-		take(g.described(d, policy, s), "is said of a tool")
-	}
+	g.tools(p.Descriptions, policy, s, take)
 	if p.Unread {
 		switch policy.action(unreadPrompt, ActionBlock) {
 		case ActionOff:
