@@ -1,6 +1,9 @@
 package guard
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // What no single text of a prompt says, but several together: an attack in halves, and
 // what clients tell the model of their tools.
@@ -9,6 +12,7 @@ const (
 	joinedEnds   = 256       // bytes of the beginning and of the end of a text that are joined to others
 	maxJoined    = 16 << 10  // bytes of texts that are joined, about; of more, the last ones are
 	maxDescribed = 256 << 10 // bytes of descriptions of tools that are joined, about; of more, the first are
+	maxEarlier   = 8 << 10   // bytes of what a model said before that are read, about, and of each text
 	noteScore    = 4         // of what rules find in descriptions of tools: from here on it is noted
 )
 
@@ -61,6 +65,28 @@ func (g *Local) rulesOnly(text string, from Source, how string, p *RoutePolicy, 
 	r := reading{g: g, p: p, from: from, s: s, budget: len(text) + maxDecoded, plain: true}
 	r.text(text, how, 0)
 	return r.v
+}
+
+// earlier reads what a model is said to have said before, the newest first. The client
+// sends it, and may have written it. Only rules for that are applied: a model talks of
+// instructions as its user does, and of its own.
+func (g *Local) earlier(spans []Span, p *RoutePolicy, s *scratch, take func(v verdict, where string)) {
+	size := 0
+	for i := len(spans) - 1; i >= 0 && size < maxEarlier; i-- {
+		if spans[i].Source != Assistant {
+			continue
+		}
+		t := spans[i].Text
+		if len(t) > maxEarlier { // where consent stands
+			t = t[:maxEarlier]
+		}
+		size += len(t)
+		v := g.rulesOnly(t, Assistant, "", p, s)
+		if slices.Contains(builtIn, v.block) {
+			v.block = "" // it goes on record
+		}
+		take(v, says(Assistant))
+	}
 }
 
 // described reads what a client tells the model of a tool: whoever wrote the tool wrote

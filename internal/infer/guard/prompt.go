@@ -204,6 +204,7 @@ func (g *Local) Prompt(p *Prompt) (out Ruling) {
 			}
 		})
 	}
+	g.earlier(p.Spans, policy, s, take)
 	g.tools(p.Descriptions, policy, s, take)
 	if p.Unread {
 		switch policy.action(unreadPrompt, ActionBlock) {
@@ -231,7 +232,9 @@ func says(s Source) string {
 		return "a tool says"
 	case Retrieved:
 		return "a document says"
-	case System, User, Assistant:
+	case Assistant:
+		return "the model is said to have said"
+	case System, User:
 	}
 	return "the user writes"
 }
