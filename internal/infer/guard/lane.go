@@ -127,7 +127,7 @@ func (l *lane) byte(b byte) {
 	if l.rules.leads.final[l.state] {
 		l.leads(at + 1)
 	}
-	if l.link != nil {
+	if l.link != nil && (stirs[b] || l.markup.state != outside) {
 		l.addresses(b, at)
 	}
 	l.digit(b, at)
