@@ -21,17 +21,18 @@ import (
 // site has to have its way.
 
 const (
-	maxModelName   = 256    // bytes
-	maxDepth       = 64     // of arrays and objects
-	maxFields      = 1000   // of the request's object
-	maxSpans       = 10_000 // texts of a prompt
-	mediaTokens    = 1024   // that a picture counts as
-	maxTools       = 1000
-	minDescription = 16      // bytes of a text in the definition of a tool that is read
-	maxOptions     = 4 << 10 // bytes of stream_options
-	defaultMax     = 512     // tokens of an answer, for estimates, where a request names no bound
-	quotaMax       = 4096    // tokens of an answer to a user with a quota, where a request names no bound
-	quotaParts     = 8       // or this part of the quota, if that is less
+	maxModelName     = 256    // bytes
+	maxDepth         = 64     // of arrays and objects
+	maxFields        = 1000   // of the request's object
+	maxSpans         = 10_000 // texts of a prompt
+	mediaTokens      = 1024   // that a picture counts as
+	maxTools         = 1000
+	maxToolWords     = 100_000 // short texts in the definitions of tools, most of them names
+	shortDescription = 16      // bytes from which on a text in the definition of a tool is no short one
+	maxOptions       = 4 << 10 // bytes of stream_options
+	defaultMax       = 512     // tokens of an answer, for estimates, where a request names no bound
+	quotaMax         = 4096    // tokens of an answer to a user with a quota, where a request names no bound
+	quotaParts       = 8       // or this part of the quota, if that is less
 )
 
 // field is one member of the request's object, by where it stands.
@@ -63,7 +64,8 @@ type request struct {
 	spans     []span
 	tools     []string
 	// descriptions are the texts in the definitions of tools, but for their names.
-	descriptions []string
+	descriptions []guard.Description
+	words        int  // of those, the short ones
 	textBytes    int  // that are read, in strings
 	units        int  // tokens of what is no text: numbers of tokens, pictures
 	prompts      int  // that are answered one by one; 0: one

@@ -3,6 +3,7 @@ package gateway
 import (
 	"net/http"
 
+	"enisle/internal/infer/guard"
 	"enisle/internal/infer/openai"
 )
 
@@ -25,7 +26,7 @@ func (p *parser) toolDefs() error {
 		}
 		p.q.tools = append(p.q.tools, tool)
 		if !isReference(tool) {
-			return p.describe(tool)
+			return p.describe(tool, true)
 		}
 		return nil
 	}
@@ -42,14 +43,13 @@ func (p *parser) toolDefs() error {
 	})
 }
 
-// described takes every text of a value in the definition of a tool that is long enough
-// to say something, names included: descriptions of the tool and of what it is given, and
+// described takes every text of a value in the definition of a tool, names included: descriptions of the tool and of what it is given, and
 // what stands beside them.
 func (p *parser) described() error {
 	switch p.dec.PeekKind() {
 	case '{':
 		return p.object(func(name string) error {
-			if err := p.describe(name); err != nil {
+			if err := p.describe(name, true); err != nil {
 				return err
 			}
 			return p.described()
@@ -61,19 +61,20 @@ func (p *parser) described() error {
 		if err := p.text("tools", &text); err != nil {
 			return err
 		}
-		return p.describe(text)
+		return p.describe(text, false)
 	}
 	return p.skip()
 }
 
 // describe takes one text, or name, of the definition of a tool.
-func (p *parser) describe(text string) error {
-	if len(text) < minDescription {
-		return nil
+func (p *parser) describe(text string, name bool) error {
+	q, most := p.q, maxSpans
+	if q.descriptions = append(q.descriptions, guard.Description{Text: text, Name: name}); len(text) < shortDescription {
+		q.words++
+		most = maxToolWords
 	}
-	if len(p.q.descriptions) >= maxSpans {
-		return openai.Errorf(http.StatusBadRequest, "too_many_tools", "there are more than %d texts in the tools of the request", maxSpans).On("tools")
+	if n := len(q.descriptions) - q.words; n > maxSpans || q.words > maxToolWords {
+		return openai.Errorf(http.StatusBadRequest, "too_many_tools", "there are more than %d texts in the tools of the request", most).On("tools")
 	}
-	p.q.descriptions = append(p.q.descriptions, text)
 	return nil
 }

@@ -21,6 +21,7 @@ type answer struct {
 	prompt   *Prompt
 	tainted  bool // there is untrusted text in the prompt
 	lanes    map[string]*lane
+	order    []*lane  // those, and the calls, as they began
 	name     string   // of the lane that was added to last
 	last     *lane    // itself
 	called   []byte   // the last letters of arguments of tools, for the canary
@@ -39,7 +40,8 @@ func (a *answer) Add(name string, text []byte) (safe int, block string) {
 	if l == nil || a.name != name {
 		if l = a.lanes[name]; l == nil {
 			l = a.lane()
-			a.lanes[name] = l
+			a.begins(l)
+			a.lanes[name], a.order = l, append(a.order, l)
 		}
 		a.name, a.last = name, l
 	}
@@ -54,6 +56,9 @@ func (a *answer) Add(name string, text []byte) (safe int, block string) {
 	if len(a.policy.Markings) > 0 {
 		a.markings(l, len(text))
 	}
+	if l.joining {
+		a.join(l)
+	}
 	if a.policy.Mode != Block {
 		return l.base + len(l.buf), ""
 	}
@@ -66,7 +71,7 @@ func (a *answer) Add(name string, text []byte) (safe int, block string) {
 // lane begins to read another text.
 func (a *answer) lane() *lane {
 	r := a.g.rules
-	l := &lane{rules: r, known: a.known, link: a.link, acts: func(r *answerRule) Action { return a.policy.action(r.Name, r.Action) }}
+	l := &lane{rules: r, known: a.known, link: a.link, url: -1, acts: func(r *answerRule) Action { return a.policy.action(r.Name, r.Action) }}
 	for _, rule := range r.answers {
 		if l.acts(rule) == ActionBlock {
 			l.holdWords = l.holdWords || rule.Before > 0
@@ -79,7 +84,7 @@ func (a *answer) lane() *lane {
 // hits notes what a lane found.
 func (a *answer) hits(l *lane) {
 	for _, r := range l.hits {
-		a.found(r.Name, r.Say, a.policy.action(r.Name, r.Action))
+		a.found(r.Name, r.Say, l.acts(r))
 	}
 	for _, rule := range l.bad {
 		a.found(rule, linkSays(rule), a.policy.action(rule, ActionBlock))
@@ -355,7 +360,7 @@ func (a *answer) Call(tool, arguments string) string {
 	if tools := a.policy.Tools.Allow; len(tools) > 0 && !slices.Contains(tools, tool) || len(a.prompt.Tools) > 0 && !slices.Contains(a.prompt.Tools, tool) {
 		a.found(toolUnknown, fmt.Sprintf("it calls the tool %.60q, which is not allowed", tool), a.policy.action(toolUnknown, ActionBlock))
 	}
-	values := stringsIn(arguments)
+	values, names := stringsIn(arguments)
 	if a.tainted {
 		if !slices.Contains(a.policy.Tools.Untrusted, tool) {
 			a.found(toolTaint, fmt.Sprintf("it calls the tool %.60q after text that anybody may have written", tool), a.policy.action(toolTaint, ActionBlock))
@@ -368,15 +373,22 @@ func (a *answer) Call(tool, arguments string) string {
 		}
 	}
 	// Escapes in the arguments hide nothing.
-	l := a.lane()
-	for _, v := range values {
+	l, joined := a.lane(), a.lane()
+	a.arguments(joined)
+	for i, v := range values {
 		l.add([]byte(v + "\n"))
 		if a.secret != nil {
 			a.canary(&a.called, []byte(v))
 		}
+		if !names[i] {
+			joined.add([]byte(v))
+		}
 	}
-	l.end()
-	a.hits(l)
+	for _, l := range []*lane{l, joined} {
+		l.end()
+		a.hits(l)
+	}
+	a.order = append(a.order, joined)
 	return a.why
 }
 
@@ -389,37 +401,54 @@ func (a *answer) fromUntrusted(v string) bool {
 
 // stringsIn returns the strings, names and numbers in JSON, those of a name that is there
 // twice as well: clients differ in which they take. From where it is none on, the rest is
-// one string.
-func stringsIn(arguments string) (out []string) {
+// one string. Beside each stands whether it is a name.
+func stringsIn(arguments string) (out []string, names []bool) {
 	d := json.NewDecoder(strings.NewReader(arguments))
 	d.UseNumber()
+	var objects []bool // that are open, or lists
+	name := false      // comes next
 	for {
 		t, err := d.Token()
 		if errors.Is(err, io.EOF) {
-			return out
+			return out, names
 		}
 		if err != nil {
 			rest, cut := arguments[d.InputOffset():], ""
 			if json.Unmarshal([]byte(strings.TrimLeft(rest, " \t\r\n:,")+`"`), &cut) == nil { // a string without its end
 				rest = cut
 			}
-			return append(out, rest)
+			return append(out, rest), append(names, false)
 		}
 		switch t := t.(type) {
+		case json.Delim:
+			if t == '{' || t == '[' {
+				objects = append(objects, t == '{')
+				name = t == '{'
+				continue
+			}
+			objects = objects[:len(objects)-1]
 		case string:
-			out = append(out, t)
+			out, names = append(out, t), append(names, name)
+			if name {
+				name = false
+				continue
+			}
 		case json.Number:
-			out = append(out, t.String())
+			out, names = append(out, t.String()), append(names, false)
 		}
+		name = len(objects) > 0 && objects[len(objects)-1]
 	}
 }
 
 // End says that all of the answer was added.
 func (a *answer) End() string {
-	for _, l := range a.lanes {
-		l.end()
-		a.hits(l)
+	for _, l := range a.order {
+		if !l.call {
+			l.end()
+			a.hits(l)
+		}
 	}
+	a.joined()
 	return a.why
 }
 

@@ -29,10 +29,17 @@ type Prompt struct {
 	Model string
 	Spans []Span   // in the order of the conversation
 	Tools []string // names of the tools that the model may call
-	// Descriptions are what else the model is told of them.
-	Descriptions []string
+	// Descriptions are what else the model is told of them, in its order: every text and
+	// every name but theirs.
+	Descriptions []Description
 	// Unread says that there is more in it that is not text.
 	Unread bool
+}
+
+// Description is a text in the definition of a tool.
+type Description struct {
+	Text string
+	Name bool // of something that the tool is given
 }
 
 // Finding is one thing that was noticed.

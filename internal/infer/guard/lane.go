@@ -26,8 +26,14 @@ type lane struct {
 	num     number
 	letters []byte // the last ones, for the canary
 	url     int    // where the address that is being written begins; -1: nowhere
+	markup  markup // that addresses stand in
 	hits    []*answerRule
 	bad     []string // names of rules on links that matched
+
+	head    []byte  // what the text begins with, when buf has it no more
+	call    bool    // it is made of arguments of a call
+	seams   []*seam // with the lanes before
+	joining bool    // more of its beginning may come
 }
 
 // waiting is a pattern that more of the text is needed for.
@@ -78,9 +84,9 @@ func (l *lane) add(text []byte) {
 	l.forget()
 }
 
-// stirs are the bytes that begin numbers and addresses. Constant.
+// stirs are the bytes that begin numbers, addresses, and what they stand in. Constant.
 var stirs = func() (t [256]bool) {
-	for _, c := range []byte("0123456789+/\\") {
+	for _, c := range []byte("0123456789+/\\:<(") {
 		t[c] = true
 	}
 	return t
@@ -89,7 +95,7 @@ var stirs = func() (t [256]bool) {
 // calm takes the bytes at which nothing happens but that words begin and end, and
 // returns how many there were: most of most texts.
 func (l *lane) calm(text []byte) (n int) {
-	if len(l.wait) > 0 || l.num.open || l.url >= 0 {
+	if len(l.wait) > 0 || l.num.open || l.url >= 0 || l.markup.state != outside {
 		return 0
 	}
 	m, state, at := l.rules.leads, l.state, l.base+len(l.buf)
@@ -114,15 +120,15 @@ func (l *lane) calm(text []byte) (n int) {
 func (l *lane) byte(b byte) {
 	at := l.base + len(l.buf)
 	l.buf = append(l.buf, b)
-	if ends[b] {
+	if ends[b] && (b != '\\' || l.url < 0) { // which is a slash in an address
 		l.wordEnds(at)
 	}
 	l.state = l.rules.leads.step(l.state, b)
 	if l.rules.leads.final[l.state] {
 		l.leads(at + 1)
 	}
-	if l.link != nil && l.url < 0 && isSlash(b) {
-		l.urlBegins()
+	if l.link != nil && (stirs[b] || l.markup.state != outside) {
+		l.addresses(b, at)
 	}
 	l.digit(b, at)
 	if len(l.wait) > 0 {
@@ -140,6 +146,10 @@ func (l *lane) end() {
 	l.numberEnds(at)
 	for len(l.wait) > 0 {
 		l.resolve(0, at)
+	}
+	if m := &l.markup; l.link != nil && m.odd && (m.state == inValue || m.state == destination) {
+		l.again(at, m.state == destination)
+		m.state = outside
 	}
 }
 
@@ -160,6 +170,9 @@ func (l *lane) safe() int {
 	}
 	if l.url >= 0 {
 		n = min(n, l.url)
+	}
+	if m := &l.markup; m.odd && (m.state == inValue || m.state == destination) {
+		n = min(n, m.value)
 	}
 	return n
 }
@@ -318,24 +331,53 @@ func (l *lane) numbers(end int) {
 	}
 }
 
-// urlBegins looks whether the slash that was just added begins the host of an address.
-// Where a scheme of the web stands before, one slash will do for browsers, or any number,
-// or ones that lean to the left.
-func (l *lane) urlBegins() {
+// addresses follows what addresses stand in, and notes where one begins.
+func (l *lane) addresses(b byte, at int) {
+	m := &l.markup
+	was, odd := m.state, m.odd
+	if ended := m.step(l, b, at); ended && odd {
+		l.again(at, was == destination)
+	}
+	switch {
+	case l.url >= 0:
+	case b == ':':
+		l.schemeEnds()
+	case isSlash(b):
+		l.hostBegins()
+	}
+	m.seen = m.seen || l.url >= 0 && m.holds()
+}
+
+// schemeEnds looks whether the colon that was just added ends a scheme of the web: for
+// browsers any number of slashes may follow, or none, or ones that lean to the left.
+func (l *lane) schemeEnds() {
+	colon := len(l.buf) - 1
+	i := colon
+	for i > 0 && isScheme(l.buf[i-1]) {
+		i--
+	}
+	if isWeb(string(l.buf[i:colon])) {
+		l.url = l.base + i
+	}
+}
+
+// hostBegins looks whether the slash that was just added is the second before a host.
+// Where addresses stand, slashes may lean.
+func (l *lane) hostBegins() {
 	b := l.buf
-	first := len(b) - 1
-	for first > 0 && isSlash(b[first-1]) {
-		first--
+	first := len(b) - 2
+	if first < 0 || !isSlash(b[first]) || first > 0 && isSlash(b[first-1]) {
+		return
 	}
 	i := first
 	if i > 0 && b[i-1] == ':' {
 		for i--; i > 0 && isScheme(b[i-1]); i-- {
 		}
 	}
-	switch web := i < first && isWeb(string(b[i:first-1])); {
-	case !web && string(b[first:]) != "//":
+	switch {
+	case string(b[first:]) != "//" && !l.markup.holds():
 		return
-	case i == first && i > 0 && !ends[b[i-1]] && b[i-1] != '=':
+	case i == first && i > 0 && !ends[b[i-1]] && b[i-1] != '=' && !(l.markup.holds() && b[i-1] < ' '):
 		return // two slashes in the middle of a word
 	}
 	l.url = l.base + i
@@ -357,22 +399,17 @@ func isScheme(c byte) bool {
 func (l *lane) urlEnds(end int) {
 	start := l.url - l.base
 	l.url = -1
-	if rule := l.link(l.buf[start:min(end-l.base, len(l.buf))], isImage(l.buf[:start])); rule != "" {
+	address := l.buf[start:min(end-l.base, len(l.buf))]
+	if !l.markup.holds() && !bytes.ContainsAny(address, `/\`) {
+		return // a scheme and a colon, in prose
+	}
+	loads := isStyle(l.buf[:start])
+	if m := &l.markup; m.holds() {
+		loads = loads || m.loaded(l.buf[max(0, m.value-l.base):])
+	}
+	if rule := l.link(address, loads); rule != "" {
 		l.bad = append(l.bad, rule)
 	}
-}
-
-// isImage reports whether the address after this text is loaded when the answer is
-// shown: an image in Markdown, also by reference, or something in HTML.
-func isImage(before []byte) bool {
-	before = before[max(0, len(before)-maxURL):]
-	before = bytes.TrimRight(before, " \t\n<\"'")
-	if bytes.HasSuffix(before, []byte("](")) {
-		open := bytes.LastIndexByte(before[:len(before)-2], '[')
-		return open > 0 && before[open-1] == '!'
-	}
-	return bytes.HasSuffix(before, []byte("]:")) || bytes.HasSuffix(before, []byte("=")) && bytes.LastIndexByte(before, '<') > bytes.LastIndexByte(before, '>') && !bytes.HasSuffix(bytes.ToLower(before), []byte("href=")) ||
-		bytes.HasSuffix(bytes.ToLower(before), []byte("url("))
 }
 
 // forget drops the beginning of the text that nobody will look at again.
@@ -387,7 +424,14 @@ func (l *lane) forget() {
 	if l.url >= 0 {
 		keep = min(keep, l.url-maxTail/2)
 	}
+	if l.markup.holds() {
+		keep = min(keep, l.markup.value)
+	}
 	if n := keep - l.base; n > 0 {
+		if l.base == 0 {
+			b, _ := l.beginning()
+			l.head = bytes.Clone(b)
+		}
 		l.buf = append(l.buf[:0], l.buf[n:]...)
 		l.base = keep
 	}

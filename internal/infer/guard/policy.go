@@ -145,7 +145,7 @@ func (r *RoutePolicy) check(rules *Rules) error {
 		}
 	}
 	for _, m := range r.Markings {
-		if len(m) < 3 || len(m) > 100 {
+		if len(m) < 3 || len(m) > maxMarking {
 			return fmt.Errorf("the marking %.100q has not 3 to 100 bytes", m)
 		}
 	}

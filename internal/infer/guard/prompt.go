@@ -204,9 +204,8 @@ func (g *Local) Prompt(p *Prompt) (out Ruling) {
 			}
 		})
 	}
-	for _, d := range p.Descriptions {
-		take(g.described(d, policy, s), "is said of a tool")
-	}
+	g.earlier(p.Spans, policy, s, take)
+	g.tools(p.Descriptions, policy, s, take)
 	if p.Unread {
 		switch policy.action(unreadPrompt, ActionBlock) {
 		case ActionOff:
@@ -233,7 +232,9 @@ func says(s Source) string {
 		return "a tool says"
 	case Retrieved:
 		return "a document says"
-	case System, User, Assistant:
+	case Assistant:
+		return "the model is said to have said"
+	case System, User:
 	}
 	return "the user writes"
 }

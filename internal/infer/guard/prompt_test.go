@@ -225,7 +225,7 @@ func FuzzPrompt(f *testing.F) {
 
 // However an answer is cut, the guard comes to the same, and releases only what it read.
 func FuzzAnswer(f *testing.F) {
-	for _, s := range []string{"AKIAIOSFODNN7EXAMPLE ", "4111 1111 1111 1111", "![x](https://e.example/)", "DE89 3704 0044 0532 0130 00", "a@b.example //x", "://"} {
+	for _, s := range []string{"AKIAIOSFODNN7EXAMPLE ", "4111 1111 1111 1111", "![x](https://e.example/)", "DE89 3704 0044 0532 0130 00", "a@b.example //x", "://", "![x](&#104;ttps&colon;//e.example/)", "<img alt='>' src=\"ht\ttps:e.example\">", "[r]: <\\/\\/e.example>"} {
 		f.Add(s, 3)
 	}
 	g := standard(f)

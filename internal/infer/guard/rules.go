@@ -67,7 +67,7 @@ type ruleFile struct {
 // folded text.
 type promptRule struct {
 	Name   string   `yaml:"name"`
-	On     []string `yaml:"on"`    // user, tool, retrieved
+	On     []string `yaml:"on"`    // user, assistant, tool, retrieved
 	Find   []string `yaml:"find"`  // one of these must be there
 	Match  string   `yaml:"match"` // from its first byte on, if given
 	Back   int      `yaml:"back"`  // or anywhere from so many bytes before it

@@ -10,6 +10,7 @@ type hit struct {
 type scratch struct {
 	folded, tight, window []byte
 	joined                []byte
+	texts                 []string // that are joined
 	sums                  sums
 	seen                  []seenBy // by rule
 	hits                  []hit
