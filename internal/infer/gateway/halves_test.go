@@ -1,11 +1,14 @@
 package gateway_test
 
 import (
+	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"enisle/internal/infer/gateway"
 )
@@ -61,6 +64,57 @@ func TestHalvesOfSecretsStayInside(t *testing.T) {
 					t.Errorf("streamed %t: %s", stream, got)
 				}
 			}
+		})
+	}
+}
+
+// What a model thinks often ends without white space. What it says then is not kept back
+// for that: the client sees it while it is said.
+func TestThoughtsThatEnd(t *testing.T) {
+	for name, tc := range map[string]struct {
+		path          string
+		thought, says string
+	}{
+		"chat":      {"/v1/chat/completions", `{"choices":[{"index":0,"delta":{"reasoning_content":%q}}]}`, `{"choices":[{"index":0,"delta":{"content":%q}}]}`},
+		"messages":  {"/v1/messages", `{"type":"content_block_delta","index":0,"delta":{"type":"thinking_delta","thinking":%q}}`, `{"type":"content_block_delta","index":1,"delta":{"type":"text_delta","text":%q}}`},
+		"responses": {"/v1/responses", `{"type":"response.reasoning_text.delta","output_index":0,"content_index":0,"delta":%q}`, `{"type":"response.output_text.delta","output_index":1,"content_index":0,"delta":%q}`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			seen := make(chan struct{})
+			s := serve(t, gateway.Options{Guard: standardGuard(t, "")}, newFake(t, func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("Content-Type", "text/event-stream")
+				for _, text := range []string{"I think", " it", " is done."} {
+					fmt.Fprintf(w, "data: "+tc.thought+"\n\n", text)
+				}
+				for _, text := range []string{"The", " answer", " is", " 42", " or", " so"} {
+					fmt.Fprintf(w, "data: "+tc.says+"\n\n", text)
+				}
+				_ = http.NewResponseController(w).Flush()
+				select {
+				case <-seen:
+				case <-r.Context().Done():
+				}
+			}, "m"))
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			r, err := http.NewRequestWithContext(ctx, http.MethodPost, s.URL+tc.path, strings.NewReader(`{"model":"m","max_tokens":9,"stream":true,"messages":[{"role":"user","content":"hello"}],"input":"hello"}`))
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.Header.Set("Content-Type", "application/json")
+			resp, err := http.DefaultClient.Do(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer resp.Body.Close()
+			lines := bufio.NewScanner(resp.Body)
+			for lines.Scan() {
+				if strings.Contains(lines.Text(), " is\"") {
+					close(seen)
+					return
+				}
+			}
+			t.Error("the answer is kept back:", lines.Err())
 		})
 	}
 }

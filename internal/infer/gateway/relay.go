@@ -346,7 +346,7 @@ func (s *stream) pass(raw []byte, h held) error {
 	}
 	s.waiting, s.kept = append(s.waiting, h), append(s.kept, raw...)
 	n, size := 0, 0
-	for len(s.tools) == 0 && n < len(s.waiting) && s.waiting[n].safe() {
+	for len(s.tools) == 0 && n < len(s.waiting) && s.safe(s.waiting[n]) {
 		size += s.waiting[n].size
 		n++
 	}
@@ -355,6 +355,20 @@ func (s *stream) pass(raw []byte, h held) error {
 		return s.blocked("it is too long to be read")
 	}
 	return nil
+}
+
+// safe reports whether an event that waits may be shown by now: other lanes may have gone
+// on from where its own ended.
+func (s *stream) safe(h held) bool {
+	if h.safe() {
+		return true
+	}
+	for _, m := range append(h.more, h.first) {
+		if m.lane != nil {
+			m.lane.safe = s.ruling.Answer.Safe(m.lane.name)
+		}
+	}
+	return h.safe()
 }
 
 // release sends the first n events of those that wait.

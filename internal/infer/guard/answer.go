@@ -40,6 +40,7 @@ func (a *answer) Add(name string, text []byte) (safe int, block string) {
 	if l == nil || a.name != name {
 		if l = a.lanes[name]; l == nil {
 			l = a.lane()
+			l.of = choice(name)
 			a.begins(l)
 			a.lanes[name], a.order = l, append(a.order, l)
 		}
@@ -59,13 +60,34 @@ func (a *answer) Add(name string, text []byte) (safe int, block string) {
 	if l.joining {
 		a.join(l)
 	}
-	if a.policy.Mode != Block {
-		return l.base + len(l.buf), ""
-	}
-	if safe = l.safe(); a.why == "" && a.policy.MaxHold > 0 && l.base+len(l.buf)-safe > a.policy.MaxHold {
+	if safe = a.safe(l); a.why == "" && a.policy.MaxHold > 0 && l.length()-safe > a.policy.MaxHold {
 		a.why = "something in it is longer than may be held back"
 	}
 	return safe, a.why
+}
+
+// Safe is how much of a lane may be shown.
+func (a *answer) Safe(name string) int {
+	if l := a.lanes[name]; l != nil {
+		return a.safe(l)
+	}
+	return 0
+}
+
+func (a *answer) safe(l *lane) int {
+	if a.policy.Mode != Block {
+		return l.length()
+	}
+	return l.safe()
+}
+
+// choice is which of several answers a lane belongs to, all of which grow at once. What
+// has no choices has one text after the other.
+func choice(lane string) string {
+	if i := strings.IndexByte(lane, ']'); strings.HasPrefix(lane, ".choices[") && i > 0 {
+		return lane[:i]
+	}
+	return ""
 }
 
 // lane begins to read another text.

@@ -67,6 +67,9 @@ type Answer interface {
 	// its beginning, may be shown now. Block says why no more of the answer may be
 	// shown; it is final.
 	Add(lane string, text []byte) (safe int, block string)
+	// Safe is how many bytes of a lane may be shown now. It grows as well when another
+	// lane goes on where this one ended.
+	Safe(lane string) int
 	// Call takes a whole call of a tool.
 	Call(tool, arguments string) (block string)
 	// End says that all of the answer was added: everything that is not blocked may be

@@ -30,6 +30,7 @@ type lane struct {
 	hits    []*answerRule
 	bad     []string // names of rules on links that matched
 
+	of      string  // the answer that it belongs to, where there are several
 	head    []byte  // what the text begins with, when buf has it no more
 	call    bool    // it is made of arguments of a call
 	seams   []*seam // with the lanes before

@@ -22,6 +22,7 @@ type seam struct {
 	length  int    // of the lane before, when it was joined
 	cut     int    // where what follows begins in the text
 	read    int    // bytes of what follows that were read
+	passed  bool   // nothing can lie over it any more
 	letters []byte // the last ones, for the canary
 }
 
@@ -82,8 +83,21 @@ func (a *answer) join(l *lane) {
 	text, open := l.beginning()
 	for _, s := range l.seams {
 		a.follow(s, text)
+		a.pass(s, l)
 	}
 	l.joining = open
+}
+
+// pass has a lane end where another one of the same answer has gone on past it: mostly
+// thoughts, which often end in a word without white space. It may begin again.
+func (a *answer) pass(s *seam, behind *lane) {
+	b := s.before
+	if s.passed || b.call || b.of != behind.of || b.length() != s.length || s.lane.safe() < s.cut {
+		return
+	}
+	s.passed = true
+	b.end()
+	a.hits(b)
 }
 
 // follow reads what follows at a seam: all that there is of it so far.
