@@ -329,6 +329,22 @@ func TestWhatCannotBeWatched(t *testing.T) {
 	}
 }
 
+// nowhere is a connection that does not know where it comes from.
+type nowhere struct{ *net.TCPConn }
+
+func (nowhere) RemoteAddr() net.Addr { return nil }
+
+func TestConnectionsFromNowhere(t *testing.T) {
+	s, at := serveWrapped(t, &http.Server{Handler: http.HandlerFunc(handler)}, func(c net.Conn) net.Conn { return nowhere{c.(*net.TCPConn)} })
+	nc := dial(t, at)
+	if got := answerOf(t, nc, bufio.NewReader(nc), post("/echo", "a")); got != "1 <nil> h.example a" {
+		t.Errorf("%q", got)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 // Files of forms are gone with their requests.
 func TestFilesOfForms(t *testing.T) {
 	dir := t.TempDir()

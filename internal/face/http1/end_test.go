@@ -4,11 +4,13 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"os"
 	"runtime"
+	"sync"
 	"testing"
 	"time"
 )
@@ -88,4 +90,65 @@ func TestShutdownDoesNotQueue(t *testing.T) {
 	if err := s.Shutdown(ctx); err != nil {
 		t.Error(err)
 	}
+}
+
+// A server that is ended at any moment, in the middle of requests of all forms and of
+// connections that change hands, leaves nothing behind.
+func TestEndedAtAnyMoment(t *testing.T) {
+	before, routines := descriptors(t), runtime.NumGoroutine()
+	for i := range 60 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := New(&http.Server{Handler: http.HandlerFunc(handler)}, slog.New(slog.DiscardHandler))
+		ended := make(chan error, 1)
+		go func() { ended <- s.Serve(l) }()
+		var clients sync.WaitGroup
+		for j := range 8 {
+			clients.Go(func() {
+				for {
+					nc, err := net.Dial("tcp", l.Addr().String())
+					if err != nil {
+						return // it is over
+					}
+					_ = nc.SetDeadline(time.Now().Add(20 * time.Second))
+					_, _ = io.WriteString(nc, post("/echo", "abc")+post("/stream", ""))
+					if j%2 == 0 {
+						_, _ = io.WriteString(nc, "GET /html HTTP/1.1\r\nHost: h.example\r\nConnection: close\r\n\r\n")
+					} else if j%4 == 1 {
+						_ = nc.(*net.TCPConn).CloseWrite()
+					}
+					if j%4 != 3 {
+						_, _ = io.Copy(io.Discard, nc)
+					}
+					_ = nc.Close()
+				}
+			})
+		}
+		time.Sleep(time.Duration(i) * time.Millisecond / 4)
+		if i%2 == 0 {
+			err = s.Shutdown(t.Context())
+		} else {
+			err = s.Close()
+		}
+		if err != nil {
+			t.Error(err)
+		}
+		if err := <-ended; !errors.Is(err, http.ErrServerClosed) {
+			t.Error(err)
+		}
+		clients.Wait()
+		s.running.Wait()
+		if len(s.conns) > 0 || s.watch != nil && len(s.watch.conns) > 0 { // nil: it was too late to begin
+			t.Errorf("%d connections are kept", len(s.conns))
+		}
+	}
+	for range 100 { // what closes may take a moment
+		if descriptors(t) <= before && runtime.NumGoroutine() <= routines {
+			return
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	t.Errorf("%d descriptors, %d before; %d goroutines, %d before", descriptors(t), before, runtime.NumGoroutine(), routines)
 }

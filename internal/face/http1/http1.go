@@ -137,7 +137,10 @@ func (s *Server) accept(l net.Listener) error {
 // conn begins to follow a connection; nil: it came too late.
 func (s *Server) conn(nc net.Conn) *conn {
 	base := context.WithValue(s.about(s.base, nc), http.LocalAddrContextKey, nc.LocalAddr())
-	c := &conn{s: s, Conn: nc, base: base, remote: nc.RemoteAddr().String()}
+	c := &conn{s: s, Conn: nc, base: base}
+	if from := nc.RemoteAddr(); from != nil {
+		c.remote = from.String()
+	}
 	c.toRead.apply, c.toWrite.apply = nc.SetReadDeadline, nc.SetWriteDeadline
 	s.mu.Lock()
 	defer s.mu.Unlock()
