@@ -266,6 +266,32 @@ func TestHandlersThatDoNotReturn(t *testing.T) {
 	}
 }
 
+// broken is a connection that cannot be read without a panic.
+type broken struct{ *net.TCPConn }
+
+func (broken) Read([]byte) (int, error) { panic("no") }
+
+// What goes wrong in reading one connection ends that one.
+func TestPanicsOfAConnection(t *testing.T) {
+	var n atomic.Int64
+	s, at := serveWrapped(t, &http.Server{Handler: http.HandlerFunc(handler)}, func(c net.Conn) net.Conn {
+		if n.Add(1) == 1 {
+			return broken{c.(*net.TCPConn)}
+		}
+		return c
+	})
+	if b, err := io.ReadAll(dial(t, at)); err != nil || len(b) > 0 {
+		t.Errorf("%q %v", b, err)
+	}
+	nc := dial(t, at)
+	if got := answerOf(t, nc, bufio.NewReader(nc), post("/echo", "a")); got != "1 <nil> h.example a" {
+		t.Errorf("%q", got)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 // CR and LF behind a body, as old clients send them, are no request.
 func TestEmptyLinesBetween(t *testing.T) {
 	_, at := begin(t, http.HandlerFunc(handler), nil)
