@@ -1,6 +1,7 @@
 package http1
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -23,7 +24,9 @@ const (
 const (
 	handshakeTime = 10 * time.Second // of TLS, where ReadHeaderTimeout is none
 	lastWait      = 500 * time.Millisecond
-	lastBytes     = 256 << 10 // of a request that nobody read, before its connection is closed
+	lastBodyWait  = 5 * time.Second // for the rest of a request that is at most lastBytes
+	lastBytes     = 256 << 10       // of a request that nobody read, before its connection is closed
+	maxEmpty      = 4               // CR and LF that old clients put behind a body, as in net/http
 )
 
 // conn is a connection whose requests are read here.
@@ -42,18 +45,23 @@ type conn struct {
 	to      int
 	out     []byte // what is about to be written
 	held    []byte // an answer whose head is not yet made
+	fields  []byte // of that head
+	path    string // that was asked for last; empty: nothing was
 
 	mu     sync.Mutex
 	gone   bool               // the client is; guarded by mu
 	cancel context.CancelFunc // of the request that is answered; guarded by mu
 }
 
-// deadline is one of the two of a connection, set when it is about to matter: most are
-// replaced before that.
+// deadline is one of the two of a connection, set when something waits: most are replaced
+// before that. Handlers set it from any goroutine.
 type deadline struct {
 	apply func(time.Time) error
+
+	mu    sync.Mutex // guards what follows
 	want  time.Time
 	set   time.Time
+	waits int // operations that may wait now
 }
 
 // coarse is to what deadlines that are at least twice as far away are put off, so that
@@ -61,20 +69,50 @@ type deadline struct {
 const coarse = 4 * time.Second
 
 // in sets the deadline to a time from now; none if that is 0.
-func (d *deadline) in(wait time.Duration) {
-	if d.want = (time.Time{}); wait > 0 {
-		d.at(time.Now().Add(wait))
+func (d *deadline) in(wait time.Duration) error {
+	if wait <= 0 {
+		return d.at(time.Time{})
 	}
+	return d.at(time.Now().Add(wait))
 }
 
-func (d *deadline) at(t time.Time) {
-	if d.want = t; !t.IsZero() && time.Until(t) >= 2*coarse {
-		d.want = t.Truncate(coarse).Add(coarse)
+// at sets the deadline: at once if something waits already, or else when it does.
+func (d *deadline) at(t time.Time) error {
+	if !t.IsZero() && time.Until(t) >= 2*coarse {
+		t = t.Truncate(coarse).Add(coarse)
 	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.want = t; d.waits == 0 {
+		return nil
+	}
+	return d.make()
 }
 
-// hold makes it so, before something is done that may wait.
+// hold makes it so, before something is done that may wait; release is called after it.
 func (d *deadline) hold() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.waits++
+	return d.make()
+}
+
+func (d *deadline) release() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.waits--
+}
+
+// lift leaves none.
+func (d *deadline) lift() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.want = time.Time{}
+	return d.make()
+}
+
+// make is called with mu.
+func (d *deadline) make() error {
 	if d.want.Equal(d.set) {
 		return nil
 	}
@@ -82,42 +120,82 @@ func (d *deadline) hold() error {
 	return d.apply(d.want)
 }
 
-// serve answers requests until the connection ends or is somebody else's.
+// read reads what the client sends next.
+func (c *conn) read(p []byte) (int, error) {
+	if c.tls != nil { // TLS may have to answer, by the deadline of now
+		defer c.toWrite.release()
+		if err := c.toWrite.hold(); err != nil {
+			return 0, err
+		}
+	}
+	defer c.toRead.release()
+	if err := c.toRead.hold(); err != nil {
+		return 0, err
+	}
+	return c.Conn.Read(p)
+}
+
+// write sends b.
+func (c *conn) write(b []byte) error {
+	defer c.toWrite.release()
+	if err := c.toWrite.hold(); err != nil {
+		return err
+	}
+	_, err := c.Conn.Write(b)
+	return err
+}
+
+// serve answers requests until the connection ends or is somebody else's. Whoever panics
+// ends this connection, and nothing else.
 func (c *conn) serve() {
 	defer c.s.forget(c)
-	if !c.greet() {
-		_ = c.Close()
+	given := false
+	defer func() {
+		if err := recover(); err != nil && err != http.ErrAbortHandler { //nolint:errorlint // it is a value that was thrown
+			stack := make([]byte, 16<<10)
+			c.s.log.Error("panic", "path", c.path, "err", err, "stack", string(stack[:runtime.Stack(stack, false)]))
+		}
+		if !given {
+			_ = c.Close()
+		}
+	}()
+	under, ok := c.greet()
+	if !ok {
 		return
 	}
-	c.toRead.in(c.s.srv.ReadHeaderTimeout)
+	if err := c.s.watch.add(c, under); err != nil {
+		c.s.log.Warn("connection left to net/http", "err", err) // which watches in its own way
+		given = c.leave()
+		return
+	}
+	srv := c.s.srv
+	_ = c.toRead.in(cmp.Or(srv.ReadHeaderTimeout, srv.ReadTimeout)) // nothing waits yet
 	for {
 		r, plain := c.request()
 		switch {
 		case c.from == c.to && r == nil:
-			_ = c.Close() // it ended, or said nothing for too long
-			return
+			return // it ended, or said nothing for too long
 		case !plain:
-			c.leave()
+			given = c.leave()
 			return
 		}
 		if !c.state.CompareAndSwap(idle, busy) {
 			return // closed meanwhile
 		}
-		again := c.answer(r)
-		if !again || !c.state.CompareAndSwap(busy, idle) || c.s.closing.Load() {
-			_ = c.Close()
+		if !c.answer(r) || !c.state.CompareAndSwap(busy, idle) || c.s.closing.Load() {
 			return
 		}
-		c.toRead.in(c.s.srv.IdleTimeout)
+		_ = c.toRead.in(cmp.Or(srv.IdleTimeout, srv.ReadTimeout)) // as above
 	}
 }
 
-// greet agrees with the client on TLS, where that is used, and has it watched.
-func (c *conn) greet() bool {
-	under := c.Conn
+// greet agrees with the client on TLS, where that is used. It returns the connection
+// under that.
+func (c *conn) greet() (under net.Conn, ok bool) {
+	under = c.Conn
 	if secured, ok := c.Conn.(*tls.Conn); ok {
 		under = secured.NetConn()
-		wait := c.s.srv.ReadHeaderTimeout
+		wait := cmp.Or(c.s.srv.ReadHeaderTimeout, c.s.srv.ReadTimeout)
 		if wait <= 0 {
 			wait = handshakeTime
 		}
@@ -128,16 +206,12 @@ func (c *conn) greet() bool {
 			if errors.As(err, &plain) && plain.Conn != nil && looksLikeHTTP(plain.RecordHeader) {
 				_, _ = io.WriteString(plain.Conn, "HTTP/1.0 400 Bad Request\r\nContent-Type: text/plain\r\n\r\nuse https here\n") // as a favour
 			}
-			return false
+			return under, false
 		}
 		state := secured.ConnectionState()
 		c.tls = &state
 	}
-	if err := c.s.watch.add(c, under); err != nil {
-		c.s.log.Warn("connection not served", "err", err)
-		return false
-	}
-	return true
+	return under, true
 }
 
 func looksLikeHTTP(head [5]byte) bool {
@@ -151,16 +225,14 @@ func looksLikeHTTP(head [5]byte) bool {
 // request reads the head of the next request. It is of the plain form, or what was read
 // stays in buf.
 func (c *conn) request() (r *http.Request, plain bool) {
-	if c.from == c.to {
-		c.from, c.to = 0, 0
-		if c.toRead.hold() != nil {
+	for empty := 0; ; empty++ {
+		if c.from == c.to && !c.fill() {
 			return nil, false
 		}
-		n, err := c.Read(c.buf[:])
-		if c.to = n; n == 0 || err != nil && !errors.Is(err, io.EOF) {
-			c.to = 0
-			return nil, false
+		if b := c.buf[c.from]; c.path == "" || empty == maxEmpty || b != '\r' && b != '\n' {
+			break
 		}
+		c.from++
 	}
 	n := headOf(c.buf[c.from:c.to])
 	if n < 0 {
@@ -172,18 +244,24 @@ func (c *conn) request() (r *http.Request, plain bool) {
 	return r, plain
 }
 
-// leave gives the connection to net/http.
-func (c *conn) leave() {
+// fill reads into buf, and reports whether anything came.
+func (c *conn) fill() bool {
+	n, err := c.read(c.buf[:])
+	if err != nil && !errors.Is(err, io.EOF) {
+		n = 0
+	}
+	c.from, c.to = 0, n
+	return n > 0
+}
+
+// leave gives the connection to net/http, and reports whether that has it.
+func (c *conn) leave() bool {
 	c.s.watch.remove(c)
-	c.toRead.want, c.toWrite.want = time.Time{}, time.Time{}
-	if c.toRead.hold() != nil || c.toWrite.hold() != nil {
-		_ = c.Close()
-		return
+	if c.toRead.lift() != nil || c.toWrite.lift() != nil {
+		return false
 	}
-	l := &leftover{Conn: c.Conn, read: append([]byte(nil), c.buf[c.from:c.to]...), tls: c.tls}
-	if !c.state.CompareAndSwap(idle, closed) || !c.s.left.give(l) {
-		_ = c.Close()
-	}
+	l := &leftover{Conn: c.Conn, read: append([]byte(nil), c.buf[c.from:c.to]...), tls: c.tls, base: c.base}
+	return c.state.CompareAndSwap(idle, closed) && c.s.left.give(l)
 }
 
 // answer has one request answered and says whether there may be another.
@@ -192,23 +270,30 @@ func (c *conn) answer(r *http.Request) (again bool) {
 	defer cancel()
 	c.begin(cancel)
 	defer c.begin(nil)
-	c.toRead.want = time.Time{}
-	c.toWrite.want = time.Time{}
+	if c.toRead.in(c.s.srv.ReadTimeout) != nil || c.toWrite.in(c.s.srv.WriteTimeout) != nil {
+		return false
+	}
 	b := &body{c: c, left: r.ContentLength}
 	r.Body, r.RemoteAddr, r.TLS = b, c.remote, c.tls
 	if b.left == 0 {
 		r.Body = http.NoBody
 	}
 	w := &response{c: c, body: b, header: make(http.Header, 8), length: -1}
-	if !c.handle(w, r.WithContext(ctx)) {
-		return false
-	}
+	// A goroutine that the handler leaves behind reads and writes no more, however it ended.
+	defer b.over.Store(true)
+	defer w.over.Store(true)
+	c.path = r.URL.Path
+	r = r.WithContext(ctx)
+	c.s.handler.ServeHTTP(w, r)
 	b.over.Store(true)
+	if r.MultipartForm != nil {
+		_ = r.MultipartForm.RemoveAll() // as net/http does; it says nothing to anybody
+	}
 	if w.finish(); w.err != nil {
 		return false
 	}
-	if w.last || b.left > 0 {
-		c.farewell()
+	if left, known := b.settle(); w.last || left > 0 || !known {
+		c.farewell(left)
 		return false
 	}
 	return true
@@ -232,39 +317,39 @@ func (c *conn) left() {
 	}
 }
 
-// handle calls the handler. One that panics ends its connection, and nothing else.
-func (c *conn) handle(w http.ResponseWriter, r *http.Request) (well bool) {
-	defer func() {
-		if err := recover(); err != nil && err != http.ErrAbortHandler { //nolint:errorlint // it is a value that was thrown
-			stack := make([]byte, 16<<10)
-			c.s.log.Error("panic", "path", r.URL.Path, "err", err, "stack", string(stack[:runtime.Stack(stack, false)]))
-		}
-	}()
-	c.s.handler.ServeHTTP(w, r)
-	return true
-}
-
 // farewell gives the client time to read the answer: one that still sends would lose it
-// if the connection were closed at once.
-func (c *conn) farewell() {
+// if the connection were closed at once. left is what it has not sent of its request.
+func (c *conn) farewell(left int64) {
 	half, ok := c.Conn.(interface{ CloseWrite() error })
 	if !ok || half.CloseWrite() != nil {
 		return
 	}
-	if c.toRead.in(lastWait); c.toRead.hold() == nil {
-		_, _ = io.CopyN(io.Discard, c.Conn, lastBytes) // whatever it is
+	wait := lastWait
+	if left > 0 && left <= lastBytes {
+		wait = lastBodyWait
+	}
+	if c.toRead.in(wait) == nil {
+		_, _ = io.CopyN(io.Discard, readerFunc(c.read), lastBytes) // whatever it is
 	}
 }
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
 // body is that of a request.
 type body struct {
 	c    *conn
-	left int64 // bytes that were not read
-	over atomic.Bool
+	over atomic.Bool // it is closed
+
+	mu   sync.Mutex // of whoever reads; it guards left, and what of the connection is read
+	left int64      // bytes that were not read
 }
 
 // Read reads of it; at its end it returns io.EOF with the last bytes.
 func (b *body) Read(p []byte) (n int, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	c := b.c
 	switch {
 	case b.over.Load():
@@ -277,8 +362,8 @@ func (b *body) Read(p []byte) (n int, err error) {
 	if c.from < c.to {
 		n = copy(p, c.buf[c.from:c.to])
 		c.from += n
-	} else if err = c.toRead.hold(); err == nil {
-		n, err = c.Read(p)
+	} else {
+		n, err = c.read(p)
 	}
 	if b.left -= int64(n); b.left == 0 {
 		return n, io.EOF
@@ -289,12 +374,19 @@ func (b *body) Read(p []byte) (n int, err error) {
 	return n, err
 }
 
-// skip leaves the rest of it, if that is here.
-func (b *body) skip() {
-	if n := int64(b.c.to - b.c.from); b.left <= n {
+// settle leaves the rest of it, if that is here, and returns how much there still is to
+// come. It is not known while somebody reads.
+func (b *body) settle() (left int64, known bool) {
+	if !b.mu.TryLock() {
+		return 0, false
+	}
+	defer b.mu.Unlock()
+	if n := int64(b.c.to - b.c.from); b.left > 0 && b.left <= n {
+		b.over.Store(true) // who reads on does not take this for its end
 		b.c.from += int(b.left)
 		b.left = 0
 	}
+	return b.left, true
 }
 
 // Close leaves the rest of it.

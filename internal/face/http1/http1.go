@@ -27,7 +27,8 @@ type Server struct {
 	srv     *http.Server // of what is left
 	left    *leftovers
 	log     *slog.Logger
-	watch   *watcher
+	watch   *watcher // set by Serve, with mu
+	base    context.Context
 	closing atomic.Bool
 	running sync.WaitGroup        // connections that are read here
 	stamp   atomic.Pointer[stamp] // of the second that was asked for last
@@ -37,9 +38,8 @@ type Server struct {
 	conns    map[*conn]struct{} // guarded by mu
 }
 
-// New returns a server with the handler and the bounds of srv, which is its own from then
-// on: ReadHeaderTimeout until the first request of a connection, IdleTimeout between two,
-// ConnContext.
+// New returns a server with the handler, the contexts and the time limits of srv, which is
+// its own from then on. ReadTimeout does not count the head of a request.
 func New(srv *http.Server, log *slog.Logger) *Server {
 	s := &Server{
 		handler: srv.Handler, about: srv.ConnContext, srv: srv, log: log, conns: map[*conn]struct{}{},
@@ -55,10 +55,12 @@ func New(srv *http.Server, log *slog.Logger) *Server {
 		s.handler.ServeHTTP(w, r)
 	})
 	srv.ConnContext = func(ctx context.Context, nc net.Conn) context.Context {
-		if l, ok := nc.(interface{ state() *tls.ConnectionState }); ok && l.state() != nil {
-			ctx = context.WithValue(ctx, tlsKey{}, l.state())
+		from, ok := nc.(interface{ origin() *leftover })
+		if !ok {
+			return ctx // it is none of ours
 		}
-		return s.about(ctx, nc)
+		l := from.origin()
+		return context.WithValue(l.base, tlsKey{}, l.tls) // what is known about it, it keeps
 	}
 	return s
 }
@@ -67,27 +69,41 @@ func New(srv *http.Server, log *slog.Logger) *Server {
 type tlsKey struct{}
 
 // Serve answers connections from l until Shutdown or Close, after which its error is
-// http.ErrServerClosed.
+// http.ErrServerClosed. It is called once.
 func (s *Server) Serve(l net.Listener) error {
-	var err error
-	if s.watch, err = newWatcher(); err != nil {
-		return err
-	}
-	s.mu.Lock()
-	s.listener, s.left.addr = l, l.Addr()
-	s.mu.Unlock()
-	if s.closing.Load() {
-		return errors.Join(http.ErrServerClosed, l.Close())
+	if err := s.open(l); err != nil {
+		return errors.Join(err, l.Close())
 	}
 	go s.watch.run()
 	ended := make(chan error, 1)
 	go func() { ended <- s.srv.Serve(s.left) }()
-	err = s.accept(l)
+	err := s.accept(l)
 	_ = s.left.Close() // it cannot fail
 	if other := <-ended; !errors.Is(other, http.ErrServerClosed) && !errors.Is(other, net.ErrClosed) {
 		err = errors.Join(err, other)
 	}
 	return err
+}
+
+// open makes what is needed for connections, unless it is too late for them.
+func (s *Server) open(l net.Listener) (err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.closing.Load():
+		return http.ErrServerClosed
+	case s.listener != nil:
+		return errors.New("it serves already")
+	}
+	if s.watch, err = newWatcher(); err != nil {
+		return err
+	}
+	s.listener, s.left.addr, s.base = l, l.Addr(), context.Background()
+	if s.srv.BaseContext != nil {
+		s.base = s.srv.BaseContext(l)
+	}
+	s.base = context.WithValue(s.base, http.ServerContextKey, s.srv)
+	return nil
 }
 
 // accept takes connections. Where there is no room for more of them it tries again.
@@ -120,11 +136,11 @@ func (s *Server) accept(l net.Listener) error {
 
 // conn begins to follow a connection; nil: it came too late.
 func (s *Server) conn(nc net.Conn) *conn {
-	base := context.Background()
-	if s.srv.BaseContext != nil {
-		base = s.srv.BaseContext(s.left)
+	base := context.WithValue(s.about(s.base, nc), http.LocalAddrContextKey, nc.LocalAddr())
+	c := &conn{s: s, Conn: nc, base: base}
+	if from := nc.RemoteAddr(); from != nil {
+		c.remote = from.String()
 	}
-	c := &conn{s: s, Conn: nc, base: s.about(base, nc), remote: nc.RemoteAddr().String()}
 	c.toRead.apply, c.toWrite.apply = nc.SetReadDeadline, nc.SetWriteDeadline
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -159,10 +175,19 @@ func (s *Server) stop(fits func(*conn) bool) error {
 	}
 	for c := range s.conns {
 		if fits(c) {
-			_ = c.Close() // nobody waits for more of it
+			go func() { _ = c.Close() }() // of TLS it may take seconds; nobody waits for more of it
 		}
 	}
 	return err
+}
+
+// unwatch ends what Serve began.
+func (s *Server) unwatch() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.watch != nil {
+		s.watch.close()
+	}
 }
 
 // Shutdown lets running requests finish and returns when they have, or when ctx ends.
@@ -173,16 +198,16 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	go func() { s.running.Wait(); close(done) }()
 	select {
 	case <-done:
-		s.watch.close()
+		s.unwatch()
 	case <-ctx.Done():
 		err = errors.Join(err, ctx.Err())
 	}
 	return err
 }
 
-// Close ends all connections at once.
+// Close ends all connections at once, and the contexts of their requests.
 func (s *Server) Close() error {
-	err := s.stop(func(c *conn) bool { c.state.Store(closed); return true })
-	s.watch.close()
+	err := s.stop(func(c *conn) bool { c.state.Store(closed); c.left(); return true })
+	s.unwatch()
 	return errors.Join(err, s.srv.Close())
 }

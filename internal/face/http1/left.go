@@ -1,7 +1,9 @@
 package http1
 
 import (
+	"context"
 	"crypto/tls"
+	"errors"
 	"net"
 	"sync"
 )
@@ -51,6 +53,7 @@ type leftover struct {
 	net.Conn
 	read []byte
 	tls  *tls.ConnectionState
+	base context.Context // of its requests
 }
 
 // Read returns what was read, and then the rest.
@@ -65,7 +68,15 @@ func (c *leftover) Read(b []byte) (int, error) {
 	return n, nil
 }
 
-func (c *leftover) state() *tls.ConnectionState { return c.tls }
+// CloseWrite tells the client that nothing more comes.
+func (c *leftover) CloseWrite() error {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return errors.ErrUnsupported
+}
+
+func (c *leftover) origin() *leftover { return c }
 
 // leftoverTCP is one that files are sent over without being copied.
 type leftoverTCP struct {
@@ -75,3 +86,5 @@ type leftoverTCP struct {
 
 // Read returns what was read, and then the rest.
 func (c *leftoverTCP) Read(b []byte) (int, error) { return c.l.Read(b) }
+
+func (c *leftoverTCP) origin() *leftover { return c.l }

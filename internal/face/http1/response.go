@@ -1,10 +1,14 @@
 package http1
 
 import (
+	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -13,15 +17,23 @@ const (
 	maxOut  = 8 << 10 // bytes that go out together
 )
 
-// response writes the answer to one request.
+var errOver = errors.New("the handler has ended") // constant
+
+// response writes the answer to one request. Goroutines of a handler may share it, if
+// they take turns; one that is left behind when the handler ends gets errors.
 type response struct {
-	c       *conn
-	body    *body // of the request
-	header  http.Header
-	status  int   // 0: none yet
-	length  int64 // that was announced; -1: none was
+	c      *conn
+	body   *body // of the request
+	header http.Header
+	over   atomic.Bool // the handler has ended
+
+	mu      sync.Mutex // guards what follows, and what of the connection is written
+	status  int        // 0: none yet
+	length  int64      // that was announced; -1: none was
 	written int64
 	made    bool // the head is
+	typed   bool // it says of what type it is, or must not
+	dated   bool
 	chunked bool
 	last    bool // the connection is closed after it
 	err     error
@@ -32,6 +44,18 @@ func (w *response) Header() http.Header { return w.header }
 
 // WriteHeader begins an answer. Those before the final one are not sent.
 func (w *response) WriteHeader(status int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.over.Load() {
+		w.start(status)
+	}
+}
+
+// start notes the fields of the head: those that are set later are none of it.
+func (w *response) start(status int) {
+	if status < 100 || status > 999 {
+		panic(fmt.Sprintf("invalid status %d", status)) // as in net/http: it is a mistake of the handler
+	}
 	if w.status != 0 || status < http.StatusOK {
 		return
 	}
@@ -40,15 +64,25 @@ func (w *response) WriteHeader(status int) {
 		n, ok := plainLength(s)
 		if w.length = n; !ok {
 			w.length = -1
-			w.header.Del("Content-Length")
 		}
 	}
+	h := w.header
+	_, w.typed = h["Content-Type"]
+	w.typed = w.typed || h.Get("Content-Encoding") != "" // what that hides is not of the type it looks
+	_, w.dated = h["Date"]
+	w.last = strings.EqualFold(h.Get("Connection"), "close")
+	w.note()
 }
 
 // Write adds to the answer.
 func (w *response) Write(p []byte) (int, error) {
-	w.WriteHeader(http.StatusOK)
-	if w.err != nil {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.over.Load() {
+		return 0, errOver
+	}
+	w.start(http.StatusOK)
+	if w.err != nil || len(p) == 0 {
 		return 0, w.err
 	}
 	if !bodyAllowed(w.status) {
@@ -63,13 +97,20 @@ func (w *response) Write(p []byte) (int, error) {
 		return len(p), nil
 	}
 	w.begin(false, p)
-	w.put(p)
-	return len(p), w.err
+	if w.put(p); w.err != nil {
+		return 0, w.err
+	}
+	return len(p), nil
 }
 
 // FlushError sends what was written so far.
 func (w *response) FlushError() error {
-	w.WriteHeader(http.StatusOK)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.over.Load() {
+		return errOver
+	}
+	w.start(http.StatusOK)
 	w.begin(false, nil)
 	w.push()
 	return w.err
@@ -81,15 +122,19 @@ func (w *response) Flush() { _ = w.FlushError() }
 // SetReadDeadline bounds how long is waited for the body of the request. Far deadlines
 // are put off for some seconds.
 func (w *response) SetReadDeadline(t time.Time) error {
-	w.c.toRead.at(t)
-	return nil
+	if w.over.Load() {
+		return errOver
+	}
+	return w.c.toRead.at(t)
 }
 
 // SetWriteDeadline bounds how long is waited for the client to take the answer. Far
 // deadlines are put off for some seconds.
 func (w *response) SetWriteDeadline(t time.Time) error {
-	w.c.toWrite.at(t)
-	return nil
+	if w.over.Load() {
+		return errOver
+	}
+	return w.c.toWrite.at(t)
 }
 
 func bodyAllowed(status int) bool {
@@ -111,8 +156,8 @@ func (w *response) begin(whole bool, next []byte) {
 	case w.length < 0:
 		w.chunked = true
 	}
-	w.body.skip()
-	w.last = w.last || w.body.left > 0 || w.c.s.closing.Load() || strings.EqualFold(w.header.Get("Connection"), "close")
+	left, known := w.body.settle()
+	w.last = w.last || left > 0 || !known || w.c.s.closing.Load()
 	if len(held) > 0 {
 		next = held
 	}
@@ -122,17 +167,15 @@ func (w *response) begin(whole bool, next []byte) {
 	}
 }
 
-// head appends the head of an answer that begins with text. Its fields are in order of
-// their names.
+// head makes the head of an answer that begins with text.
 func (w *response) head(text []byte) {
 	b := append(w.c.out[:0], "HTTP/1.1 "...)
 	b = strconv.AppendInt(b, int64(w.status), 10)
 	b = append(append(append(b, ' '), http.StatusText(w.status)...), "\r\n"...)
-	h := w.header
-	if len(h["Date"]) == 0 {
+	if !w.dated {
 		b = append(append(append(b, "Date: "...), w.c.s.date()...), "\r\n"...)
 	}
-	if len(h["Content-Type"]) == 0 && len(text) > 0 {
+	if !w.typed && len(text) > 0 {
 		b = append(append(append(b, "Content-Type: "...), http.DetectContentType(text)...), "\r\n"...)
 	}
 	if w.chunked {
@@ -143,26 +186,45 @@ func (w *response) head(text []byte) {
 	if w.last {
 		b = append(b, "Connection: close\r\n"...)
 	}
+	w.c.out = append(append(b, w.c.fields...), "\r\n"...)
+}
+
+// note writes down the handler's fields, in order of their names.
+func (w *response) note() {
 	var room [24]string
 	names := room[:0]
-	for name := range h {
+	for name := range w.header {
 		switch name {
 		case "Content-Length", "Transfer-Encoding", "Connection", "Trailer":
+		case "Content-Type":
+			if w.status != http.StatusNotModified {
+				names = append(names, name)
+			}
 		default:
-			names = append(names, name)
+			if isToken(name) { // or else it would be no field
+				names = append(names, name)
+			}
 		}
 	}
 	slices.Sort(names)
+	b := w.c.fields[:0]
 	for _, name := range names {
-		if !plainName(name) {
-			continue // it would be no field
-		}
-		for _, v := range h[name] {
+		for _, v := range w.header[name] {
 			b = append(append(append(b, name...), ": "...), oneLine(v)...)
 			b = append(b, "\r\n"...)
 		}
 	}
-	w.c.out = append(b, "\r\n"...)
+	w.c.fields = b
+}
+
+// isToken reports whether s may name a field (RFC 9110, 5.6.2).
+func isToken(s string) bool {
+	for i := range len(s) {
+		if !alphanumeric(s[i]) && strings.IndexByte("!#$%&'*+-.^_`|~", s[i]) < 0 {
+			return false
+		}
+	}
+	return s != ""
 }
 
 // oneLine has a value end where its line does.
@@ -205,18 +267,23 @@ func (w *response) push() {
 	}
 }
 
+// write sends b. A client that cannot be sent anything has left.
 func (w *response) write(b []byte) {
-	if w.err == nil {
-		w.err = w.c.toWrite.hold()
+	if w.err != nil {
+		return
 	}
-	if w.err == nil {
-		_, w.err = w.c.Conn.Write(b)
+	if w.err = w.c.write(b); w.err != nil {
+		w.c.left()
 	}
 }
 
-// finish ends the answer.
+// finish ends the answer. A goroutine that the handler left behind in the middle of a
+// write is waited for.
 func (w *response) finish() {
-	w.WriteHeader(http.StatusOK)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.over.Store(true)
+	w.start(http.StatusOK)
 	w.begin(true, nil)
 	if w.chunked && w.err == nil {
 		w.c.out = append(w.c.out, "0\r\n\r\n"...)
