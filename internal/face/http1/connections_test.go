@@ -142,6 +142,7 @@ func FuzzConnections(f *testing.F) {
 		f.Add([]byte{0, byte(i), 0, 2, byte(i), 1}, []byte{}, uint16(0), []byte{}, byte(0))
 		f.Add([]byte{1, byte(i), 2}, []byte{40, 5, 1, 1, 30}, uint16(100), []byte("\r\n"), byte(1))
 	}
+	f.Add([]byte{0, 13, 0}, []byte{}, uint16(strings.Index(parts[0], "3\r\n")), []byte{}, byte(len(parts[0])-strings.Index(parts[0], "3\r\n")+strings.Index(parts[13], "\r\nX:"))) // two lengths, one of them empty
 	f.Fuzz(func(t *testing.T, order, cuts []byte, at uint16, put []byte, without byte) {
 		var in []byte
 		for _, i := range order[:min(len(order), 12)] {

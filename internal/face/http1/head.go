@@ -37,7 +37,8 @@ func parse(head []byte) (r *http.Request, ok bool) {
 	}
 	h := make(http.Header, 12)
 	values := make([]string, 0, 12)
-	var host, length string
+	var host string
+	size := int64(-1)
 	for n := 0; text != ""; n++ {
 		if line, text, ok = strings.Cut(text, "\r\n"); !ok || n == maxFields {
 			return nil, false
@@ -58,10 +59,12 @@ func parse(head []byte) (r *http.Request, ok bool) {
 			host = value
 			continue
 		case "Content-Length":
-			if length != "" {
+			if size >= 0 {
 				return nil, false
 			}
-			length = value
+			if size, ok = plainLength(value); !ok {
+				return nil, false
+			}
 		case "Connection":
 			if !strings.EqualFold(value, "keep-alive") {
 				return nil, false
@@ -76,8 +79,7 @@ func parse(head []byte) (r *http.Request, ok bool) {
 		values = append(values, value)
 		h[name] = values[len(values)-1 : len(values) : len(values)]
 	}
-	size, ok := plainLength(length)
-	if !ok || host == "" {
+	if size < 0 || host == "" {
 		return nil, false
 	}
 	return &http.Request{

@@ -50,6 +50,8 @@ func TestWhatIsNotPlain(t *testing.T) {
 		"both lengths":        with("X-A: 1", "Transfer-Encoding: chunked"),
 		"chunked in disguise": with("X-A: 1", "Transfer-Encoding: xchunked"),
 		"two lengths":         with("X-A: 1", "Content-Length: 2"),
+		"two, one empty":      with("X-A: 1", "Content-Length:"),
+		"two, the last empty": with("x-a: 2\r\nConnection: keep-alive\r\nContent-Length: 2", "Content-Length: 2\r\nContent-Length: "),
 		"two of them in one":  with("Content-Length: 2", "Content-Length: 2, 2"),
 		"a sign":              with("Content-Length: 2", "Content-Length: +2"),
 		"hexadecimal":         with("Content-Length: 2", "Content-Length: 0x2"),
@@ -92,6 +94,7 @@ func FuzzPlain(f *testing.F) {
 		"POST / HTTP/1.1\r\nhost:a\r\nCONTENT-LENGTH:1\r\ncookie: a=b\r\nCookie: c\r\n\r\nx",
 		"POST /a_b/c-d.e/ HTTP/1.1\r\nHost: [::1]:1\r\nContent-Length: 7\r\nX:\r\nY: a  b\r\nConnection: Keep-Alive\r\nConnection: keep-alive\r\n\r\n",
 		"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+		"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: \r\nContent-Length: 1\r\n\r\nx",
 		"POST /a HTTP/1.1\r\nHost: a\r\nPragma: no-cache\r\nContent-Length: 1\r\n\r\n",
 	} {
 		f.Add([]byte(s))
