@@ -43,8 +43,8 @@ func (p *parser) toolDefs() error {
 	})
 }
 
-// described takes every text of a value in the definition of a tool, names included: descriptions of the tool and of what it is given, and
-// what stands beside them.
+// described takes every text of a value in the definition of a tool, names included:
+// descriptions of the tool and of what it is given, and what stands beside them.
 func (p *parser) described() error {
 	switch p.dec.PeekKind() {
 	case '{':
