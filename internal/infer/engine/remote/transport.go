@@ -157,7 +157,7 @@ func (t *transport) Close() {
 		_ = c.Close()
 	}
 	for c := range t.busy {
-		_ = c.Close()
+		go func() { _ = c.Close() }() // of TLS it may take seconds, and calls are not to go on for that long
 	}
 	t.idle = nil
 }
