@@ -27,6 +27,7 @@ import (
 	"enisle/internal/sandbox"
 	"enisle/internal/site"
 	"enisle/internal/site/trust"
+	"enisle/internal/socket"
 )
 
 // ServeVerb is the hidden verb under which the isolated half of serve runs.
@@ -394,6 +395,7 @@ func inherited(opt InsideOptions) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("inherited socket: %w", err)
 	}
+	l = socket.Listener{Listener: l}
 	if err := f.Close(); err != nil || !opt.TLS {
 		return l, err
 	}

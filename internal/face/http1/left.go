@@ -6,6 +6,8 @@ import (
 	"errors"
 	"net"
 	"sync"
+
+	"enisle/internal/socket"
 )
 
 // leftovers are connections that are net/http's, as a listener.
@@ -20,6 +22,9 @@ type leftovers struct {
 func (l *leftovers) Accept() (net.Conn, error) {
 	select {
 	case c := <-l.next:
+		if s, ok := c.Conn.(*socket.Conn); ok {
+			c.Conn = s.Conn
+		}
 		if tcp, ok := c.Conn.(*net.TCPConn); ok {
 			return &leftoverTCP{tcp, c}, nil
 		}

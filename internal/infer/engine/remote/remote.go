@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"enisle/internal/infer/engine"
+	"enisle/internal/socket"
 )
 
 const (
@@ -77,6 +78,7 @@ func New(ctx context.Context, opt Options) (*Engine, error) {
 		if err != nil {
 			return nil, errors.Join(engine.ErrDown, err)
 		}
+		c = socket.Of(c)
 		if opt.TLS == nil {
 			return c, nil
 		}

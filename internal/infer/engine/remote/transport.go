@@ -9,10 +9,9 @@ import (
 	"net/http"
 	"strconv"
 	"sync"
-	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"enisle/internal/socket"
 )
 
 // transport speaks HTTP/1.1 to an engine on the goroutine of the call: http.Transport
@@ -118,20 +117,8 @@ func (c *conn) quiet() bool {
 	if t, ok := under.(interface{ NetConn() net.Conn }); ok { // TLS
 		under = t.NetConn()
 	}
-	sc, ok := under.(syscall.Conn)
-	if !ok {
-		return false
-	}
-	raw, err := sc.SyscallConn()
-	if err != nil {
-		return false
-	}
-	var peeked error
-	err = raw.Read(func(fd uintptr) bool {
-		_, _, peeked = unix.Recvfrom(int(fd), make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT)
-		return true
-	})
-	return err == nil && errors.Is(peeked, unix.EAGAIN)
+	s, ok := under.(*socket.Conn)
+	return ok && s.Quiet()
 }
 
 // give keeps a connection for the next call.

@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"enisle/internal/socket"
 )
 
 // speaking is a server that has do answer every connection, and counts them.
@@ -37,7 +39,11 @@ func speaking(t *testing.T, do func(n int, r *bufio.Reader, c net.Conn)) (tr *tr
 		}
 	}()
 	tr = newTransport(func(ctx context.Context) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "tcp", l.Addr().String())
+		c, err := new(net.Dialer).DialContext(ctx, "tcp", l.Addr().String())
+		if err != nil {
+			return nil, err
+		}
+		return socket.Of(c), nil
 	})
 	t.Cleanup(tr.Close)
 	return tr, dialled
