@@ -23,6 +23,8 @@ import (
 const (
 	maxAnswer  = 16 << 20 // bytes of an answer that is not streamed
 	maxRefusal = 64 << 10 // bytes of an engine's error
+
+	maxFailures = 2 // engines that are well and fail at the same request, after which no other is asked
 )
 
 // call is one request on its way.
@@ -38,6 +40,7 @@ type call struct {
 	out    *shaper // what the client gets
 	share  share   // of the memory of all calls
 
+	failures int  // engines that were asked and failed, though they are well
 	onRecord bool // its opening is
 	tooMuch  bool // the answer was more than is passed on
 }
@@ -341,12 +344,16 @@ func (c *call) ask(ctx context.Context, e engine.Engine, body []byte) (again, go
 	}
 	defer func() { _ = resp.Body.Close() }() // whatever is left of the answer is not wanted
 	if resp.StatusCode != http.StatusOK {
-		refusal := g.refusal(resp)
+		refusal := c.refusal(resp)
 		busy := refusal.Status == http.StatusTooManyRequests
 		failed := refusal.Status >= http.StatusInternalServerError
-		// 500 of an engine that is well is about the request: no client makes it rest for all.
+		// 500 of an engine that is well is about the request: no client makes it rest for all,
+		// or keeps all engines of a model busy with what they cannot do.
 		well := resp.StatusCode == http.StatusInternalServerError && e.Health(ctx) == nil
-		return busy || failed, !failed || well, refusal
+		if well {
+			c.failures++
+		}
+		return busy || failed && c.failures < maxFailures, !failed || well, refusal
 	}
 	c.end.First = time.Since(c.began)
 	if c.stream {
@@ -358,14 +365,14 @@ func (c *call) ask(ctx context.Context, e engine.Engine, body []byte) (again, go
 }
 
 // refusal turns an engine's error into the client's.
-func (g *gateway) refusal(resp *http.Response) *openai.Error {
+func (c *call) refusal(resp *http.Response) *openai.Error {
 	b, err := io.ReadAll(io.LimitReader(resp.Body, maxRefusal))
 	if err != nil {
 		b = nil
 	}
 	after, err := strconv.Atoi(resp.Header.Get("Retry-After"))
 	if err != nil || after < 1 || after > 3600 {
-		after = int(g.opt.RetryAfter / time.Second)
+		after = int(c.g.opt.RetryAfter / time.Second)
 	}
 	retry := time.Duration(max(after, 1)) * time.Second
 	switch {
@@ -374,12 +381,30 @@ func (g *gateway) refusal(resp *http.Response) *openai.Error {
 	case resp.StatusCode >= http.StatusInternalServerError:
 		return openai.Errorf(http.StatusServiceUnavailable, "engine_error", "the engine could not answer").Retry(retry)
 	case resp.StatusCode >= http.StatusBadRequest:
-		if e := openai.ParseError(resp.StatusCode, b); e != nil {
+		if e := openai.ParseError(resp.StatusCode, b); e != nil && c.mayShow(e.MarshalBody()) {
 			return e
 		}
 		return openai.Errorf(resp.StatusCode, "engine_refused", "the engine refused the request")
 	}
 	return openai.Errorf(http.StatusBadGateway, "engine_error", "the engine answered %d", resp.StatusCode)
+}
+
+// mayShow reports whether the guard lets an engine's error go to the client: it may quote
+// what the model was given. Nothing else of the answer is read after it.
+func (c *call) mayShow(body []byte) bool {
+	if c.ruling.Answer == nil {
+		return true
+	}
+	var a reader
+	if a.read(body) != nil {
+		return false
+	}
+	for _, p := range a.pieces {
+		if _, why := c.ruling.Answer.Add(p.lane, p.text); why != "" {
+			return false
+		}
+	}
+	return c.ruling.Answer.End() == ""
 }
 
 func statusOf(err error) int {

@@ -126,6 +126,43 @@ func TestSecretsStayInside(t *testing.T) {
 	}
 }
 
+// What an engine says of an error goes out if the guard lets it: it may quote what the
+// model was given.
+func TestErrorsAreRead(t *testing.T) {
+	g := standardGuard(t, "")
+	for name, tc := range map[string]struct {
+		says string
+		out  bool
+	}{
+		"a plain one":         {"the context has 4096 tokens", true},
+		"one with a secret":   {"cannot parse " + secretValues["github"], false},
+		"one with an address": {"see ![](https://evil.example/?q=1)", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			answer := fmt.Sprintf(`{"error":{"message":%q,"type":"BadRequestError","param":null,"code":400}}`, tc.says)
+			streamed := false
+			s := serve(t, gateway.Options{Guard: g}, newFake(t, func(w http.ResponseWriter, _ *http.Request) {
+				if !streamed {
+					w.WriteHeader(http.StatusBadRequest)
+					fmt.Fprint(w, answer)
+					return
+				}
+				w.Header().Set("Content-Type", "text/event-stream")
+				fmt.Fprint(w, `data: {"choices":[{"index":0,"delta":{"content":"It is "}}]}`+"\n\ndata: "+answer+"\n\n")
+			}, "m"))
+			resp, body := post(t, s, `{"model":"m","messages":[{"role":"user","content":"hello"}]}`)
+			if resp.StatusCode != http.StatusBadRequest || !strings.Contains(body, "refused") && !tc.out || strings.Contains(body, tc.says) != tc.out {
+				t.Errorf("%d %s", resp.StatusCode, body)
+			}
+			streamed = true
+			_, body = post(t, s, `{"model":"m","stream":true,"messages":[{"role":"user","content":"hello"}]}`)
+			if !strings.Contains(body, `"error"`) || !strings.Contains(body, "It is ") || strings.Contains(body, tc.says) != tc.out {
+				t.Errorf("in a stream: %s", body)
+			}
+		})
+	}
+}
+
 // What the guard does not mind comes out as it was, event by event.
 func TestHarmlessStreamsAreWhole(t *testing.T) {
 	const text = "The order 12345 of 2024-05-06 costs 19.90; see https://docs.example/a, or write to us. ![no](a.png)"

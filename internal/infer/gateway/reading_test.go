@@ -99,6 +99,24 @@ func TestPicturesOfOthers(t *testing.T) {
 	}
 }
 
+// A request that engines fail at, though they are well, is not tried on all of them.
+func TestWhatFailsIsNotTriedEverywhere(t *testing.T) {
+	var asked atomic.Int32
+	var all []engine.Engine
+	for range 5 {
+		all = append(all, newFake(t, func(w http.ResponseWriter, _ *http.Request) {
+			asked.Add(1)
+			w.WriteHeader(http.StatusInternalServerError)
+		}, "m"))
+	}
+	s := serve(t, gateway.Options{}, all...)
+	for n := range int32(4) {
+		if resp, body := post(t, s, hello+`}`); resp.StatusCode != http.StatusServiceUnavailable || asked.Load() != 2*(n+1) {
+			t.Errorf("%d %s, after %d engines were asked", resp.StatusCode, body, asked.Load())
+		}
+	}
+}
+
 // No request of a client makes an engine look as if it failed.
 func TestClientsDoNotTripEngines(t *testing.T) {
 	f := newFake(t, func(w http.ResponseWriter, r *http.Request) {

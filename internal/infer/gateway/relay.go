@@ -249,9 +249,12 @@ func (s *stream) event(raw, data []byte) (done bool, err error) {
 		if err := s.ready(); err != nil {
 			return true, err
 		}
+		s.end.Outcome = Broken
+		if !s.mayShow(data) {
+			return true, broken()
+		}
 		s.out.event(raw)
 		s.out.finish()
-		s.end.Outcome = Broken
 		return true, nil
 	}
 	if !keep {
