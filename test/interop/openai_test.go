@@ -53,6 +53,15 @@ assert usage == whole.usage, (usage, whole.usage)
 with c.chat.completions.create(stream=True, **{**ask, "max_tokens": 500}) as stream:
     next(iter(stream))  # and leave
 
+go_on = dict(model="smollm2", prompt=["The capital of France is", "1, 2, 3, 4,"], temperature=0, max_tokens=6)
+texts = c.completions.create(**go_on)
+assert [t.index for t in texts.choices] == [0, 1] and "Paris" in texts.choices[0].text and "5" in texts.choices[1].text, texts
+said = ["", ""]
+for chunk in c.completions.create(stream=True, **go_on):
+    for t in chunk.choices:
+        said[t.index] += t.text
+assert said == [t.text for t in texts.choices], (said, texts)
+
 for wrong, kind in (({"model": "other"}, openai.NotFoundError), ({"temperature": 9}, openai.BadRequestError)):
     try:
         c.chat.completions.create(**{**ask, **wrong})

@@ -156,13 +156,13 @@ func (c *Content) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// Stop is a string or a list of strings.
-type Stop []string
+// Texts is a string or a list of strings.
+type Texts []string
 
 // UnmarshalJSON reads both forms, and null as none.
-func (s *Stop) UnmarshalJSON(b []byte) error {
+func (s *Texts) UnmarshalJSON(b []byte) error {
 	if len(b) > 0 && b[0] == '"' {
-		*s = Stop{""}
+		*s = Texts{""}
 		return json.Unmarshal(b, &(*s)[0])
 	}
 	return json.Unmarshal(b, (*[]string)(s))
@@ -171,7 +171,7 @@ func (s *Stop) UnmarshalJSON(b []byte) error {
 // Completion is an answer, and with another Object one chunk of it.
 type Completion struct {
 	ID          string   `json:"id"`
-	Object      string   `json:"object"`  // "chat.completion" or "chat.completion.chunk"
+	Object      string   `json:"object"`  // "chat.completion", "chat.completion.chunk" or "text_completion"
 	Created     int64    `json:"created"` // seconds since 1970
 	Model       string   `json:"model"`
 	Fingerprint string   `json:"system_fingerprint,omitempty"`
@@ -184,7 +184,8 @@ type Choice struct {
 	Index    int      `json:"index"`
 	Message  *Message `json:"message,omitempty"`
 	Delta    *Delta   `json:"delta,omitempty"`
-	Logprobs *string  `json:"logprobs"` // always null
+	Text     *string  `json:"text,omitempty"` // where texts are continued
+	Logprobs *string  `json:"logprobs"`       // always null
 	Finish   *string  `json:"finish_reason"`
 }
 

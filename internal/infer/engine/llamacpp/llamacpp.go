@@ -89,6 +89,7 @@ type Engine struct {
 	mu      sync.Mutex
 	control *net.UnixConn // guarded by mu; to the last worker
 	context int           // guarded by mu; tokens, as the worker reported
+	chat    bool          // guarded by mu; whether it answers conversations, likewise
 }
 
 var _ engine.Engine = (*Engine)(nil)
@@ -130,9 +131,15 @@ func (e *Engine) Models() []engine.Model {
 	return []engine.Model{{ID: e.opt.Name, Context: e.context, Since: e.opt.Since, Weights: e.opt.Weights}}
 }
 
-// Traits say that the worker does one chat at a time and keeps nothing of it.
+// Traits say that the worker does one thing at a time and keeps nothing of it.
 func (e *Engine) Traits() engine.Traits {
-	return engine.Traits{Kind: "llama.cpp", Paths: []string{"/v1/chat/completions"}, Parallel: 1, Separate: engine.Stateless, Local: true}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	paths := []string{"/v1/completions", "/tokenize", "/detokenize"}
+	if e.chat {
+		paths = append(paths, "/v1/chat/completions")
+	}
+	return engine.Traits{Kind: "llama.cpp", Paths: paths, Parallel: 1, Separate: engine.Stateless, Local: true}
 }
 
 // Transport returns the way to the worker while it takes requests.

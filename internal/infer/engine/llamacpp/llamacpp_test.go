@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -32,7 +33,12 @@ func TestMain(m *testing.M) { llamacpptest.Main(m) }
 
 func post(t *testing.T, ctx context.Context, e engine.Engine, body string) (*http.Response, error) {
 	t.Helper()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://engine/v1/chat/completions", strings.NewReader(body))
+	return postTo(t, ctx, e, "/v1/chat/completions", body)
+}
+
+func postTo(t *testing.T, ctx context.Context, e engine.Engine, path, body string) (*http.Response, error) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://engine"+path, strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,7 +47,12 @@ func post(t *testing.T, ctx context.Context, e engine.Engine, body string) (*htt
 
 func ask(t *testing.T, e engine.Engine, body string) (int, openai.Completion, string) {
 	t.Helper()
-	resp, err := post(t, t.Context(), e, body)
+	return askAt[openai.Completion](t, e, "/v1/chat/completions", body)
+}
+
+func askAt[T any](t *testing.T, e engine.Engine, path, body string) (status int, v T, said string) {
+	t.Helper()
+	resp, err := postTo(t, t.Context(), e, path, body)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,11 +61,10 @@ func ask(t *testing.T, e engine.Engine, body string) (int, openai.Completion, st
 	if err != nil {
 		t.Fatal(err)
 	}
-	var c openai.Completion
-	if err := json.Unmarshal(b, &c); err != nil {
+	if err := json.Unmarshal(b, &v); err != nil {
 		t.Fatalf("%v: %s", err, b)
 	}
-	return resp.StatusCode, c, string(b)
+	return resp.StatusCode, v, string(b)
 }
 
 // lines keeps what is logged.
@@ -94,6 +104,9 @@ func TestRealModel(t *testing.T) {
 	t.Run("a client that leaves frees the engine", func(t *testing.T) { leaves(t, e) })
 	t.Run("also in the middle of a batch", func(t *testing.T) { leavesSoon(t, e) })
 	t.Run("what people write is never a control token", func(t *testing.T) { injects(t, e) })
+	t.Run("it continues texts", func(t *testing.T) { continues(t, e) })
+	t.Run("it streams how they go on", func(t *testing.T) { streams(t, e) })
+	t.Run("it counts tokens", func(t *testing.T) { counts(t, e) })
 	t.Run("it is confined", func(t *testing.T) { isConfined(t, e, logged.String()) })
 	t.Run("it comes back when it dies", func(t *testing.T) { comesBack(t, e, &logged) })
 	if err := e.Close(); err != nil {
@@ -295,6 +308,136 @@ func injects(t *testing.T, e engine.Engine) {
 	_, forged, _ := ask(t, e, `{"messages":[{"role":"user","content":"<|im_end|>"}],"max_tokens":1}`)
 	if grew := forged.Usage.Prompt - plain.Usage.Prompt; grew < 2 {
 		t.Errorf("a written end marker took %d tokens more than a letter: it was taken for the marker", grew)
+	}
+}
+
+// Texts go on, each by itself; a marker that is written in them is none.
+func continues(t *testing.T, e engine.Engine) {
+	const path = "/v1/completions"
+	status, c, body := askAt[openai.Completion](t, e, path, `{"prompt":["The capital of France is","1, 2, 3, 4,"],"temperature":0,"max_tokens":6}`)
+	if status != http.StatusOK || c.Object != "text_completion" || len(c.Choices) != 2 || c.Choices[1].Index != 1 || c.Usage == nil || c.Usage.Completion > 12 {
+		t.Fatalf("%d: %s", status, body)
+	}
+	if !strings.Contains(*c.Choices[0].Text, "Paris") || !strings.Contains(*c.Choices[1].Text, "5") {
+		t.Errorf("got %s", body)
+	}
+	if _, c, body := askAt[openai.Completion](t, e, path, `{"prompt":"Once","temperature":0}`); c.Usage == nil || c.Usage.Completion > 16 {
+		t.Errorf("without a bound: %s", body)
+	}
+	if _, c, body := askAt[openai.Completion](t, e, path, `{"prompt":"<|im_end|>","max_tokens":1}`); c.Usage == nil || c.Usage.Prompt < 4 {
+		t.Errorf("a marker: %s", body)
+	}
+	for body, code := range map[string]string{
+		`{"prompt":""}`: "invalid_value", `{"prompt":[]}`: "invalid_value", `{"prompt":[1,2]}`: "invalid_json", `{"messages":[{"role":"user","content":"x"}]}`: "invalid_value",
+		`{"prompt":"x","echo":true}`: "unsupported_parameter", `{"prompt":"x","logprobs":1}`: "unsupported_parameter", `{"prompt":"x","suffix":"y"}`: "unsupported_parameter",
+		`{"prompt":"x","best_of":2}`: "unsupported_parameter", `{"prompt":"a\u0000b"}`: "invalid_value",
+		`{"prompt":"` + strings.Repeat("word ", 5000) + `"}`: "context_length_exceeded",
+	} {
+		status, _, said := askAt[any](t, e, path, body)
+		if got := openai.ParseError(status, []byte(said)); status != http.StatusBadRequest || got == nil || got.Code == nil || *got.Code != code {
+			t.Errorf("%.60s: %d %s, want code %s", body, status, said, code)
+		}
+	}
+}
+
+func streams(t *testing.T, e engine.Engine) {
+	const body = `{"prompt":["The capital of France is","1, 2, 3, 4,"],"temperature":0,"max_tokens":6,"stream":%v,"stream_options":{"include_usage":true}}`
+	_, whole, _ := askAt[openai.Completion](t, e, "/v1/completions", fmt.Sprintf(body, false))
+	resp, err := postTo(t, t.Context(), e, "/v1/completions", fmt.Sprintf(body, true))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var texts, ends [2]string
+	var usage *openai.Usage
+	last := ""
+	for s := bufio.NewScanner(resp.Body); s.Scan(); {
+		data, ok := strings.CutPrefix(s.Text(), "data: ")
+		if last = data; !ok || data == "[DONE]" {
+			continue
+		}
+		var c openai.Completion
+		if err := json.Unmarshal([]byte(data), &c); err != nil || c.Object != "text_completion" {
+			t.Fatalf("%v: %s", err, data)
+		}
+		if c.Usage != nil {
+			usage = c.Usage
+		}
+		for _, ch := range c.Choices {
+			if texts[ch.Index] += *ch.Text; ch.Finish != nil {
+				ends[ch.Index] = *ch.Finish
+			}
+		}
+	}
+	if texts != [2]string{*whole.Choices[0].Text, *whole.Choices[1].Text} || ends != [2]string{"length", "length"} || usage == nil || *usage != *whole.Usage {
+		t.Errorf("%q, %q, %v: another than the whole answer, %+v", texts, ends, usage, whole)
+	}
+	if last != "" { // the line behind the last event
+		t.Errorf("it ends with %q", last)
+	}
+}
+
+func counts(t *testing.T, e engine.Engine) {
+	type tokens struct {
+		Count   int   `json:"count"`
+		Context int   `json:"max_model_len"`
+		Tokens  []int `json:"tokens"`
+	}
+	const text = "Größe 🙂 <|im_end|>"
+	for _, field := range []string{"prompt", "content"} {
+		status, got, body := askAt[tokens](t, e, "/tokenize", `{"`+field+`":"`+text+`"}`)
+		if status != http.StatusOK || got.Count != len(got.Tokens) || got.Count < 6 || got.Context != e.Models()[0].Context {
+			t.Fatalf("%s: %d %s", field, status, body)
+		}
+		b, err := json.Marshal(got)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, back, body := askAt[map[string]string](t, e, "/detokenize", string(b)); back["prompt"] != text || back["content"] != text {
+			t.Errorf("%s: and back: %s", field, body)
+		}
+	}
+	const messages = `{"messages":[{"role":"user","content":"hello"}],"max_tokens":1}`
+	_, got, body := askAt[tokens](t, e, "/tokenize", messages)
+	if _, c, _ := ask(t, e, messages); c.Usage == nil || got.Count != c.Usage.Prompt {
+		t.Errorf("a conversation: %s, but an answer counts %+v", body, c.Usage)
+	}
+	for path, body := range map[string]string{"/detokenize": `{"tokens":[-1]}`, "/detokenize ": `{"tokens":[99999999]}`, "/tokenize": `{"prompt":"a\u0000b"}`} {
+		if status, _, said := askAt[any](t, e, strings.TrimSpace(path), body); status != http.StatusBadRequest {
+			t.Errorf("%s %s: %d %s", path, body, status, said)
+		}
+	}
+}
+
+// A model that was never taught to converse continues texts, and offers nothing else.
+func TestAModelWithoutATemplate(t *testing.T) {
+	library, model := llamacpptest.Files(t)
+	b, err := os.ReadFile(model[0].File.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := bytes.Index(b, []byte("tokenizer.chat_template"))
+	if at < 0 {
+		t.Fatal("the model has no chat template to begin with")
+	}
+	copy(b[at:], "tokenizer.chat_nothing.")
+	p := filepath.Join(t.TempDir(), "base.gguf")
+	if err := os.WriteFile(p, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	e, err := llamacpp.Start(t.Context(), llamacpp.Options{Name: "base", Library: library, Model: []child.NamedFile{llamacpptest.Open(t, p)}, Threads: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = e.Close() }()
+	if paths := e.Traits().Paths; slices.Contains(paths, "/v1/chat/completions") || !slices.Contains(paths, "/v1/completions") {
+		t.Errorf("it offers %v", paths)
+	}
+	if status, c, body := askAt[openai.Completion](t, e, "/v1/completions", `{"prompt":"The capital of France is","temperature":0,"max_tokens":4}`); status != http.StatusOK || !strings.Contains(*c.Choices[0].Text, "Paris") {
+		t.Errorf("%d: %s", status, body)
+	}
+	if status, _, body := ask(t, e, `{"messages":[{"role":"user","content":"hi"}]}`); status != http.StatusNotFound || !strings.Contains(body, "/v1/completions") {
+		t.Errorf("a conversation: %d %s", status, body)
 	}
 }
 

@@ -32,7 +32,7 @@ func (e *Engine) ready(ctx context.Context) ([]any, error) {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.context = report.Context
+	e.context, e.chat = report.Context, report.Chat
 	return []any{"context", report.Context, "network", string(report.Network)}, nil
 }
 
@@ -90,6 +90,7 @@ func (e *Engine) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 type Report struct {
 	Status  string        `json:"status"` // "ok"
 	Context int           `json:"context"`
+	Chat    bool          `json:"chat"`    // it has a chat template
 	Network sandbox.Level `json:"network"` // how it is without network, as found from inside
 }
 

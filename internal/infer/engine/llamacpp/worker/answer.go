@@ -13,7 +13,8 @@ import (
 	"enisle/internal/infer/openai"
 )
 
-// answer writes one completion, whole or as a stream of events.
+// answer writes one answer, whole or as a stream of events: to a conversation, or to
+// texts that are continued.
 type answer struct {
 	w           http.ResponseWriter
 	req         *request
@@ -22,20 +23,32 @@ type answer struct {
 	model       string
 	fingerprint string
 
+	at      int             // the prompt whose answer is being written
 	text    strings.Builder // when not streaming
+	choices []openai.Choice // those that are finished, when not streaming
 	started bool            // the first event was written
 }
 
-func newID() string { return "chatcmpl-" + strings.ToLower(rand.Text()) }
+func newID(r *request) string {
+	if r.chat() {
+		return "chatcmpl-" + strings.ToLower(rand.Text())
+	}
+	return "cmpl-" + strings.ToLower(rand.Text())
+}
 
-func (a *answer) completion(object string, c ...openai.Choice) openai.Completion {
+func (a *answer) completion(c ...openai.Choice) openai.Completion {
+	object := "text_completion"
+	if a.req.chat() {
+		object = "chat.completion"
+		if a.req.Stream {
+			object += ".chunk"
+		}
+	}
 	if c == nil {
 		c = []openai.Choice{} // clients want a list, not null
 	}
 	return openai.Completion{ID: a.id, Object: object, Created: a.created, Model: a.model, Fingerprint: a.fingerprint, Choices: c}
 }
-
-const chunk = "chat.completion.chunk"
 
 // add takes the next piece of text. An error means that the client is gone.
 func (a *answer) add(piece string) error {
@@ -46,10 +59,13 @@ func (a *answer) add(piece string) error {
 	if err := a.begin(); err != nil {
 		return err
 	}
-	return a.event(a.completion(chunk, openai.Choice{Delta: &openai.Delta{Content: &piece}}))
+	if a.req.chat() {
+		return a.event(a.completion(openai.Choice{Delta: &openai.Delta{Content: &piece}}))
+	}
+	return a.event(a.completion(openai.Choice{Index: a.at, Text: &piece}))
 }
 
-// begin writes the first event, which names the role.
+// begin begins a stream; the first event of a conversation's names the role.
 func (a *answer) begin() error {
 	if a.started {
 		return nil
@@ -57,8 +73,11 @@ func (a *answer) begin() error {
 	a.started = true
 	a.w.Header().Set("Content-Type", "text/event-stream")
 	a.w.Header().Set("Cache-Control", "no-store")
+	if !a.req.chat() {
+		return nil
+	}
 	empty := ""
-	return a.event(a.completion(chunk, openai.Choice{Delta: &openai.Delta{Role: "assistant", Content: &empty}}))
+	return a.event(a.completion(openai.Choice{Delta: &openai.Delta{Role: "assistant", Content: &empty}}))
 }
 
 func (a *answer) event(c openai.Completion) error {
@@ -76,22 +95,40 @@ func (a *answer) data(b []byte) error {
 	return http.NewResponseController(a.w).Flush()
 }
 
+// ended says why the answer to one prompt ended; the next is that to the next prompt.
+func (a *answer) ended(reason string) error {
+	text := a.text.String()
+	a.text.Reset()
+	c := openai.Choice{Index: a.at, Finish: &reason}
+	switch {
+	case a.req.chat() && a.req.Stream:
+		c.Delta = &openai.Delta{}
+	case a.req.chat():
+		c.Message = &openai.Message{Role: "assistant", Content: openai.Content(text)}
+	default:
+		c.Text = &text // empty in a stream
+	}
+	a.at++
+	if a.req.Stream {
+		return errors.Join(a.begin(), a.event(a.completion(c)))
+	}
+	a.choices = append(a.choices, c)
+	return nil
+}
+
 // finish writes what comes after the text.
-func (a *answer) finish(reason string, usage openai.Usage) error {
+func (a *answer) finish(usage openai.Usage) error {
 	if !a.req.Stream {
-		c := a.completion("chat.completion", openai.Choice{
-			Finish:  &reason,
-			Message: &openai.Message{Role: "assistant", Content: openai.Content(a.text.String())},
-		})
+		c := a.completion(a.choices...)
 		c.Usage = &usage
 		a.w.Header().Set("Content-Type", "application/json")
 		return json.NewEncoder(a.w).Encode(c)
 	}
-	err := errors.Join(a.begin(), a.event(a.completion(chunk, openai.Choice{Delta: &openai.Delta{}, Finish: &reason})))
+	var err error
 	if a.req.StreamOptions != nil && a.req.StreamOptions.IncludeUsage {
-		c := a.completion(chunk)
+		c := a.completion()
 		c.Usage = &usage
-		err = errors.Join(err, a.event(c))
+		err = a.event(c)
 	}
 	return errors.Join(err, a.data([]byte("[DONE]")))
 }

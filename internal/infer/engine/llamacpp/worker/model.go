@@ -70,8 +70,8 @@ func say(level int32, text *byte, _ uintptr) uintptr {
 	return 0
 }
 
-// loadModel loads the weights and checks that the model has a chat template
-// that llama.cpp knows.
+// loadModel loads the weights. A chat template that llama.cpp does not know is an error; a
+// model without one only continues texts.
 func loadModel(o llamacpp.Order) (m *model, err error) {
 	paths := make([]string, len(o.Models))
 	for i, name := range o.Models {
@@ -89,9 +89,7 @@ func loadModel(o llamacpp.Order) (m *model, err error) {
 	}
 	m.vocab = llama.ModelGetVocab(m.model)
 	m.context = min(o.Context, int(llama.ModelNCtxTrain(m.model)))
-	if m.template = llama.ModelChatTemplate(m.model, ""); m.template == "" {
-		return nil, fail.Refuse("choose a model tuned for instructions", fmt.Errorf("%s: the model has no chat template", o.Name))
-	}
+	m.template = llama.ModelChatTemplate(m.model, "")
 	cp := llama.ContextDefaultParams()
 	cp.NCtx, cp.NBatch, cp.NUbatch, cp.NSeqMax = uint32(m.context), promptBatch, promptBatch, 1
 	cp.NThreads, cp.NThreadsBatch = int32(o.Threads), int32(o.Threads)
@@ -103,7 +101,7 @@ func loadModel(o llamacpp.Order) (m *model, err error) {
 		asking := m.asking.Load()
 		return asking != nil && (*asking).Err() != nil
 	})
-	if _, err := m.prompt([]openai.Message{{Role: "user", Content: "?"}}); err != nil {
+	if _, err := m.prompt([]openai.Message{{Role: "user", Content: "?"}}); m.template != "" && err != nil {
 		return nil, fail.Refuse("choose another model, or another engine for it", fmt.Errorf("%s: %w", o.Name, err))
 	}
 	return m, nil
@@ -118,6 +116,9 @@ func (m *model) close() {
 // template is applied to place-holders, and what people wrote is turned into
 // tokens by itself: no text of a message can become a control token.
 func (m *model) prompt(messages []openai.Message) ([]llama.Token, error) {
+	if m.template == "" {
+		return nil, openai.Errorf(http.StatusNotFound, "not_supported", "the model has no chat template: it continues texts, at /v1/completions").On("messages")
+	}
 	mark := "\x02" + rand.Text()
 	chat := make([]llama.ChatMessage, len(messages))
 	size := len(m.template) + 1024
@@ -150,6 +151,12 @@ func (m *model) prompt(messages []openai.Message) ([]llama.Token, error) {
 	}
 	add(rest, true)
 	return tokens, nil
+}
+
+// tokens returns those of a text, none of them a control token but those that begin every
+// text of the model, if it has some and whole is true.
+func (m *model) tokens(text string, whole bool) []llama.Token {
+	return llama.Tokenize(m.vocab, text, whole, false)
 }
 
 // generate decodes the prompt and then up to limit tokens, and gives the bytes

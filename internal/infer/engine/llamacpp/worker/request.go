@@ -13,25 +13,30 @@ import (
 	"enisle/internal/infer/openai"
 )
 
-// request is what this engine understands of a chat request. What would change
-// the answer and is not understood is refused, not ignored.
+// request is what this engine understands of a request to answer a conversation, or to
+// continue texts. What would change the answer and is not understood is refused, not
+// ignored.
 type request struct {
 	Messages      []openai.Message `json:"messages"`
+	Prompts       openai.Texts     `json:"prompt"` // they are continued, where there are no messages
 	Stream        bool             `json:"stream"`
 	StreamOptions *struct {
 		IncludeUsage bool `json:"include_usage"`
 	} `json:"stream_options"`
-	Temperature   *float64    `json:"temperature"`
-	TopP          *float64    `json:"top_p"`
-	Seed          *int64      `json:"seed"`
-	MaxTokens     *int        `json:"max_tokens"`
-	MaxCompletion *int        `json:"max_completion_tokens"`
-	Stop          openai.Stop `json:"stop"`
-	Presence      float64     `json:"presence_penalty"`
-	Frequency     float64     `json:"frequency_penalty"`
+	Temperature   *float64     `json:"temperature"`
+	TopP          *float64     `json:"top_p"`
+	Seed          *int64       `json:"seed"`
+	MaxTokens     *int         `json:"max_tokens"`
+	MaxCompletion *int         `json:"max_completion_tokens"`
+	Stop          openai.Texts `json:"stop"`
+	Presence      float64      `json:"presence_penalty"`
+	Frequency     float64      `json:"frequency_penalty"`
 
 	N              *int              `json:"n"`
-	Logprobs       bool              `json:"logprobs"`
+	BestOf         *int              `json:"best_of"`
+	Echo           bool              `json:"echo"`
+	Suffix         string            `json:"suffix"`
+	Logprobs       json.RawMessage   `json:"logprobs"` // of two types
 	Tools          []json.RawMessage `json:"tools"`
 	LogitBias      map[string]int    `json:"logit_bias"`
 	ResponseFormat *struct {
@@ -44,32 +49,57 @@ type request struct {
 
 const (
 	maxStops   = 4 // API reference, "stop"
+	maxPrompts = 16
+	fewTokens  = 16 // of a text that is continued and no bound is named; API reference, "max_tokens"
 	maxChoices = 32
 	maxChoice  = 64 // bytes
 )
 
-// readRequest decodes and checks a request; its errors are *openai.Error.
-func readRequest(body io.Reader) (*request, error) {
+// chat reports whether it is about a conversation.
+func (r *request) chat() bool { return len(r.Messages) > 0 }
+
+// decode reads a body; its errors are *openai.Error.
+func decode(body io.Reader, into any) error {
+	err := json.NewDecoder(body).Decode(into)
+	var tooLong *http.MaxBytesError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &tooLong):
+		return openai.Errorf(http.StatusRequestEntityTooLarge, "request_too_large", "the request is longer than %d bytes", tooLong.Limit)
+	}
+	return openai.Errorf(http.StatusBadRequest, "invalid_json", "the request can not be read: %v", err)
+}
+
+// readRequest decodes and checks a request about a conversation, or about texts; its
+// errors are *openai.Error.
+func readRequest(body io.Reader, chat bool) (*request, error) {
 	var r request
-	if err := json.NewDecoder(body).Decode(&r); err != nil {
-		var tooLong *http.MaxBytesError
-		if errors.As(err, &tooLong) {
-			return nil, openai.Errorf(http.StatusRequestEntityTooLarge, "request_too_large", "the request is longer than %d bytes", tooLong.Limit)
-		}
-		return nil, openai.Errorf(http.StatusBadRequest, "invalid_json", "the request can not be read: %v", err)
+	if err := decode(body, &r); err != nil {
+		return nil, err
+	}
+	switch {
+	case chat && len(r.Messages) == 0:
+		return nil, bad("messages", "there is no message")
+	case !chat && len(r.Prompts) == 0:
+		return nil, bad("prompt", "there is no prompt")
+	case chat && len(r.Prompts) > 0 || !chat && len(r.Messages) > 0:
+		return nil, bad("prompt", "messages are answered, or prompts continued, not both")
 	}
 	if err := r.check(); err != nil {
 		return nil, err
 	}
-	return &r, nil
+	return &r, r.checkTexts()
+}
+
+func bad(param, format string, args ...any) error {
+	return openai.Errorf(http.StatusBadRequest, "invalid_value", format, args...).On(param)
 }
 
 func (r *request) check() error {
-	bad := func(param, format string, args ...any) error {
-		return openai.Errorf(http.StatusBadRequest, "invalid_value", format, args...).On(param)
-	}
+	logprobs := len(r.Logprobs) > 0 && string(r.Logprobs) != "false" && string(r.Logprobs) != "null"
 	for param, is := range map[string]bool{
-		"n": r.N != nil && *r.N != 1, "logprobs": r.Logprobs, "tools": len(r.Tools) > 0, "logit_bias": len(r.LogitBias) > 0,
+		"n": r.N != nil && *r.N != 1, "best_of": r.BestOf != nil && *r.BestOf != 1, "echo": r.Echo, "suffix": r.Suffix != "", "logprobs": logprobs, "tools": len(r.Tools) > 0, "logit_bias": len(r.LogitBias) > 0,
 		"response_format": r.ResponseFormat != nil && r.ResponseFormat.Type != "text", "structured_outputs": r.Structured != nil && r.Structured.Choice == nil,
 	} {
 		if is {
@@ -77,8 +107,6 @@ func (r *request) check() error {
 		}
 	}
 	switch {
-	case len(r.Messages) == 0:
-		return bad("messages", "there is no message")
 	case r.Temperature != nil && (*r.Temperature < 0 || *r.Temperature > 2):
 		return bad("temperature", "temperature must be from 0 to 2")
 	case r.TopP != nil && (*r.TopP <= 0 || *r.TopP > 1):
@@ -97,6 +125,19 @@ func (r *request) check() error {
 	}
 	if r.Structured != nil && !plainChoice(r.Structured.Choice) {
 		return bad("structured_outputs", "a choice is of 1 to %d texts of 1 to %d letters, digits, spaces, points, underscores and hyphens", maxChoices, maxChoice)
+	}
+	return nil
+}
+
+// checkTexts checks what the model is to read.
+func (r *request) checkTexts() error {
+	if len(r.Prompts) > maxPrompts {
+		return bad("prompt", "there may be at most %d prompts", maxPrompts)
+	}
+	for i, p := range r.Prompts {
+		if strings.ContainsRune(p, 0) {
+			return bad("prompt", "prompt %d holds a NUL character", i)
+		}
 	}
 	for i, m := range r.Messages {
 		if strings.ContainsRune(m.Role+string(m.Content), 0) {
@@ -131,6 +172,8 @@ func (r *request) limit() int {
 		return *r.MaxCompletion
 	case r.MaxTokens != nil:
 		return *r.MaxTokens
+	case !r.chat():
+		return fewTokens
 	}
 	return 0
 }

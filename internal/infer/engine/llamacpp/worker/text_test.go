@@ -85,18 +85,19 @@ func FuzzText(f *testing.F) {
 func FuzzReadRequest(f *testing.F) {
 	for _, s := range []string{
 		`{"messages":[{"role":"user","content":"x"}]}`, `{"messages":[{"role":"user","content":[{"type":"text","text":"x"}]}],"stop":"a"}`,
-		`{"messages":null,"stop":["a"],"seed":-1}`, `{`,
+		`{"messages":null,"stop":["a"],"seed":-1}`, `{`, `{"prompt":"x"}`, `{"prompt":["x","y"],"logprobs":null}`,
 	} {
-		f.Add(s)
+		f.Add(s, true)
+		f.Add(s, false)
 	}
-	f.Fuzz(func(t *testing.T, s string) {
-		r, err := readRequest(strings.NewReader(s))
+	f.Fuzz(func(t *testing.T, s string, chat bool) {
+		r, err := readRequest(strings.NewReader(s), chat)
 		var e *openai.Error
 		if err != nil && (!errors.As(err, &e) || e.Status != http.StatusBadRequest) {
 			t.Errorf("got %v, want a refusal", err)
 		}
-		if err == nil && len(r.Messages) == 0 {
-			t.Error("no messages were let through")
+		if err == nil && (chat && len(r.Messages) == 0 || !chat && len(r.Prompts) == 0 || r.chat() != chat) {
+			t.Error("nothing to answer was let through")
 		}
 	})
 }

@@ -1,8 +1,7 @@
 //go:build !noengine
 
 // Package worker is the confined child of package llamacpp: it loads
-// llama.cpp and a model, and answers chat requests on the connections it is
-// handed.
+// llama.cpp and a model, and answers requests on the connections it is handed.
 //
 // It is the only package that links the binding of llama.cpp. It opens nothing
 // but what its order names, and seals itself (sandbox.Seal) before it looks at
@@ -17,6 +16,8 @@ import (
 	"io"
 	"net/http"
 	"time"
+
+	"github.com/hybridgroup/yzma/pkg/llama"
 
 	"enisle/internal/infer/engine/llamacpp"
 	"enisle/internal/infer/openai"
@@ -56,7 +57,7 @@ func Run(ctx context.Context, args []string) error {
 		return fmt.Errorf("%s: %w", llamacpp.Verb, err)
 	}
 	defer m.close()
-	h := newHandler(m, o, llamacpp.Report{Status: "ok", Context: m.context, Network: level})
+	h := newHandler(m, o, llamacpp.Report{Status: "ok", Context: m.context, Chat: m.template != "", Network: level})
 	server := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, MaxHeaderBytes: 64 << 10}
 	stop := context.AfterFunc(ctx, func() { _ = server.Close() }) // ends Serve below, which reports it
 	defer stop()
@@ -83,7 +84,10 @@ func newHandler(m *model, o llamacpp.Order, report llamacpp.Report) *handler {
 		seats: make(chan struct{}, 1+o.Queue), turn: make(chan struct{}, 1),
 	}
 	h.mux.HandleFunc("GET /health", h.health)
-	h.mux.HandleFunc("POST /v1/chat/completions", h.chat)
+	h.mux.HandleFunc("POST /v1/chat/completions", h.answers(true))
+	h.mux.HandleFunc("POST /v1/completions", h.answers(false))
+	h.mux.HandleFunc("POST /tokenize", h.tokenize)
+	h.mux.HandleFunc("POST /detokenize", h.detokenize)
 	return h
 }
 
@@ -94,12 +98,9 @@ func (h *handler) health(w http.ResponseWriter, _ *http.Request) {
 	_ = json.NewEncoder(w).Encode(h.report) // whoever asked may have gone
 }
 
-func (h *handler) chat(w http.ResponseWriter, r *http.Request) {
-	req, err := readRequest(http.MaxBytesReader(w, r.Body, maxBody))
-	if err != nil {
-		openai.WriteError(w, err)
-		return
-	}
+// seated waits for the turn of a request and has it done. Without a seat for it, it is
+// refused.
+func (h *handler) seated(w http.ResponseWriter, r *http.Request, do func()) {
 	select {
 	case h.seats <- struct{}{}:
 		defer func() { <-h.seats }()
@@ -111,41 +112,80 @@ func (h *handler) chat(w http.ResponseWriter, r *http.Request) {
 	select {
 	case h.turn <- struct{}{}:
 		defer func() { <-h.turn }()
+		do()
 	case <-r.Context().Done():
-		return
 	}
-	a := &answer{w: w, req: req, id: newID(), created: time.Now().Unix(), model: h.name, fingerprint: "llama.cpp-" + h.release}
-	if err := h.generate(r.Context(), a); err != nil {
-		a.fail(err)
+}
+
+// answers answers conversations, or continues texts.
+func (h *handler) answers(chat bool) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		req, err := readRequest(http.MaxBytesReader(w, r.Body, maxBody), chat)
+		if err != nil {
+			openai.WriteError(w, err)
+			return
+		}
+		h.seated(w, r, func() {
+			a := &answer{w: w, req: req, id: newID(req), created: time.Now().Unix(), model: h.name, fingerprint: "llama.cpp-" + h.release}
+			if err := h.generate(r.Context(), a); err != nil {
+				a.fail(err)
+			}
+		})
 	}
 }
 
 // generate runs the model for one request and answers it.
 func (h *handler) generate(ctx context.Context, a *answer) error {
-	prompt, err := h.model.prompt(a.req.Messages)
+	prompts, param, err := h.prompts(a.req)
 	if err != nil {
 		return err
 	}
-	if len(prompt) >= h.model.context {
-		return openai.Errorf(http.StatusBadRequest, "context_length_exceeded",
-			"the prompt has %d tokens and the model takes %d, prompt and answer together", len(prompt), h.model.context).On("messages")
+	for _, p := range prompts { // before the first is answered
+		if len(p) >= h.model.context {
+			return openai.Errorf(http.StatusBadRequest, "context_length_exceeded",
+				"the prompt has %d tokens and the model takes %d, prompt and answer together", len(p), h.model.context).On(param)
+		}
 	}
-	room := h.model.context - len(prompt)
-	if limit := a.req.limit(); limit > 0 {
-		room = min(room, limit)
+	var used openai.Usage
+	for _, p := range prompts {
+		room := h.model.context - len(p)
+		if limit := a.req.limit(); limit > 0 {
+			room = min(room, limit)
+		}
+		out := newText(a.req.Stop, a.add)
+		n, ended, err := h.model.generate(ctx, p, room, a.req.sampling(), out.token)
+		if err != nil {
+			return err
+		}
+		stopped, err := out.flush()
+		if err != nil {
+			return err
+		}
+		reason := openai.FinishLength
+		if ended || stopped {
+			reason = openai.FinishStop
+		}
+		used.Prompt, used.Completion = used.Prompt+len(p), used.Completion+n
+		if err := a.ended(reason); err != nil {
+			return err
+		}
 	}
-	out := newText(a.req.Stop, a.add)
-	n, ended, err := h.model.generate(ctx, prompt, room, a.req.sampling(), out.token)
-	if err != nil {
-		return err
+	used.Total = used.Prompt + used.Completion
+	return a.finish(used)
+}
+
+// prompts returns the tokens of each, and the field that they come from.
+func (h *handler) prompts(r *request) (all [][]llama.Token, param string, err error) {
+	if r.chat() {
+		p, err := h.model.prompt(r.Messages)
+		return [][]llama.Token{p}, "messages", err
 	}
-	stopped, err := out.flush()
-	if err != nil {
-		return err
+	for _, text := range r.Prompts {
+		p := h.model.tokens(text, true)
+		if len(p) == 0 {
+			return nil, "prompt", bad("prompt", "a prompt is empty")
+		}
+		all = append(all, p)
 	}
-	reason := openai.FinishLength
-	if ended || stopped {
-		reason = openai.FinishStop
-	}
-	return a.finish(reason, openai.Usage{Prompt: len(prompt), Completion: n, Total: len(prompt) + n})
+	return all, "prompt", nil
 }
