@@ -76,6 +76,9 @@ func BenchmarkAnswer(b *testing.B) {
 
 // The targets are in the manual: p99 of rules below 1 ms, of the classifier below 5 ms.
 func TestLatency(t *testing.T) {
+	if raced {
+		t.Skip("the race detector is on: nothing can be said of time")
+	}
 	g := standard(t)
 	text := prose(4000)
 	var s scratch

@@ -99,6 +99,7 @@ func TestRealModel(t *testing.T) {
 	t.Run("a seed repeats an answer", func(t *testing.T) { repeats(t, e) })
 	t.Run("it stops where it is told to", func(t *testing.T) { stops(t, e) })
 	t.Run("it keeps to a choice", func(t *testing.T) { chooses(t, e) })
+	t.Run("it writes JSON", func(t *testing.T) { writesJSON(t, e) })
 	t.Run("characters are whole", func(t *testing.T) { characters(t, e) })
 	t.Run("what it can not do is refused", func(t *testing.T) { refusals(t, e) })
 	t.Run("a client that leaves frees the engine", func(t *testing.T) { leaves(t, e) })
@@ -160,6 +161,27 @@ func chooses(t *testing.T, e engine.Engine) {
 	}
 }
 
+// Whatever it is asked, and however hot it is, what it writes is an object, or the beginning
+// of one where it is cut short.
+func writesJSON(t *testing.T, e engine.Engine) {
+	for n, question := range []string{"Describe France as JSON.", "Say hello."} {
+		for _, temperature := range []string{"0", "1.2"} {
+			status, c, body := ask(t, e, fmt.Sprintf(`{"messages":[{"role":"user","content":%q}],"temperature":%s,"seed":%d,"max_tokens":60,"response_format":{"type":"json_object"}}`, question, temperature, n))
+			if status != http.StatusOK {
+				t.Fatalf("%d: %s", status, body)
+			}
+			said := string(c.Choices[0].Message.Content)
+			var object map[string]any
+			err := json.Unmarshal([]byte(said), &object)
+			var syntax *json.SyntaxError
+			if cut := errors.As(err, &syntax) && syntax.Offset == int64(len(said)) && *c.Choices[0].Finish == "length"; err != nil && !cut {
+				t.Errorf("%s: %v: %s", question, err, body)
+			}
+			t.Logf("%s, %s: %.200s", *c.Choices[0].Finish, temperature, said)
+		}
+	}
+}
+
 func stops(t *testing.T, e engine.Engine) {
 	status, c, body := ask(t, e, `{"messages":[{"role":"user","content":"What is the capital of France?"}],"temperature":0,"max_tokens":48,"stop":["Par","nowhere"]}`)
 	if status != http.StatusOK || strings.Contains(string(c.Choices[0].Message.Content), "Par") || *c.Choices[0].Finish != "stop" {
@@ -216,6 +238,7 @@ func refusals(t *testing.T, e engine.Engine) {
 		"an image":              {`{"messages":[{"role":"user","content":[{"type":"image_url"}]}]}`, "invalid_json"},
 		"tools":                 {`{"messages":[{"role":"user","content":"x"}],"tools":[{}]}`, "unsupported_parameter"},
 		"a NUL":                 {`{"messages":[{"role":"user","content":"a\u0000b"}]}`, "invalid_value"},
+		"a schema":              {`{"messages":[{"role":"user","content":"x"}],"response_format":{"type":"json_schema","json_schema":{"name":"x","schema":{}}}}`, "unsupported_parameter"},
 		"another structure":     {`{"messages":[{"role":"user","content":"x"}],"structured_outputs":{"regex":"a+"}}`, "unsupported_parameter"},
 		"a choice of nothing":   {`{"messages":[{"role":"user","content":"x"}],"structured_outputs":{"choice":[]}}`, "invalid_value"},
 		"a grammar as choice":   {`{"messages":[{"role":"user","content":"x"}],"structured_outputs":{"choice":["a\" | root \"b"]}}`, "invalid_value"},

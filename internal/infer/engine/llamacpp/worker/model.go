@@ -228,9 +228,8 @@ func (m *model) decode(ctx context.Context, tokens []llama.Token) error {
 // newSampler returns a chain that the caller frees.
 func newSampler(m *model, s sampling) llama.Sampler {
 	chain := llama.SamplerChainInit(llama.SamplerChainDefaultParams())
-	if len(s.choice) > 0 {
-		grammar := `root ::= "` + strings.Join(s.choice, `" | "`) + `"` // of llama.cpp; the texts have no quotes and no backslashes
-		llama.SamplerChainAdd(chain, llama.SamplerInitGrammar(m.vocab, grammar, "root"))
+	if s.grammar != "" {
+		llama.SamplerChainAdd(chain, llama.SamplerInitGrammar(m.vocab, s.grammar, "root"))
 	}
 	if s.presence != 0 || s.frequency != 0 {
 		n := llama.VocabNTokens(m.vocab)

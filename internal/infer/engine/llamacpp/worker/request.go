@@ -48,6 +48,8 @@ type request struct {
 }
 
 const (
+	jsonObject = "json_object" // a way of response_format
+
 	maxStops   = 4 // API reference, "stop"
 	maxPrompts = 16
 	fewTokens  = 16 // of a text that is continued and no bound is named; API reference, "max_tokens"
@@ -100,7 +102,7 @@ func (r *request) check() error {
 	logprobs := len(r.Logprobs) > 0 && string(r.Logprobs) != "false" && string(r.Logprobs) != "null"
 	for param, is := range map[string]bool{
 		"n": r.N != nil && *r.N != 1, "best_of": r.BestOf != nil && *r.BestOf != 1, "echo": r.Echo, "suffix": r.Suffix != "", "logprobs": logprobs, "tools": len(r.Tools) > 0, "logit_bias": len(r.LogitBias) > 0,
-		"response_format": r.ResponseFormat != nil && r.ResponseFormat.Type != "text", "structured_outputs": r.Structured != nil && r.Structured.Choice == nil,
+		"response_format": r.ResponseFormat != nil && r.ResponseFormat.Type != "text" && r.ResponseFormat.Type != jsonObject, "structured_outputs": r.Structured != nil && r.Structured.Choice == nil,
 	} {
 		if is {
 			return openai.Errorf(http.StatusBadRequest, "unsupported_parameter", "this engine does not support %s", param).On(param)
@@ -178,12 +180,24 @@ func (r *request) limit() int {
 	return 0
 }
 
+// objects is the grammar of a JSON object (RFC 8259), with little space between its parts:
+// a model that may write as much of it as it likes does so until its bound.
+const objects = `root   ::= object
+object ::= "{" ws ( member ( "," ws member )* )? "}"
+member ::= string ":" ws value
+array  ::= "[" ws ( value ( "," ws value )* )? "]"
+value  ::= ( object | array | string | number | "true" | "false" | "null" ) ws
+string ::= "\"" ( [^"\\\x00-\x1F\x7F] | "\\" ( ["\\/bfnrt] | "u" [0-9a-fA-F]{4} ) )* "\""
+number ::= "-"? ( "0" | [1-9] [0-9]{0,15} ) ( "." [0-9]{1,15} )? ( [eE] [-+]? [0-9]{1,3} )?
+ws     ::= " "? | "\n" [ \t]{0,16}
+`
+
 // sampling is how the next token is chosen.
 type sampling struct {
 	temperature, topP   float32 // 0 means greedy; 1 means all
 	presence, frequency float32
 	seed                uint32
-	choice              []string // texts of which the answer is one; none: it is free
+	grammar             string // of llama.cpp, that the answer keeps to; empty: it is free
 }
 
 // sampling returns the choices with the API's defaults; without a seed, a
@@ -196,8 +210,11 @@ func (r *request) sampling() sampling {
 	if r.TopP != nil {
 		s.topP = float32(*r.TopP)
 	}
-	if r.Structured != nil {
-		s.choice = r.Structured.Choice
+	switch {
+	case r.Structured != nil: // the texts have no quotes and no backslashes
+		s.grammar = `root ::= "` + strings.Join(r.Structured.Choice, `" | "`) + `"`
+	case r.ResponseFormat != nil && r.ResponseFormat.Type == jsonObject:
+		s.grammar = objects
 	}
 	if r.Seed != nil {
 		s.seed = uint32(*r.Seed) ^ uint32(*r.Seed>>32)
