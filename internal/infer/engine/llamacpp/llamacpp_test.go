@@ -166,7 +166,7 @@ func chooses(t *testing.T, e engine.Engine) {
 func writesJSON(t *testing.T, e engine.Engine) {
 	for n, question := range []string{"Describe France as JSON.", "Say hello."} {
 		for _, temperature := range []string{"0", "1.2"} {
-			status, c, body := ask(t, e, fmt.Sprintf(`{"messages":[{"role":"user","content":%q}],"temperature":%s,"seed":%d,"max_tokens":60,"response_format":{"type":"json_object"}}`, question, temperature, n))
+			status, c, body := ask(t, e, fmt.Sprintf(`{"messages":[{"role":"user","content":%q}],"temperature":%s,"top_p":0.95,"presence_penalty":0.5,"seed":%d,"max_tokens":60,"response_format":{"type":"json_object"}}`, question, temperature, n))
 			if status != http.StatusOK {
 				t.Fatalf("%d: %s", status, body)
 			}

@@ -7,7 +7,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"math"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -178,11 +177,17 @@ func (m *model) generate(ctx context.Context, prompt []llama.Token, limit int, s
 			return 0, false, err
 		}
 	}
-	chain := newSampler(m, s)
-	defer llama.SamplerFree(chain)
+	chosen, err := newChooser(m, s)
+	if err != nil {
+		return 0, false, err
+	}
+	defer chosen.close()
 	buf := make([]byte, 256)
 	for n < limit {
-		token := llama.SamplerSample(chain, m.ctx, -1)
+		token, err := chosen.next()
+		if err != nil {
+			return n, false, err
+		}
 		if llama.VocabIsEOG(m.vocab, token) {
 			return n, true, nil
 		}
@@ -223,26 +228,4 @@ func (m *model) decode(ctx context.Context, tokens []llama.Token) error {
 		return fmt.Errorf("decode: llama.cpp answers %d", code)
 	}
 	return nil
-}
-
-// newSampler returns a chain that the caller frees.
-func newSampler(m *model, s sampling) llama.Sampler {
-	chain := llama.SamplerChainInit(llama.SamplerChainDefaultParams())
-	if s.grammar != "" {
-		llama.SamplerChainAdd(chain, llama.SamplerInitGrammar(m.vocab, s.grammar, "root"))
-	}
-	if s.presence != 0 || s.frequency != 0 {
-		n := llama.VocabNTokens(m.vocab)
-		llama.SamplerChainAdd(chain, llama.SamplerInitPenalties(n, int32(min(m.context, math.MaxInt32)), 1, s.frequency, s.presence))
-	}
-	if s.temperature == 0 {
-		llama.SamplerChainAdd(chain, llama.SamplerInitGreedy())
-		return chain
-	}
-	if s.topP < 1 {
-		llama.SamplerChainAdd(chain, llama.SamplerInitTopP(s.topP, 1))
-	}
-	llama.SamplerChainAdd(chain, llama.SamplerInitTemp(s.temperature))
-	llama.SamplerChainAdd(chain, llama.SamplerInitDist(s.seed))
-	return chain
 }
