@@ -7,8 +7,8 @@ import (
 	"encoding/base32"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
-	"strings"
 	"sync"
 )
 
@@ -42,6 +42,7 @@ type Local struct {
 	policy     *Policy
 	key        [32]byte // of marks; another in every guard
 	scratches  sync.Pool
+	macs       sync.Pool // of HMAC with the key
 }
 
 var _ Guard = (*Local)(nil)
@@ -56,6 +57,7 @@ func New(opt Options) (*Local, error) {
 	}
 	g := &Local{}
 	g.scratches.New = func() any { return &scratch{} }
+	g.macs.New = func() any { return hmac.New(sha256.New, g.key[:]) }
 	var err error
 	if g.rules, err = ParseRules(or(opt.Rules, standardRules)); err != nil {
 		return nil, err
@@ -98,10 +100,17 @@ func (g *Local) Policy() *Policy { return g.policy }
 // Standard returns the rules and the policy that are shipped, as they are written.
 func Standard() (rules, policy []byte) { return standardRules, standardPolicy }
 
+// letterCode writes bytes as small letters and digits. Constant.
+var letterCode = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
+
 // mark returns a word that nobody outside can guess, the same for the same text: what
 // engines remember of a prompt's beginning stays good.
 func (g *Local) mark(of string) string {
-	h := hmac.New(sha256.New, g.key[:])
-	h.Write([]byte(of))
-	return strings.ToLower(base32.StdEncoding.EncodeToString(h.Sum(nil)[:10])) // 16 letters
+	h := g.macs.Get().(hash.Hash) //nolint:forcetypeassert // the pool holds nothing else
+	h.Reset()
+	_, _ = io.WriteString(h, of) // of a hash; cannot fail
+	var sum [sha256.Size]byte
+	word := letterCode.EncodeToString(h.Sum(sum[:0])[:10]) // 16 letters
+	g.macs.Put(h)
+	return word
 }
