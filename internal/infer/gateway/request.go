@@ -115,7 +115,7 @@ func (q *request) limitTo(context int, quota int64) {
 
 // read reads the body of a request; its errors are *openai.Error.
 func (g *gateway) read(w http.ResponseWriter, r *http.Request, rt *route, s *share) (*request, error) {
-	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
+	if !isJSON(r.Header.Get("Content-Type")) {
 		return nil, openai.Errorf(http.StatusUnsupportedMediaType, "unsupported_media_type", "send JSON, as application/json")
 	}
 	if r.ContentLength > g.opt.MaxBody {
@@ -133,6 +133,15 @@ func (g *gateway) read(w http.ResponseWriter, r *http.Request, rt *route, s *sha
 		return nil, openai.Errorf(http.StatusBadRequest, "incomplete_request", "the request was not sent to its end")
 	}
 	return parse(b, rt)
+}
+
+func isJSON(contentType string) bool {
+	const is = "application/json"
+	if contentType == is {
+		return true
+	}
+	kind, _, err := mime.ParseMediaType(contentType)
+	return err == nil && kind == is
 }
 
 // upload returns the body of a request. Who sends slowly is not waited for, and what was
