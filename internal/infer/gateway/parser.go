@@ -118,8 +118,7 @@ func (p *parser) member(name string) (err error) {
 	case name == "n" || name == "n_cmpl" || name == "best_of": // n_cmpl and n_predict are of llama.cpp's server
 		err = p.most(name, &q.choices)
 	case name == "max_tokens" || name == "max_completion_tokens" || name == "max_output_tokens" || name == "n_predict":
-		q.limited = q.limited || name == q.route.limit && p.dec.PeekKind() == '0'
-		err = p.most(name, &q.limit)
+		err = p.bound(name)
 	case name == "stream_options":
 		err = p.streamOptions()
 	case name == "background" || name == "previous_response_id" || name == "conversation" || name == "previous_input_messages":
@@ -227,6 +226,18 @@ func (p *parser) most(name string, into *int) error {
 	return err
 }
 
+// bound takes a bound of the answer. That of nothing, in the field that every engine takes,
+// is none to some.
+func (p *parser) bound(name string) error {
+	n, is := 0, p.dec.PeekKind() == '0'
+	err := p.number(name, &n)
+	if name == p.q.route.limit && is {
+		p.q.limited, p.q.nothing = n > 0, n == 0
+	}
+	p.q.limit = max(p.q.limit, n)
+	return err
+}
+
 func (p *parser) streamOptions() error {
 	v, err := p.dec.ReadValue()
 	if err != nil {
@@ -291,9 +302,7 @@ func (p *parser) prompt() error {
 	return p.array(func() error {
 		switch p.dec.PeekKind() {
 		case '0':
-			p.q.unread = true
-			p.q.units++
-			return p.skip()
+			return p.token()
 		case '[':
 			p.q.prompts++
 			return p.prompt()
@@ -337,6 +346,9 @@ var notText = map[string]bool{
 // say what they are by their type.
 func (p *parser) part(from guard.Source) error {
 	first := len(p.q.spans)
+	if err := p.another(); err != nil {
+		return err
+	}
 	err := p.object(func(name string) error {
 		if name == "type" {
 			kind := ""
@@ -367,6 +379,8 @@ func (p *parser) part(from guard.Source) error {
 			return p.reference(from)
 		case notText[name]:
 			return p.skip()
+		case isArguments[name]:
+			return p.written(from)
 		}
 		return p.texts(from)
 	})
@@ -382,16 +396,32 @@ func (p *parser) turns() error {
 		return p.texts(guard.User)
 	}
 	return p.array(func() error {
-		if p.dec.PeekKind() != '{' {
-			return p.texts(guard.User)
+		switch p.dec.PeekKind() {
+		case '{':
+			return p.turn()
+		case '0':
+			return p.token()
+		case '[':
+			return p.prompt()
 		}
-		return p.turn()
+		return p.texts(guard.User)
 	})
+}
+
+// token passes over a token, which nobody here can read.
+func (p *parser) token() error {
+	p.q.unread = true
+	p.q.units++
+	return p.skip()
 }
 
 // turn reads one message. Its role may stand behind its content.
 func (p *parser) turn() error {
 	first, role := len(p.q.spans), ""
+	if err := p.another(); err != nil {
+		return err
+	}
+	p.q.units += turnTokens
 	if err := p.object(func(name string) error {
 		if err := otherCase(name, ofTurn); err != nil {
 			return err
@@ -418,6 +448,8 @@ func (p *parser) turn() error {
 			return p.reference(guard.System)
 		case notText[name]:
 			return p.skip()
+		case isArguments[name]:
+			return p.written(guard.System)
 		}
 		return p.texts(guard.System)
 	}); err != nil {

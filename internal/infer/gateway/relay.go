@@ -164,8 +164,9 @@ type stream struct {
 	tools    toolCalls
 	sum      hash.Hash
 	all      bytes.Buffer // for recorders that seal it
-	bytesOut int
-	ended    bool // the answer said that it is whole
+	bytesOut int          // of data
+	textOut  int          // of the text in it
+	ended    bool         // the answer said that it is whole
 }
 
 // relay passes on a stream, event by event.
@@ -179,7 +180,9 @@ func (c *call) relay(ctx context.Context, body io.Reader) error {
 	}
 	c.out.open()
 	err := s.follow(ctx, events{in: in})
-	c.count(nil, s.bytesOut)
+	if c.count(nil, s.bytesOut); c.end.Outcome != Answered {
+		c.partly(s.textOut)
+	}
 	c.end.Output = digestOf(s.sum.Sum(nil))
 	c.end.Content = s.all.Bytes()
 	return err
@@ -225,6 +228,7 @@ func (s *stream) event(raw, data []byte) (done bool, err error) {
 	}
 	s.bytesOut += len(data) / 8                  // most of an event is not text
 	if text, ok := s.template.glance(data); ok { // like the one before, which was read in full
+		s.textOut += len(text)
 		if s.ruling.Answer == nil {
 			s.out.event(raw)
 			return false, nil
@@ -249,7 +253,7 @@ func (s *stream) event(raw, data []byte) (done bool, err error) {
 		if err := s.ready(); err != nil {
 			return true, err
 		}
-		s.end.Outcome = Broken
+		s.end.Outcome, s.told = Broken, true
 		if !s.mayShow(data) {
 			return true, broken()
 		}
@@ -292,14 +296,20 @@ func (s *stream) guard(raw, data, plain []byte, known bool) error {
 		return s.pass(raw, h)
 	}
 	pieces := s.reader.pieces
+	for _, p := range pieces {
+		s.textOut += len(p.text)
+	}
 	if s.template.learn(data, pieces); s.ruling.Answer != nil {
 		s.known = s.lane(s.template.lane)
+	}
+	if s.ruling.Answer == nil {
+		return s.pass(raw, h)
 	}
 	for _, p := range pieces {
 		if p.tool || p.name {
 			s.tools.add(p)
 		}
-		if len(p.text) == 0 || s.ruling.Answer == nil {
+		if len(p.text) == 0 {
 			continue
 		}
 		if err := s.add(&h, s.lane(p.lane), p.text); err != nil {
@@ -354,7 +364,7 @@ func (s *stream) pass(raw []byte, h held) error {
 		n++
 	}
 	s.release(n, size)
-	if len(s.kept) > maxHeld {
+	if len(s.kept) > maxHeld || len(s.waiting) > maxTexts {
 		return s.blocked("it is too long to be read")
 	}
 	return nil

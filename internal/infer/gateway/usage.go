@@ -46,6 +46,16 @@ func (c *call) count(u *usage, bytesOut int) {
 	}
 }
 
+// partly counts what was taken of a stream that did not come to its end: an engine may have
+// counted at its beginning alone. textOut is bytes of text.
+func (c *call) partly(textOut int) {
+	if c.abandoned(); textOut/4 > c.end.Usage.Completion {
+		c.end.Guessed = true
+		c.end.Usage.Completion = textOut / 4
+		c.end.Usage.Total = max(c.end.Usage.Total, c.end.Usage.Prompt+c.end.Usage.Completion)
+	}
+}
+
 // abandoned counts what an engine was given by a call that nobody waited for: the prompt
 // at least. Else who leaves before the end would work it for nothing.
 func (c *call) abandoned() {
