@@ -244,3 +244,35 @@ func TestStreamsWithoutEnd(t *testing.T) {
 		})
 	}
 }
+
+// Who has an engine work on an answer in one piece and leaves before it is there does not
+// get more of it than who waits.
+func TestWorkForNobodyIsCounted(t *testing.T) {
+	for name, tc := range map[string]struct {
+		bound string
+		least int
+		most  int
+	}{"by the time it took": {`,"max_tokens":2000`, 20, 500}, "to its bound": {`,"max_tokens":3`, 3, 3}} {
+		t.Run(name, func(t *testing.T) {
+			rec := &records{}
+			s := serve(t, gateway.Options{Recorder: rec}, newFake(t, func(_ http.ResponseWriter, r *http.Request) {
+				_, _ = io.Copy(io.Discard, r.Body)
+				<-r.Context().Done()
+			}, "m"))
+			ctx, cancel := context.WithTimeout(t.Context(), 1200*time.Millisecond)
+			defer cancel()
+			r, err := http.NewRequestWithContext(ctx, http.MethodPost, s.URL+"/v1/chat/completions", strings.NewReader(hello+tc.bound+`}`))
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.Header.Set("Content-Type", "application/json")
+			if resp, err := http.DefaultClient.Do(r); err == nil {
+				resp.Body.Close()
+				t.Fatal("it was answered")
+			}
+			if _, c := rec.wait(t); c.Outcome != gateway.Left || !c.Guessed || c.Usage.Completion < tc.least || c.Usage.Completion > tc.most || c.Usage.Total != c.Usage.Prompt+c.Usage.Completion {
+				t.Errorf("%+v", c)
+			}
+		})
+	}
+}

@@ -145,6 +145,11 @@ func (p *parser) member(name string) (err error) {
 	case name == "tools":
 		err = p.toolDefs()
 		q.textBytes += int(p.dec.InputOffset()) - f.start // templates write all of it
+	case name == "content": // of /tokenize
+		err = p.texts(guard.User)
+	case name == "tokens": // of /detokenize
+		err = p.skip()
+		q.units += (int(p.dec.InputOffset()) - f.start) / 2
 	default:
 		err = p.skip()
 	}
@@ -315,7 +320,7 @@ func (p *parser) prompt() error {
 // known are the names that mean something here. Constant.
 var known = []string{
 	"model", "stream", "n", "n_cmpl", "best_of", "n_predict", "max_tokens", "max_completion_tokens", "max_output_tokens", "stream_options", "background", "previous_response_id",
-	"conversation", "previous_input_messages", "messages", "input", "prompt", "prompt_embeds", "suffix", "query", "system", "instructions", "documents", "tools", "chat_template_kwargs", "tool_prompt", "guideline", "cache_salt", "cache_prompt",
+	"conversation", "previous_input_messages", "messages", "input", "prompt", "prompt_embeds", "suffix", "query", "system", "instructions", "documents", "tools", "chat_template_kwargs", "tool_prompt", "guideline", "content", "tokens", "cache_salt", "cache_prompt",
 }
 
 // ofTurn are those in a message. Constant.

@@ -98,3 +98,18 @@ func TestTokensThatAreEmbedded(t *testing.T) {
 		}
 	}
 }
+
+// What is only counted, or put together again, is work as well.
+func TestTokenizingCounts(t *testing.T) {
+	f := newFake(t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{}`) }, "m")
+	f.traits = engine.Traits{Paths: []string{"/tokenize", "/detokenize"}, Separate: engine.Stateless}
+	for path, field := range map[string]string{
+		"/tokenize": `"content":"` + strings.Repeat("a b ", 1000) + `"`, "/detokenize": `"tokens":[1` + strings.Repeat(",2", 1999) + `]`,
+	} {
+		q := &reserved{}
+		s := serve(t, gateway.Options{Quota: q, Who: func(*http.Request) gateway.User { return gateway.User{Name: "u", Tokens: 1 << 30} }}, f)
+		if status, got := postTo(t, s.URL+path, `{"model":"m",`+field+`}`); status != 200 || len(q.tokens) != 1 || q.tokens[0] < 2000 {
+			t.Errorf("%s: %d %s, reserved %d", path, status, got, q.tokens)
+		}
+	}
+}
