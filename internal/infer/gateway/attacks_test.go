@@ -110,6 +110,10 @@ func TestStreamsThatAreLeftAreCounted(t *testing.T) {
 func TestErrorsInStreamsTripNothing(t *testing.T) {
 	s := serve(t, gateway.Options{}, newFake(t, func(w http.ResponseWriter, r *http.Request) {
 		b, _ := io.ReadAll(r.Body)
+		if r.URL.Path == "/v1/responses" {
+			events(`data: {"type":"response.failed","response":{"error":{"code":"server_error","message":"I cannot do that"}}}`)(w, r)
+			return
+		}
 		if strings.Contains(string(b), `"stream":true`) {
 			events(piece, `data: {"error":{"message":"I cannot do that","code":500}}`)(w, r)
 			return
@@ -118,6 +122,11 @@ func TestErrorsInStreamsTripNothing(t *testing.T) {
 	}, "m"))
 	for range 4 {
 		if _, got := post(t, s, hello+`,"stream":true}`); !strings.Contains(got, "I cannot do that") {
+			t.Error(got)
+		}
+	}
+	for range 4 {
+		if _, got := postTo(t, s.URL+"/v1/responses", `{"model":"m","input":"x","stream":true}`); !strings.Contains(got, "I cannot do that") {
 			t.Error(got)
 		}
 	}

@@ -79,19 +79,6 @@ func (c *call) whole(ctx context.Context, resp *http.Response) error {
 	return nil
 }
 
-// another refuses an answer by another model than was asked: its weights are not those
-// that are on record.
-func (c *call) another(models []string) error {
-	for _, name := range models {
-		if name != "" && name != c.request.model && name != c.as {
-			c.g.opt.Log.Warn("an engine answers for another model", "asked", c.as, "answers", name[:min(len(name), maxModelName)])
-			c.end.Outcome = Broken
-			return openai.Errorf(http.StatusBadGateway, "engine_error", "the engine answers for another model than was asked")
-		}
-	}
-	return nil
-}
-
 // output notes what the engine answered.
 func (c *call) output(b []byte) {
 	if c.g.opt.Recorder == nil {
@@ -272,6 +259,7 @@ func (s *stream) look(data []byte) (keep bool, err error) {
 	if bytes.Contains(data, []byte(`"message_stop"`)) || bytes.Contains(data, []byte(`"response.completed"`)) || bytes.Contains(data, []byte(`"response.incomplete"`)) {
 		s.ended = true
 	}
+	s.told = s.told || bytes.Contains(data, []byte(`"response.failed"`))
 	if err := s.reader.read(data); err != nil {
 		return false, s.broke(err)
 	}
