@@ -64,6 +64,16 @@ func (p *parser) written(from guard.Source) error {
 	return p.texts(from)
 }
 
+// embeds passes over what became of prompts, each of which is answered beside those that
+// are text.
+func (p *parser) embeds() error {
+	if p.dec.PeekKind() != '[' {
+		p.q.embeds = 1
+		return p.skip()
+	}
+	return p.array(func() error { p.q.embeds++; return p.skip() })
+}
+
 // another counts a message, or a part of one.
 func (p *parser) another() error {
 	if p.q.parts++; p.q.parts > maxParts {

@@ -133,7 +133,7 @@ func (p *parser) member(name string) (err error) {
 		err = p.prompt()
 	case name == "prompt_embeds":
 		q.unread = p.dec.PeekKind() != 'n'
-		err = p.skip()
+		err = p.embeds()
 	case name == "suffix" || name == "query" || name == "tool_prompt" || name == "guideline": // the last two of TGI
 		err = p.texts(guard.User)
 	case name == "chat_template_kwargs":

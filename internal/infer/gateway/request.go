@@ -73,6 +73,7 @@ type request struct {
 	parts        int  // messages, and parts of them
 	units        int  // tokens of what is no text: numbers of tokens, pictures, what is around messages
 	prompts      int  // that are answered one by one; 0: one
+	embeds       int  // and prompts that are not text
 	unread       bool // there is a prompt that is not text: tokens, or what became of them
 }
 
@@ -89,7 +90,7 @@ func (q *request) prompt() int { return q.textBytes/4 + q.units + 1 }
 func (q *request) tokens(context int) int64 {
 	out := q.answers()
 	if context > 0 {
-		out = min(out, int64(context)*int64(max(q.choices, 1))*int64(max(q.prompts, 1)))
+		out = min(out, int64(context)*int64(max(q.choices, 1))*q.asked())
 	}
 	return min(int64(q.prompt())+out, maxReserved)
 }
@@ -105,8 +106,11 @@ func (q *request) answers() int64 {
 	if limit == 0 && q.route.generates {
 		limit = defaultMax
 	}
-	return min(int64(limit)*int64(max(q.choices, 1)), maxReserved) * int64(max(q.prompts, 1))
+	return min(int64(limit)*int64(max(q.choices, 1)), maxReserved) * q.asked()
 }
+
+// asked is how many prompts are answered.
+func (q *request) asked() int64 { return int64(max(q.prompts, 1) + q.embeds) }
 
 // limitTo bounds the answer to a user with a quota in the field that every engine takes:
 // what a request names elsewhere, an engine may pass over, and without a bound it goes on
