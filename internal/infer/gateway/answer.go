@@ -4,11 +4,14 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"net/http"
 	"strconv"
 	"strings"
 	"sync"
 
 	"github.com/go-json-experiment/json/jsontext"
+
+	"enisle/internal/infer/openai"
 )
 
 // decoders are used again, since most of what they read is small.
@@ -345,4 +348,17 @@ func (t *template) learn(data []byte, pieces []piece) {
 	}
 	p := pieces[0]
 	t.before, t.after, t.lane = bytes.Clone(data[:p.start+1]), bytes.Clone(data[p.end-1:]), p.lane
+}
+
+// another refuses an answer by another model than was asked: its weights are not those
+// that are on record.
+func (c *call) another(models []string) error {
+	for _, name := range models {
+		if name != "" && name != c.request.model && name != c.as {
+			c.g.opt.Log.Warn("an engine answers for another model", "asked", c.as, "answers", name[:min(len(name), maxModelName)])
+			c.end.Outcome = Broken
+			return openai.Errorf(http.StatusBadGateway, "engine_error", "the engine answers for another model than was asked")
+		}
+	}
+	return nil
 }

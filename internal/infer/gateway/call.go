@@ -24,7 +24,7 @@ const (
 	maxAnswer  = 16 << 20 // bytes of an answer that is not streamed
 	maxRefusal = 64 << 10 // bytes of an engine's error
 
-	maxFailures = 2 // engines that are well and fail at the same request, after which no other is asked
+	maxFailures = 2 // engines that are there and fail at the same request, after which no other is asked
 )
 
 // call is one request on its way.
@@ -40,9 +40,10 @@ type call struct {
 	out    *shaper // what the client gets
 	share  share   // of the memory of all calls
 
-	failures int  // engines that were asked and failed, though they are well
+	failures int  // engines that failed at it, though they are well or were there
 	onRecord bool // its opening is
 	tooMuch  bool // the answer was more than is passed on
+	told     bool // the engine said in the answer that it failed
 }
 
 // call answers one request.
@@ -109,7 +110,7 @@ func errorEvent(rt *route, e *openai.Error) []byte {
 func (c *call) admitted(ctx context.Context, w http.ResponseWriter, r *http.Request, engines []engine.Engine) error {
 	g := c.g
 	body, blocked := c.guarded()
-	reserved := c.tokens()
+	reserved := c.tokens(c.model.Context)
 	if c.user.Tokens > 0 {
 		c.limitTo(c.model.Context, c.user.Tokens)
 		reserved = c.most()
@@ -137,7 +138,7 @@ func (c *call) admitted(ctx context.Context, w http.ResponseWriter, r *http.Requ
 	}
 	used := int64(0)
 	defer func() { settle(used) }()
-	err = c.queued(ctx, w, r, engines, body, c.tokens())
+	err = c.queued(ctx, w, r, engines, body, c.tokens(c.model.Context))
 	used = int64(c.end.Usage.Total)
 	return err
 }
@@ -300,9 +301,7 @@ func (c *call) forward(ctx context.Context, r *http.Request, engines []engine.En
 		c.as = m.Upstream
 		body := rewritten(c.body, append(slices.Clone(edits), g.owned(c.request, m, traits, c.user)...))
 		c.end.Engine = traits.Kind
-		g.chooser.begin(e, reserved, keys)
-		again, good, err := c.ask(ctx, e, body)
-		g.chooser.end(e, reserved, good || ctx.Err() != nil, time.Now())
+		again, err := c.try(ctx, e, body, reserved, keys)
 		if !again || ctx.Err() != nil {
 			if ctx.Err() != nil && r.Context().Err() == nil && err != nil {
 				err = openai.Errorf(http.StatusGatewayTimeout, "timeout", "the answer took longer than %s", g.opt.MaxTime)
@@ -312,6 +311,15 @@ func (c *call) forward(ctx context.Context, r *http.Request, engines []engine.En
 		last = err
 	}
 	return last
+}
+
+// try is ask, and has the chooser know how it went, whatever happens.
+func (c *call) try(ctx context.Context, e engine.Engine, body []byte, reserved int64, keys []uint64) (again bool, err error) {
+	good := false
+	c.g.chooser.begin(e, reserved, keys)
+	defer func() { c.g.chooser.end(e, reserved, good || ctx.Err() != nil, time.Now()) }()
+	again, good, err = c.ask(ctx, e, body)
+	return again, err
 }
 
 // modelOf returns a model as one engine has it.
@@ -340,7 +348,10 @@ func (c *call) ask(ctx context.Context, e engine.Engine, body []byte) (again, go
 		} else {
 			g.opt.Log.WarnContext(ctx, "engine not reached", "model", c.model.ID, "err", err)
 		}
-		return true, false, openai.Errorf(http.StatusServiceUnavailable, "engine_down", "no engine runs this model").Retry(g.opt.RetryAfter)
+		if !errors.Is(err, engine.ErrDown) { // it may have died of the request
+			c.failures++
+		}
+		return c.failures < maxFailures, false, openai.Errorf(http.StatusServiceUnavailable, "engine_down", "no engine runs this model").Retry(g.opt.RetryAfter)
 	}
 	defer func() { _ = resp.Body.Close() }() // whatever is left of the answer is not wanted
 	if resp.StatusCode != http.StatusOK {
@@ -361,7 +372,8 @@ func (c *call) ask(ctx context.Context, e engine.Engine, body []byte) (again, go
 	} else {
 		err = c.whole(ctx, resp)
 	}
-	return false, c.end.Outcome != Broken || c.tooMuch, err
+	good = c.end.Outcome != Broken || c.tooMuch || c.told && e.Health(ctx) == nil // as above
+	return false, good, err
 }
 
 // refusal turns an engine's error into the client's.

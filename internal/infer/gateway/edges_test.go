@@ -230,7 +230,7 @@ func TestReserved(t *testing.T) {
 	f.traits.Separate = engine.Stateless
 	for fields, atLeast := range map[string]int64{
 		`"messages":[],"prompt":"x","max_tokens":-1`: 1 << 31, `"prompt":"x","max_tokens":1e999`: 1 << 31, `"prompt":"x","max_tokens":2000000000,"n":2000000000`: 1 << 31,
-		`"prompt":"x","n":-1`: 1 << 31, `"prompt":["a","b","c"],"max_tokens":100`: 300, `"prompt":[[1,2],[3]],"max_tokens":100`: 200, `"prompt":[1,2,3],"max_tokens":100`: 100,
+		`"prompt":"x","n":-1`: 1 << 31, `"prompt":["a","b","c"],"max_tokens":100`: 300, `"prompt":[[1,2],[3]],"max_tokens":100`: 200, `"prompt":[1,2,3],"max_tokens":100`: 100, `"prompt":"x","prompt_embeds":["a","b"],"max_tokens":100`: 300,
 		`"prompt":"x","max_tokens":1,"max_completion_tokens":900`: 900, `"prompt":"x","max_tokens":1,"n_predict":900,"n":1,"n_cmpl":2`: 1800, `"prompt":"x","max_tokens":1,"n_predict":-1`: 1 << 31,
 	} {
 		q := &reserved{}

@@ -137,7 +137,7 @@ func (g *gateway) askJudge(ctx context.Context, n *judgement, p judgedText, engi
 	if c.request, err = parse(body, g.routes[judgePath]); err != nil {
 		return guard.NotJudged, "", err
 	}
-	err = c.forward(ctx, r, engines, nil, c.tokens())
+	err = c.forward(ctx, r, engines, nil, c.tokens(m.Context))
 	n.out.Engine = c.end.Engine
 	n.out.Usage.Prompt += c.end.Usage.Prompt
 	n.out.Usage.Completion += c.end.Usage.Completion

@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -144,9 +146,20 @@ func (g *gateway) ollamaCall(w http.ResponseWriter, r *http.Request, api http.Ha
 	in.URL.Path, in.RequestURI = to, to
 	in.Body, in.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
 	in.Header.Set("Content-Type", "application/json")
-	out := &ollamaWriter{w: w, q: q, path: r.URL.Path, began: time.Now(), header: http.Header{}}
+	out := &ollamaWriter{w: w, q: q, path: r.URL.Path, began: time.Now(), header: http.Header{}, part: &part}
 	api.ServeHTTP(out, in)
+	if out.streams() {
+		return
+	}
+	// As everywhere, a client is given time to take the answer, and no more.
+	rc := http.NewResponseController(w)
+	if supported(rc.SetWriteDeadline(time.Now().Add(g.opt.MaxStall))) != nil {
+		return // it has gone
+	}
 	out.end()
+	if rc.Flush() == nil {
+		_ = rc.SetWriteDeadline(time.Time{}) // a connection that is gone has no next
+	}
 }
 
 // translated is the request in the shape of the OpenAI API.
@@ -241,13 +254,16 @@ type ollamaWriter struct {
 	header http.Header
 	status int
 	rest   []byte // of a stream: what is no whole line yet; else all of the answer
+	part   *share // of the memory of all calls, for rest
+	full   bool   // there was no more of it
 	calls  map[int]*ollamaTool
 	usage  openai.Usage
 	reason string
 }
 
 type ollamaTool struct {
-	name, arguments string
+	name      string
+	arguments []byte
 }
 
 func (o *ollamaWriter) Header() http.Header { return o.header }
@@ -270,11 +286,23 @@ func (o *ollamaWriter) streams() bool {
 // Unwrap lets http.ResponseController reach the real writer.
 func (o *ollamaWriter) Unwrap() http.ResponseWriter { return o.w }
 
+// FlushError sends what was written of a stream; any other answer is written at its end.
+func (o *ollamaWriter) FlushError() error {
+	if !o.streams() {
+		return nil
+	}
+	return http.NewResponseController(o.w).Flush()
+}
+
 func (o *ollamaWriter) Write(b []byte) (int, error) {
-	o.WriteHeader(http.StatusOK)
-	if o.rest = append(o.rest, b...); !o.streams() {
+	if o.WriteHeader(http.StatusOK); !o.streams() {
+		if o.full = o.full || o.part.take(len(b)) != nil; o.full {
+			return 0, errNoRoom
+		}
+		o.rest = append(o.rest, b...)
 		return len(b), nil
 	}
+	o.rest = append(o.rest, b...)
 	rest := o.rest
 	for {
 		line, more, ok := bytes.Cut(rest, []byte("\n"))
@@ -335,7 +363,7 @@ func (o *ollamaWriter) take(c chunk) (text string) {
 				o.calls[at] = &ollamaTool{}
 			}
 			o.calls[at].name += call.Function.Name
-			o.calls[at].arguments += call.Function.Arguments
+			o.calls[at].arguments = append(o.calls[at].arguments, call.Function.Arguments...)
 		}
 	}
 	return text
@@ -374,14 +402,13 @@ func (o *ollamaWriter) answer(text string, done bool) ollamaAnswer {
 	a.Total, a.Prompt, a.Count = time.Since(o.began), o.usage.Prompt, o.usage.Completion
 	if a.Message != nil && len(o.calls) > 0 {
 		var calls []any
-		for i := range len(o.calls) {
-			if c := o.calls[i]; c != nil {
-				arguments := json.RawMessage(c.arguments)
-				if !json.Valid(arguments) {
-					arguments = json.RawMessage("{}")
-				}
-				calls = append(calls, map[string]any{"function": map[string]any{"name": c.name, "arguments": arguments}})
+		for _, i := range slices.Sorted(maps.Keys(o.calls)) {
+			c := o.calls[i]
+			arguments := json.RawMessage(c.arguments)
+			if !json.Valid(arguments) {
+				arguments = json.RawMessage("{}")
 			}
+			calls = append(calls, map[string]any{"function": map[string]any{"name": c.name, "arguments": arguments}})
 		}
 		a.Message.Calls, _ = json.Marshal(calls) // valid JSON was put in
 	}
@@ -398,13 +425,14 @@ func (o *ollamaWriter) line(v any) error {
 
 // end writes an answer that did not stream.
 func (o *ollamaWriter) end() {
-	if o.streams() {
-		return
-	}
 	for _, name := range []string{"Retry-After", "X-Request-Id"} {
 		if v := o.header.Get(name); v != "" {
 			o.w.Header().Set(name, v)
 		}
+	}
+	if o.full {
+		ollamaError(o.w, http.StatusServiceUnavailable, "the gateway holds as many requests and answers as it may")
+		return
 	}
 	var c chunk
 	if o.status != http.StatusOK {

@@ -118,8 +118,7 @@ func (p *parser) member(name string) (err error) {
 	case name == "n" || name == "n_cmpl" || name == "best_of": // n_cmpl and n_predict are of llama.cpp's server
 		err = p.most(name, &q.choices)
 	case name == "max_tokens" || name == "max_completion_tokens" || name == "max_output_tokens" || name == "n_predict":
-		q.limited = q.limited || name == q.route.limit && p.dec.PeekKind() == '0'
-		err = p.most(name, &q.limit)
+		err = p.bound(name)
 	case name == "stream_options":
 		err = p.streamOptions()
 	case name == "background" || name == "previous_response_id" || name == "conversation" || name == "previous_input_messages":
@@ -134,7 +133,7 @@ func (p *parser) member(name string) (err error) {
 		err = p.prompt()
 	case name == "prompt_embeds":
 		q.unread = p.dec.PeekKind() != 'n'
-		err = p.skip()
+		err = p.embeds()
 	case name == "suffix" || name == "query" || name == "tool_prompt" || name == "guideline": // the last two of TGI
 		err = p.texts(guard.User)
 	case name == "chat_template_kwargs":
@@ -146,6 +145,11 @@ func (p *parser) member(name string) (err error) {
 	case name == "tools":
 		err = p.toolDefs()
 		q.textBytes += int(p.dec.InputOffset()) - f.start // templates write all of it
+	case name == "content": // of /tokenize
+		err = p.texts(guard.User)
+	case name == "tokens": // of /detokenize
+		err = p.skip()
+		q.units += (int(p.dec.InputOffset()) - f.start) / 2
 	default:
 		err = p.skip()
 	}
@@ -227,6 +231,18 @@ func (p *parser) most(name string, into *int) error {
 	return err
 }
 
+// bound takes a bound of the answer. That of nothing, in the field that every engine takes,
+// is none to some.
+func (p *parser) bound(name string) error {
+	n, is := 0, p.dec.PeekKind() == '0'
+	err := p.number(name, &n)
+	if name == p.q.route.limit && is {
+		p.q.limited, p.q.nothing = n > 0, n == 0
+	}
+	p.q.limit = max(p.q.limit, n)
+	return err
+}
+
 func (p *parser) streamOptions() error {
 	v, err := p.dec.ReadValue()
 	if err != nil {
@@ -291,9 +307,7 @@ func (p *parser) prompt() error {
 	return p.array(func() error {
 		switch p.dec.PeekKind() {
 		case '0':
-			p.q.unread = true
-			p.q.units++
-			return p.skip()
+			return p.token()
 		case '[':
 			p.q.prompts++
 			return p.prompt()
@@ -306,7 +320,7 @@ func (p *parser) prompt() error {
 // known are the names that mean something here. Constant.
 var known = []string{
 	"model", "stream", "n", "n_cmpl", "best_of", "n_predict", "max_tokens", "max_completion_tokens", "max_output_tokens", "stream_options", "background", "previous_response_id",
-	"conversation", "previous_input_messages", "messages", "input", "prompt", "prompt_embeds", "suffix", "query", "system", "instructions", "documents", "tools", "chat_template_kwargs", "tool_prompt", "guideline", "cache_salt", "cache_prompt",
+	"conversation", "previous_input_messages", "messages", "input", "prompt", "prompt_embeds", "suffix", "query", "system", "instructions", "documents", "tools", "chat_template_kwargs", "tool_prompt", "guideline", "content", "tokens", "cache_salt", "cache_prompt",
 }
 
 // ofTurn are those in a message. Constant.
@@ -337,6 +351,9 @@ var notText = map[string]bool{
 // say what they are by their type.
 func (p *parser) part(from guard.Source) error {
 	first := len(p.q.spans)
+	if err := p.another(); err != nil {
+		return err
+	}
 	err := p.object(func(name string) error {
 		if name == "type" {
 			kind := ""
@@ -367,6 +384,8 @@ func (p *parser) part(from guard.Source) error {
 			return p.reference(from)
 		case notText[name]:
 			return p.skip()
+		case isArguments[name]:
+			return p.written(from)
 		}
 		return p.texts(from)
 	})
@@ -382,16 +401,32 @@ func (p *parser) turns() error {
 		return p.texts(guard.User)
 	}
 	return p.array(func() error {
-		if p.dec.PeekKind() != '{' {
-			return p.texts(guard.User)
+		switch p.dec.PeekKind() {
+		case '{':
+			return p.turn()
+		case '0':
+			return p.token()
+		case '[':
+			return p.prompt()
 		}
-		return p.turn()
+		return p.texts(guard.User)
 	})
+}
+
+// token passes over a token, which nobody here can read.
+func (p *parser) token() error {
+	p.q.unread = true
+	p.q.units++
+	return p.skip()
 }
 
 // turn reads one message. Its role may stand behind its content.
 func (p *parser) turn() error {
 	first, role := len(p.q.spans), ""
+	if err := p.another(); err != nil {
+		return err
+	}
+	p.q.units += turnTokens
 	if err := p.object(func(name string) error {
 		if err := otherCase(name, ofTurn); err != nil {
 			return err
@@ -418,6 +453,8 @@ func (p *parser) turn() error {
 			return p.reference(guard.System)
 		case notText[name]:
 			return p.skip()
+		case isArguments[name]:
+			return p.written(guard.System)
 		}
 		return p.texts(guard.System)
 	}); err != nil {

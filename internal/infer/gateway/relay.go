@@ -79,19 +79,6 @@ func (c *call) whole(ctx context.Context, resp *http.Response) error {
 	return nil
 }
 
-// another refuses an answer by another model than was asked: its weights are not those
-// that are on record.
-func (c *call) another(models []string) error {
-	for _, name := range models {
-		if name != "" && name != c.request.model && name != c.as {
-			c.g.opt.Log.Warn("an engine answers for another model", "asked", c.as, "answers", name[:min(len(name), maxModelName)])
-			c.end.Outcome = Broken
-			return openai.Errorf(http.StatusBadGateway, "engine_error", "the engine answers for another model than was asked")
-		}
-	}
-	return nil
-}
-
 // output notes what the engine answered.
 func (c *call) output(b []byte) {
 	if c.g.opt.Recorder == nil {
@@ -164,8 +151,9 @@ type stream struct {
 	tools    toolCalls
 	sum      hash.Hash
 	all      bytes.Buffer // for recorders that seal it
-	bytesOut int
-	ended    bool // the answer said that it is whole
+	bytesOut int          // of data
+	textOut  int          // of the text in it
+	ended    bool         // the answer said that it is whole
 }
 
 // relay passes on a stream, event by event.
@@ -179,7 +167,9 @@ func (c *call) relay(ctx context.Context, body io.Reader) error {
 	}
 	c.out.open()
 	err := s.follow(ctx, events{in: in})
-	c.count(nil, s.bytesOut)
+	if c.count(nil, s.bytesOut); c.end.Outcome != Answered {
+		c.partly(s.textOut)
+	}
 	c.end.Output = digestOf(s.sum.Sum(nil))
 	c.end.Content = s.all.Bytes()
 	return err
@@ -225,6 +215,7 @@ func (s *stream) event(raw, data []byte) (done bool, err error) {
 	}
 	s.bytesOut += len(data) / 8                  // most of an event is not text
 	if text, ok := s.template.glance(data); ok { // like the one before, which was read in full
+		s.textOut += len(text)
 		if s.ruling.Answer == nil {
 			s.out.event(raw)
 			return false, nil
@@ -249,7 +240,7 @@ func (s *stream) event(raw, data []byte) (done bool, err error) {
 		if err := s.ready(); err != nil {
 			return true, err
 		}
-		s.end.Outcome = Broken
+		s.end.Outcome, s.told = Broken, true
 		if !s.mayShow(data) {
 			return true, broken()
 		}
@@ -268,6 +259,7 @@ func (s *stream) look(data []byte) (keep bool, err error) {
 	if bytes.Contains(data, []byte(`"message_stop"`)) || bytes.Contains(data, []byte(`"response.completed"`)) || bytes.Contains(data, []byte(`"response.incomplete"`)) {
 		s.ended = true
 	}
+	s.told = s.told || bytes.Contains(data, []byte(`"response.failed"`))
 	if err := s.reader.read(data); err != nil {
 		return false, s.broke(err)
 	}
@@ -292,14 +284,20 @@ func (s *stream) guard(raw, data, plain []byte, known bool) error {
 		return s.pass(raw, h)
 	}
 	pieces := s.reader.pieces
+	for _, p := range pieces {
+		s.textOut += len(p.text)
+	}
 	if s.template.learn(data, pieces); s.ruling.Answer != nil {
 		s.known = s.lane(s.template.lane)
+	}
+	if s.ruling.Answer == nil {
+		return s.pass(raw, h)
 	}
 	for _, p := range pieces {
 		if p.tool || p.name {
 			s.tools.add(p)
 		}
-		if len(p.text) == 0 || s.ruling.Answer == nil {
+		if len(p.text) == 0 {
 			continue
 		}
 		if err := s.add(&h, s.lane(p.lane), p.text); err != nil {
@@ -354,7 +352,7 @@ func (s *stream) pass(raw []byte, h held) error {
 		n++
 	}
 	s.release(n, size)
-	if len(s.kept) > maxHeld {
+	if len(s.kept) > maxHeld || len(s.waiting) > maxTexts {
 		return s.blocked("it is too long to be read")
 	}
 	return nil

@@ -25,7 +25,9 @@ const (
 	maxDepth         = 64     // of arrays and objects
 	maxFields        = 1000   // of the request's object
 	maxSpans         = 10_000 // texts of a prompt
+	maxParts         = 20_000 // messages, and parts of them
 	mediaTokens      = 1024   // that a picture counts as
+	turnTokens       = 4      // of what a template writes around a message
 	maxTools         = 1000
 	maxToolWords     = 100_000 // short texts in the definitions of tools, most of them names
 	shortDescription = 16      // bytes from which on a text in the definition of a tool is no short one
@@ -59,6 +61,7 @@ type request struct {
 	wantUsage bool
 	limit     int  // tokens of the answer that were asked for; 0: none named
 	limited   bool // in the field that every engine takes
+	nothing   bool // that field says 0
 	bound     bool // limit is put there
 	choices   int
 	spans     []span
@@ -67,8 +70,10 @@ type request struct {
 	descriptions []guard.Description
 	words        int  // of those, the short ones
 	textBytes    int  // that are read, in strings
-	units        int  // tokens of what is no text: numbers of tokens, pictures
+	parts        int  // messages, and parts of them
+	units        int  // tokens of what is no text: numbers of tokens, pictures, what is around messages
 	prompts      int  // that are answered one by one; 0: one
+	embeds       int  // and prompts that are not text
 	unread       bool // there is a prompt that is not text: tokens, or what became of them
 }
 
@@ -80,8 +85,15 @@ const maxReserved = 1 << 31
 // English and too few for most else.
 func (q *request) prompt() int { return q.textBytes/4 + q.units + 1 }
 
-// tokens estimates what a request comes to, prompt and answer together.
-func (q *request) tokens() int64 { return min(int64(q.prompt())+q.answers(), maxReserved) }
+// tokens estimates what a request comes to, prompt and answer together: whatever it asks
+// for, an answer is no longer than the context, if that is known.
+func (q *request) tokens(context int) int64 {
+	out := q.answers()
+	if context > 0 {
+		out = min(out, int64(context)*int64(max(q.choices, 1))*q.asked())
+	}
+	return min(int64(q.prompt())+out, maxReserved)
+}
 
 // most is what a request comes to at most: a token has at least one byte.
 func (q *request) most() int64 {
@@ -94,8 +106,11 @@ func (q *request) answers() int64 {
 	if limit == 0 && q.route.generates {
 		limit = defaultMax
 	}
-	return min(int64(limit)*int64(max(q.choices, 1)), maxReserved) * int64(max(q.prompts, 1))
+	return min(int64(limit)*int64(max(q.choices, 1)), maxReserved) * q.asked()
 }
+
+// asked is how many prompts are answered.
+func (q *request) asked() int64 { return int64(max(q.prompts, 1) + q.embeds) }
 
 // limitTo bounds the answer to a user with a quota in the field that every engine takes:
 // what a request names elsewhere, an engine may pass over, and without a bound it goes on
@@ -105,6 +120,10 @@ func (q *request) limitTo(context int, quota int64) {
 		return
 	}
 	if q.bound = true; q.limit > 0 && q.limit < math.MaxInt32 {
+		return
+	}
+	if q.nothing && q.limit == 0 {
+		q.limit = 1
 		return
 	}
 	q.limit = int(max(min(quotaMax, quota/quotaParts), 1))

@@ -1,6 +1,10 @@
 package gateway
 
-import "enisle/internal/infer/openai"
+import (
+	"time"
+
+	"enisle/internal/infer/openai"
+)
 
 // usage is how the three APIs count.
 type usage struct {
@@ -46,11 +50,29 @@ func (c *call) count(u *usage, bytesOut int) {
 	}
 }
 
-// abandoned counts what an engine was given by a call that nobody waited for: the prompt
-// at least. Else who leaves before the end would work it for nothing.
+// partly counts what was taken of a stream that did not come to its end: an engine may have
+// counted at its beginning alone. textOut is bytes of text.
+func (c *call) partly(textOut int) {
+	if c.abandoned(); textOut/4 > c.end.Usage.Completion {
+		c.end.Guessed = true
+		c.end.Usage.Completion = textOut / 4
+		c.end.Usage.Total = max(c.end.Usage.Total, c.end.Usage.Prompt+c.end.Usage.Completion)
+	}
+}
+
+// guessedRate is how many tokens a second an engine is taken to have worked on an answer of
+// which nothing is known: a small model on processors, or one of many calls at a larger.
+const guessedRate = 20
+
+// abandoned counts what an engine was given by a call that nobody waited for: the prompt,
+// and what it may have made of it by now. Else who leaves before the end would work it for
+// nothing, and before all others.
 func (c *call) abandoned() {
 	if c.end.Usage.Total == 0 {
 		c.end.Guessed = true
-		c.end.Usage = openai.Usage{Prompt: c.prompt(), Total: c.prompt()}
+		worked := (time.Since(c.began) - c.end.Queued).Seconds() * guessedRate
+		u := openai.Usage{Prompt: c.prompt(), Completion: int(min(worked, float64(c.answers())))}
+		u.Total = u.Prompt + u.Completion
+		c.end.Usage = u
 	}
 }

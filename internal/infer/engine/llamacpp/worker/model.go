@@ -35,6 +35,7 @@ type model struct {
 	vocab    llama.Vocab
 	template string
 	context  int                             // tokens
+	longest  int                             // of them, in bytes
 	asking   atomic.Pointer[context.Context] // of the request under way
 }
 
@@ -87,6 +88,7 @@ func loadModel(o llamacpp.Order) (m *model, err error) {
 		return nil, fmt.Errorf("%s: %w", o.Name, err)
 	}
 	m.vocab = llama.ModelGetVocab(m.model)
+	m.longest = longestToken(m.vocab)
 	m.context = min(o.Context, int(llama.ModelNCtxTrain(m.model)))
 	m.template = llama.ModelChatTemplate(m.model, "")
 	cp := llama.ContextDefaultParams()
@@ -118,9 +120,16 @@ func (m *model) prompt(messages []openai.Message) ([]llama.Token, error) {
 	if m.template == "" {
 		return nil, openai.Errorf(http.StatusNotFound, "not_supported", "the model has no chat template: it continues texts, at /v1/completions").On("messages")
 	}
+	size := 0
+	for _, msg := range messages {
+		size += len(msg.Content) + 1
+	}
+	if err := m.fits(size, "messages"); err != nil {
+		return nil, err
+	}
 	mark := "\x02" + rand.Text()
 	chat := make([]llama.ChatMessage, len(messages))
-	size := len(m.template) + 1024
+	size = len(m.template) + 1024
 	for i, msg := range messages {
 		chat[i] = llama.NewChatMessage(msg.Role, fmt.Sprintf("%s-%d\x03", mark, i))
 		size += 256
@@ -150,6 +159,30 @@ func (m *model) prompt(messages []openai.Message) ([]llama.Token, error) {
 	}
 	add(rest, true)
 	return tokens, nil
+}
+
+// fits refuses what cannot fit into the context: to find out by how much, a long text
+// would take the model from all others for half a minute.
+func (m *model) fits(size int, param string) error {
+	if size/m.longest < m.context {
+		return nil
+	}
+	return openai.Errorf(http.StatusBadRequest, "context_length_exceeded",
+		"the prompt has %d tokens or more and the model takes %d, prompt and answer together", size/m.longest, m.context).On(param)
+}
+
+// longestToken returns how many bytes the longest token of a vocabulary stands for: any
+// number, where one stands for what is unknown or left out.
+func longestToken(v llama.Vocab) int {
+	if k := llama.GetVocabType(v); k != llama.VocabTypeBPE && k != llama.VocabTypeSPM {
+		return math.MaxInt
+	}
+	longest, buf := 1, make([]byte, 1<<10)
+	for t := range llama.VocabNTokens(v) {
+		n := int(llama.TokenToPiece(v, llama.Token(t), buf, 0, true))
+		longest = max(longest, n, -n) // negative: it needs as many
+	}
+	return longest
 }
 
 // tokens returns those of a text, none of them a control token but those that begin every

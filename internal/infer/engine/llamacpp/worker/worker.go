@@ -112,7 +112,9 @@ func (h *handler) seated(w http.ResponseWriter, r *http.Request, do func()) {
 	select {
 	case h.turn <- struct{}{}:
 		defer func() { <-h.turn }()
-		do()
+		if r.Context().Err() == nil { // both may have come at once
+			do()
+		}
 	case <-r.Context().Done():
 	}
 }
@@ -181,6 +183,9 @@ func (h *handler) prompts(r *request) (all [][]llama.Token, param string, err er
 		return [][]llama.Token{p}, "messages", err
 	}
 	for _, text := range r.Prompts {
+		if err := h.model.fits(len(text), "prompt"); err != nil {
+			return nil, "prompt", err
+		}
 		p := h.model.tokens(text, true)
 		if len(p) == 0 {
 			return nil, "prompt", bad("prompt", "a prompt is empty")
