@@ -143,6 +143,52 @@ func (d dropping) RoundTrip(*http.Request) (*http.Response, error) {
 	return nil, io.ErrUnexpectedEOF
 }
 
+// moody is an engine's transport that breaks off, or that says nothing until the caller
+// leaves.
+type moody struct {
+	asked *atomic.Int32
+	hang  *atomic.Bool
+}
+
+func (m moody) RoundTrip(r *http.Request) (*http.Response, error) {
+	m.asked.Add(1)
+	if m.hang.Load() {
+		<-r.Context().Done()
+		return nil, r.Context().Err()
+	}
+	return nil, io.ErrUnexpectedEOF
+}
+
+// Who leaves does not make an engine look as if it were well: it rests after as many
+// failures as without that.
+func TestLeavingIsNoSuccess(t *testing.T) {
+	var asked atomic.Int32
+	var hang atomic.Bool
+	s := serve(t, gateway.Options{}, &fake{names: []string{"m"}, transport: moody{&asked, &hang}})
+	for range 2 {
+		post(t, s, hello+`}`)
+	}
+	hang.Store(true)
+	ctx, leave := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer leave()
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, s.URL+"/v1/chat/completions", strings.NewReader(hello+`}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Content-Type", "application/json")
+	if resp, err := http.DefaultClient.Do(r); err == nil {
+		_ = resp.Body.Close()
+		t.Fatal("it was answered")
+	}
+	hang.Store(false)
+	for range 2 {
+		post(t, s, hello+`}`)
+	}
+	if n := asked.Load(); n != 4 { // the third failure was that of the call after the one that left
+		t.Errorf("the engine was asked %d times", n)
+	}
+}
+
 // A request that engines die of is not given to all of them.
 func TestDeadlyRequestsAreNotTriedEverywhere(t *testing.T) {
 	var asked atomic.Int32

@@ -317,7 +317,13 @@ func (c *call) forward(ctx context.Context, r *http.Request, engines []engine.En
 func (c *call) try(ctx context.Context, e engine.Engine, body []byte, reserved int64, keys []uint64) (again bool, err error) {
 	good := false
 	c.g.chooser.begin(e, reserved, keys)
-	defer func() { c.g.chooser.end(e, reserved, good || ctx.Err() != nil, time.Now()) }()
+	defer func() {
+		if !good && ctx.Err() != nil { // the client left, or could wait no longer: that says nothing
+			c.g.chooser.left(e, reserved)
+			return
+		}
+		c.g.chooser.end(e, reserved, good, time.Now())
+	}()
 	again, good, err = c.ask(ctx, e, body)
 	return again, err
 }

@@ -159,15 +159,28 @@ func (c *chooser) begin(e engine.Engine, tokens int64, keys []uint64) {
 	}
 }
 
+// over ends a call that was sent to an engine. It is called with mu.
+func (c *chooser) over(e engine.Engine, tokens int64) *health {
+	h := c.health(e)
+	h.outstanding -= tokens
+	h.calls--
+	h.trying = false
+	return h
+}
+
+// left ends one of which nobody knows what would have become.
+func (c *chooser) left(e engine.Engine, tokens int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.over(e, tokens)
+}
+
 // end counts what became of it. An engine that failed several times in a row rests, a
 // single one as well: its clients are told at once, and it is not asked in vain.
 func (c *chooser) end(e engine.Engine, tokens int64, good bool, now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	h := c.health(e)
-	h.outstanding -= tokens
-	h.calls--
-	h.trying = false
+	h := c.over(e, tokens)
 	if good {
 		h.failures, h.rest = 0, 0
 		return
