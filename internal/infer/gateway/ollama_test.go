@@ -3,8 +3,12 @@ package gateway_test
 import (
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"enisle/internal/infer/gateway"
 )
@@ -97,5 +101,20 @@ func TestModelsThatReadNoPictures(t *testing.T) {
 	}, "m"))
 	if status, got := postTo(t, s.URL+"/v1/chat/completions", `{"model":"m","messages":[{"role":"user","content":"hello"}]}`); status != 400 || !strings.Contains(got, "the model m reads no pictures") {
 		t.Errorf("%d %s", status, got)
+	}
+}
+
+// What is told of an engine is told by its name, which stays when others come and go.
+func TestMetricsNameEngines(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	named, other := newFake(t, whole, "m"), newFake(t, whole, "o")
+	named.traits.Name = "gpu1"
+	serve(t, gateway.Options{Metrics: reg}, other, named)
+	w := httptest.NewRecorder()
+	promhttp.HandlerFor(reg, promhttp.HandlerOpts{}).ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	for _, want := range []string{`enisle_engine_calls{engine="gpu1",kind="",model="m"} 0`, `enisle_engine_calls{engine="0",kind="",model="o"} 0`} {
+		if !strings.Contains(w.Body.String(), want) {
+			t.Errorf("%s is missing: %s", want, w.Body)
+		}
 	}
 }
