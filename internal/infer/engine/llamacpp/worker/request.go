@@ -67,7 +67,7 @@ func decode(body io.Reader, into any) error {
 	case err == nil:
 		return nil
 	case errors.As(err, &other) && other.Field != "":
-		return bad(other.Field, "%s cannot be a JSON %s", other.Field, other.Value)
+		return openai.Errorf(http.StatusBadRequest, "invalid_json", "%s cannot be a JSON %s", other.Field, other.Value).On(other.Field)
 	case errors.As(err, &tooLong):
 		return openai.Errorf(http.StatusRequestEntityTooLarge, "request_too_large", "the request is longer than %d bytes", tooLong.Limit)
 	}
