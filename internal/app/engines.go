@@ -42,7 +42,7 @@ type engines struct {
 	mu      sync.Mutex
 	view    crossing.View             // that is followed; guarded by mu, like the rest
 	running map[string]*runningEngine // by manifests of engine and model
-	wanted  map[string]bool           // by the same
+	wanted  map[string][]string       // names of their models, by the same
 	stopped []string                  // names of models and engines that are not to run
 	lastErr error                     // of the last that were started
 	retry   time.Time                 // not before
@@ -126,18 +126,18 @@ func (e *engines) want(v *crossing.Served) map[string]pair {
 // recalled is gone at once.
 func (e *engines) end(want map[string]pair, view crossing.View) (err error) {
 	e.mu.Lock()
-	e.view, e.wanted = view, map[string]bool{}
-	for key := range want {
-		e.wanted[key] = true
+	e.view, e.wanted = view, map[string][]string{}
+	for key, p := range want {
+		e.wanted[key] = p.serves()
 	}
 	var gone []*runningEngine
 	for key, r := range e.running {
-		if !e.wanted[key] {
+		if e.wanted[key] == nil {
 			gone = append(gone, r)
 			delete(e.running, key)
 		}
 	}
-	if e.cancel != nil && !e.wanted[e.now] {
+	if e.cancel != nil && e.wanted[e.now] == nil {
 		e.cancel()
 	}
 	e.mu.Unlock()
@@ -182,7 +182,7 @@ func (e *engines) beginOne(ctx context.Context, v *crossing.Served, key string, 
 	defer cancel()
 	e.mu.Lock()
 	_, ok := e.running[key]
-	if ok = ok || !e.wanted[key] || ctx.Err() != nil; !ok {
+	if ok = ok || e.wanted[key] == nil || ctx.Err() != nil; !ok {
 		e.now, e.cancel = key, cancel
 	}
 	e.mu.Unlock()
@@ -192,7 +192,7 @@ func (e *engines) beginOne(ctx context.Context, v *crossing.Served, key string, 
 	r, err := e.open(ctx, v, p)
 	e.mu.Lock()
 	e.cancel = nil
-	wanted := e.wanted[key] && !e.closed
+	wanted := e.wanted[key] != nil && !e.closed
 	if err == nil && wanted {
 		e.running[key] = r
 	}
@@ -219,6 +219,17 @@ type pair struct {
 	engine, model artifact.Artifact
 	at            *trust.EngineAddress
 	models        []engine.Model
+}
+
+// serves returns the names that clients know its models by, at least one.
+func (p pair) serves() (names []string) {
+	if p.at == nil {
+		return []string{p.name}
+	}
+	for _, m := range p.models {
+		names = append(names, m.ID)
+	}
+	return names
 }
 
 // pairs returns, by key, what a release wants to run: the allowed engines with those of
@@ -439,37 +450,6 @@ func (a *App) AllowEngine(ctx context.Context, e trust.EngineAddress, caFile str
 // ForbidEngine takes an engine off the list.
 func (a *App) ForbidEngine(ctx context.Context, name string) (pending bool, err error) {
 	return a.changeRoot(ctx, "engine forbid", map[string]string{"engine": name}, func(r trust.Root) (trust.Root, error) { return r.ForbidEngine(name) })
-}
-
-// list returns the engines that run now, in a stable order.
-func (e *engines) list() []engine.Engine {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	keys := make([]string, 0, len(e.running))
-	for k := range e.running {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	out := make([]engine.Engine, 0, len(keys))
-	for _, k := range keys {
-		out = append(out, e.running[k].engine)
-	}
-	return out
-}
-
-// ready says whether a release is followed and all its models are up.
-func (e *engines) ready(context.Context) error {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	switch {
-	case e.view.Release == 0 && e.lastErr == nil:
-		return errors.New("nothing was released yet, or its engines are starting")
-	case e.lastErr != nil:
-		return e.lastErr
-	case len(e.running) < len(e.wanted):
-		return fmt.Errorf("%d of %d engines are up", len(e.running), len(e.wanted))
-	}
-	return nil
 }
 
 func (e *engines) release() string {

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -374,7 +375,7 @@ type metrics struct {
 }
 
 func newMetrics(ecosystems []ecosystem.Ecosystem) *metrics {
-	paths := map[string]bool{"v1": true, "c": true, "healthz": true, "readyz": true, "metrics": true}
+	paths := map[string]bool{"v1": true, "api": true, "c": true, "healthz": true, "readyz": true, "metrics": true}
 	for _, e := range ecosystems {
 		paths[ecosystem.PrefixOf(e)] = true
 	}
@@ -395,5 +396,5 @@ func (m *metrics) count(path string, status int) {
 	if !m.paths[path] {
 		path = "other"
 	}
-	m.answers.WithLabelValues(path, http.StatusText(status)).Inc()
+	m.answers.WithLabelValues(path, strconv.Itoa(status)).Inc()
 }

@@ -360,7 +360,7 @@ func (a *App) ServeInside(ctx context.Context, opt InsideOptions) (err error) {
 	}
 	mirrors := newMirrors(s, ecosystems, record, missed)
 	models := gateway.New(gateway.Options{
-		Engines: engines.list, Who: caller, Quota: counted, Recorder: asked, Keep: settings.Seal != "", Guard: guards, Shape: settings.Shape,
+		Engines: engines.list, Coming: engines.coming, Who: caller, Quota: counted, Recorder: asked, Keep: settings.Seal != "", Guard: guards, Shape: settings.Shape,
 		Metrics: m.registry, Log: a.log(),
 	})
 	defer models.Close()

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 
@@ -13,12 +14,18 @@ import (
 )
 
 func (e *env) chat() *cobra.Command {
-	var base, model string
+	var base, model, keyFile string
 	c := &cobra.Command{
 		Use: "chat QUESTION", Short: "Ask a released model from the terminal", Args: cobra.MinimumNArgs(1),
-		Example: "  enisle chat --model smollm2-135m 'What is an island?'",
+		Example: "  enisle chat --model smollm2-135m 'What is an island?'\n" +
+			"  enisle chat --api-key-file ~/.enisle-key 'What is an island?'   # where users are enrolled; or ENISLE_API_KEY=KEY",
 		RunE: func(c *cobra.Command, args []string) error {
+			key, err := apiKey(keyFile)
+			if err != nil {
+				return err
+			}
 			cl := client.New(base)
+			cl.Key = key
 			models, err := cl.Models(c.Context())
 			if err != nil {
 				return err
@@ -42,5 +49,18 @@ func (e *env) chat() *cobra.Command {
 	}
 	c.Flags().StringVar(&base, "url", "http://127.0.0.1:8440", "address of the site")
 	c.Flags().StringVar(&model, "model", "", "name of the model; default: the first")
+	c.Flags().StringVar(&keyFile, "api-key-file", "", "file with a key of 'enisle user key'; default: what ENISLE_API_KEY holds")
 	return c
+}
+
+// apiKey is the key that a user of the site asks with, "" if none is named.
+func apiKey(file string) (string, error) {
+	if file == "" {
+		return os.Getenv("ENISLE_API_KEY"), nil
+	}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return "", fail.As(fail.Usage, "'enisle user key NAME > FILE' makes one", err)
+	}
+	return strings.TrimSpace(string(b)), nil
 }

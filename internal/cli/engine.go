@@ -135,7 +135,10 @@ func (e *env) engineAllow() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return e.result(map[string]any{"engine": at, "pending": pending}, func() { e.engineChanged(pending) })
+			return e.result(map[string]any{"engine": at, "pending": pending}, func() {
+				e.engineChanged(pending)
+				e.forNobody(at)
+			})
 		},
 	}
 	f := c.Flags()
@@ -150,6 +153,13 @@ func (e *env) engineAllow() *cobra.Command {
 	f.IntVar(&at.Parallel, "parallel", 0, "calls that it works on at a time; default: as usual for its kind")
 	f.StringVar(&at.For, "for", "", "user or project that an engine is for which cannot keep users' prompts apart (ollama, tgi); '*': it is accepted that it does not")
 	return c
+}
+
+// forNobody tells of an engine that no user could ask.
+func (e *env) forNobody(at trust.EngineAddress) {
+	if (at.Kind == "ollama" || at.Kind == "tgi") && at.For == "" {
+		e.say("note: %s keeps users' prompts apart in no way: once users are enrolled, it answers none of them without --for NAME or --for '*'", at.Kind)
+	}
 }
 
 func (e *env) engineChanged(pending bool) {

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -27,13 +28,24 @@ func (e *env) userAdd() *cobra.Command {
 	var days int
 	c := &cobra.Command{
 		Use: "add NAME [--role ROLE] [--channel CHANNEL] [--model MODEL]", Short: "Enrol a user, or change what one may do", Args: cobra.ExactArgs(1),
+		Long: "Enrol a user, or change what one may do: what no option names stays as it was.",
 		Example: "  enisle -C high user add ada --role mirror,inference --project radar --as olga --key olga.key\n" +
 			"  enisle -C high user add ci --role mirror --channel stable,canary --days 90 --as olga --key olga.key\n" +
 			"  enisle -C high user add anonymous --role mirror --as olga --key olga.key   # pulls need no key",
 		RunE: func(c *cobra.Command, args []string) error {
 			u.Name = args[0]
+			if err := countsDown(days); err != nil {
+				return err
+			}
 			if days > 0 {
 				u.Expires = time.Now().AddDate(0, 0, days).UTC().Truncate(time.Second)
+			}
+			all, err := e.app().Users(c.Context())
+			if err != nil {
+				return err
+			}
+			if i := slices.IndexFunc(all, func(o access.User) bool { return o.Name == u.Name }); i >= 0 {
+				u = changed(all[i], u, c.Flags().Changed)
 			}
 			if err := e.app().SetUser(c.Context(), u); err != nil {
 				return err
@@ -54,12 +66,37 @@ func (e *env) userAdd() *cobra.Command {
 	return c
 }
 
+// changed is a user of whom only what options name becomes as in to.
+func changed(u, to access.User, named func(option string) bool) access.User {
+	for option, set := range map[string]func(){
+		"role": func() { u.Roles = to.Roles }, "channel": func() { u.Channels = to.Channels }, "model": func() { u.Models = to.Models },
+		"project": func() { u.Project = to.Project }, "weight": func() { u.Weight = to.Weight }, "tokens": func() { u.Tokens = to.Tokens },
+		"days": func() { u.Expires = to.Expires },
+	} {
+		if named(option) {
+			set()
+		}
+	}
+	return u
+}
+
+// countsDown refuses days that have passed: what they bound would have no bound.
+func countsDown(days int) error {
+	if days < 0 {
+		return fail.As(fail.Usage, "give the days from now on; 0 is without an end", fmt.Errorf("--days %d is in the past", days))
+	}
+	return nil
+}
+
 func (e *env) userKey() *cobra.Command {
 	var days int
 	c := &cobra.Command{
 		Use: "key NAME", Short: "Make a key for a user; it is shown once", Args: cobra.ExactArgs(1),
 		Example: "  enisle -C high user key ada --days 90 --as olga --key olga.key",
 		RunE: func(c *cobra.Command, args []string) error {
+			if err := countsDown(days); err != nil {
+				return err
+			}
 			out, err := e.app().AddUserKey(c.Context(), args[0], time.Duration(days)*24*time.Hour)
 			if err != nil {
 				return err
@@ -111,7 +148,7 @@ func (e *env) userList() *cobra.Command {
 			}
 			return e.result(all, func() {
 				for _, u := range all {
-					e.print("%s  %s; channels %s%s", u.Name, strings.Join(u.Roles, ", "), strings.Join(u.Channels, ", "), until(u.Expires))
+					e.print("%s  %s; channels %s%s%s", u.Name, strings.Join(u.Roles, ", "), strings.Join(u.Channels, ", "), bounds(u), until(u.Expires))
 					for _, k := range u.Keys {
 						e.print("  key %s of %s%s", k.ID, k.Made.Format(time.DateOnly), until(k.Expires))
 					}
@@ -166,6 +203,23 @@ func unbroken(files []app.CallsFile) error {
 		}
 	}
 	return nil
+}
+
+// bounds says what else is not as usual for a user.
+func bounds(u access.User) (out string) {
+	if len(u.Models) > 0 {
+		out += "; models " + strings.Join(u.Models, ", ")
+	}
+	if u.Project != "" {
+		out += "; project " + u.Project
+	}
+	if u.Tokens > 0 {
+		out += fmt.Sprintf("; %d tokens a day", u.Tokens)
+	}
+	if u.Weight > 1 {
+		out += fmt.Sprintf("; weight %d", u.Weight)
+	}
+	return out
 }
 
 func until(t time.Time) string {

@@ -44,7 +44,7 @@ func Recall(ctx context.Context, s *site.Site, by site.Actor, ref, reason string
 		return out, fail.Refuse("let an approver, an officer or an admin recall it", err)
 	}
 	if len(strings.TrimSpace(reason)) < 5 || len(reason) > 2000 {
-		return out, fail.As(fail.Usage, "say why with --reason", errors.New("recall: the reason is too short, or longer than a page"))
+		return out, fail.As(fail.Usage, "say why in a few words with --reason", errors.New("recall: the reason is shorter than 5 bytes, or longer than 2,000"))
 	}
 	out = Recalled{Ref: ref, Reason: reason, By: by.Name, At: s.Now().Format("2006-01-02T15:04:05Z07:00"), Shipments: []string{}, Releases: []int64{}, Channels: []string{}, Engines: []string{}, Digests: map[artifact.Digest]bool{}}
 	manifests, err := out.find(ctx, s)

@@ -8,6 +8,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -24,6 +25,8 @@ const maxBody = 16 << 20
 
 // Client talks to one site.
 type Client struct {
+	Key string // of a user of the site; "": none is shown
+
 	base string
 	http *http.Client
 }
@@ -31,7 +34,7 @@ type Client struct {
 // New returns a client of the site at base, such as http://127.0.0.1:8440. It
 // uses no proxy.
 func New(base string) *Client {
-	return &Client{strings.TrimRight(base, "/"), &http.Client{Transport: &http.Transport{Proxy: nil, DisableKeepAlives: true}}}
+	return &Client{base: strings.TrimRight(base, "/"), http: &http.Client{Transport: &http.Transport{Proxy: nil, DisableKeepAlives: true}}}
 }
 
 // Get returns the body of a path; any status but 200 is an error.
@@ -50,8 +53,15 @@ func (c *Client) do(ctx context.Context, method, path string, body []byte) (*htt
 		return nil, fail.As(fail.Usage, "give an address such as http://127.0.0.1:8440 with --url", err)
 	}
 	req.Header.Set("Content-Type", "application/json")
+	if c.Key != "" {
+		req.Header.Set("Authorization", "Bearer "+c.Key)
+	}
 	resp, err := c.http.Do(req)
 	if err != nil {
+		var unknown x509.UnknownAuthorityError
+		if errors.As(err, &unknown) {
+			return nil, fail.As(fail.Failed, "name the file with the authority of its certificate: SSL_CERT_FILE=ca.pem", err)
+		}
 		return nil, fail.As(fail.Failed, "start the site with 'enisle serve', or name another with --url", err)
 	}
 	if resp.StatusCode == http.StatusOK {
@@ -77,6 +87,9 @@ func refusal(status string, body []byte) error {
 		} else if plain := ""; json.Unmarshal(said.Error, &plain) == nil {
 			text = plain
 		}
+	}
+	if strings.HasPrefix(status, "401 ") && said.Hint == "" {
+		said.Hint = "give a key of 'enisle user key NAME': --api-key-file FILE, or ENISLE_API_KEY"
 	}
 	return fail.As(fail.Failed, said.Hint, fmt.Errorf("the site answers %s: %s", status, text))
 }
@@ -111,7 +124,7 @@ func (c *Client) Models(ctx context.Context) ([]string, error) {
 		return nil, fmt.Errorf("models: %w", err)
 	}
 	if len(list.Data) == 0 {
-		return nil, fail.As(fail.Failed, "release a model and an engine", errors.New("no model is served"))
+		return nil, fail.As(fail.Failed, "wait while one is loaded (/readyz says so), or release a model and an engine", errors.New("no model is served"))
 	}
 	names := make([]string, 0, len(list.Data))
 	for _, m := range list.Data {

@@ -152,6 +152,9 @@ func problem(r *http.Request, status int, err error) any {
 		message, hint = "internal error", "" // the log has it
 	}
 	if strings.HasPrefix(r.RequestURI, "/v1/") {
+		if hint != "" { // clients of this API show the message alone
+			message += ": " + hint
+		}
 		kind := map[int]string{http.StatusUnauthorized: "authentication_error", http.StatusForbidden: "permission_error"}[status]
 		return map[string]any{"error": map[string]any{"message": message, "type": kind, "code": problemCode(status), "param": nil}}
 	}

@@ -98,7 +98,7 @@ func TestErrorsHaveTheShapeOfTheirClients(t *testing.T) {
 		}
 		return out
 	}
-	if e, ok := read("/v1/models")["error"].(map[string]any); !ok || e["message"] != "a key is needed" || e["type"] != "authentication_error" {
+	if e, ok := read("/v1/models")["error"].(map[string]any); !ok || e["message"] != "a key is needed: give a key" || e["type"] != "authentication_error" {
 		t.Errorf("openai: %v", e)
 	}
 	got := read("/v2/")

@@ -42,6 +42,7 @@ type Engine interface {
 
 // Traits are what a gateway must know of a kind of engine.
 type Traits struct {
+	Name     string   // that operators know it by; empty: it has none
 	Kind     string   // vllm, ollama, tgi, llama-server, llama.cpp
 	Paths    []string // of the API that it answers, such as /v1/chat/completions
 	Parallel int      // requests that it works on at a time; 0 means 1

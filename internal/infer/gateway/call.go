@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -59,7 +60,7 @@ func (g *gateway) call(w http.ResponseWriter, r *http.Request, rt *route, id str
 	}
 	engines, m := g.serving(c.request.model)
 	if len(engines) == 0 || !c.user.mayAsk(m.ID) {
-		openai.WriteError(w, unknownModel(c.request.model, g.list(c.user)))
+		openai.WriteError(w, g.notServed(c.request.model, c.user, g.list(c.user)))
 		return
 	}
 	c.model = m
@@ -396,6 +397,8 @@ func (c *call) refusal(resp *http.Response) *openai.Error {
 	switch {
 	case resp.StatusCode == http.StatusTooManyRequests:
 		return openai.Errorf(http.StatusTooManyRequests, "overloaded", "the model is busy").Retry(retry)
+	case resp.StatusCode == http.StatusInternalServerError && blind(b):
+		return openai.Errorf(http.StatusBadRequest, "not_supported", "the model %s reads no pictures", c.model.ID).On("image_url")
 	case resp.StatusCode >= http.StatusInternalServerError:
 		return openai.Errorf(http.StatusServiceUnavailable, "engine_error", "the engine could not answer").Retry(retry)
 	case resp.StatusCode >= http.StatusBadRequest:
@@ -405,6 +408,13 @@ func (c *call) refusal(resp *http.Response) *openai.Error {
 		return openai.Errorf(resp.StatusCode, "engine_refused", "the engine refused the request")
 	}
 	return openai.Errorf(http.StatusBadGateway, "engine_error", "the engine answered %d", resp.StatusCode)
+}
+
+// blind reports whether llama.cpp's server says, as 500, that its model reads no pictures:
+// to try again is of no use.
+func blind(body []byte) bool {
+	e := openai.ParseError(http.StatusInternalServerError, body)
+	return e != nil && strings.HasPrefix(e.Message, "image input is not supported")
 }
 
 // mayShow reports whether the guard lets an engine's error go to the client: it may quote

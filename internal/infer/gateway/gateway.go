@@ -65,6 +65,7 @@ type Quota interface {
 // the zero value works.
 type Options struct {
 	Engines    func() []engine.Engine     // asked at every request
+	Coming     func() []string            // names of models that are being loaded; nil: none
 	Who        func(r *http.Request) User // nil: everybody is the same user
 	Guard      guard.Guard                // nil: nothing is read
 	Quota      Quota                      // nil: users with a limit are refused
@@ -217,7 +218,7 @@ func (g *gateway) model(w http.ResponseWriter, r *http.Request, _ string) {
 	all := g.list(g.opt.Who(r))
 	i := slices.IndexFunc(all, func(e entry) bool { return e.ID == r.PathValue("id") })
 	if i < 0 {
-		openai.WriteError(w, unknownModel(r.PathValue("id"), all))
+		openai.WriteError(w, g.notServed(r.PathValue("id"), g.opt.Who(r), all))
 		return
 	}
 	writeJSON(w, all[i])
@@ -226,9 +227,18 @@ func (g *gateway) model(w http.ResponseWriter, r *http.Request, _ string) {
 // maxNamed is how many models an error names.
 const maxNamed = 5
 
+// notServed says why nobody can be asked for a model: it is being loaded, and clients try
+// again, or it is not here.
+func (g *gateway) notServed(name string, u User, all []entry) *openai.Error {
+	if g.opt.Coming != nil && u.mayAsk(name) && slices.Contains(g.opt.Coming(), name) {
+		return openai.Errorf(http.StatusServiceUnavailable, "engine_loading", "the model %.80q is being loaded", name).Retry(g.opt.RetryAfter)
+	}
+	return unknownModel(name, all)
+}
+
 // unknownModel says that a model is not here, and what is. A name that is somebody
 // else's to know is answered like one that does not exist.
-func unknownModel(name string, all []entry) error {
+func unknownModel(name string, all []entry) *openai.Error {
 	near := slices.Clone(all)
 	slices.SortStableFunc(near, func(a, b entry) int { return likeness(name, b.ID) - likeness(name, a.ID) })
 	var names []string

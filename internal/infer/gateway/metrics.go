@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"log/slog"
 	"net/http"
 	"strconv"
@@ -140,7 +141,8 @@ func (s saturation) Collect(ch chan<- prometheus.Metric) {
 	for i, e := range s.g.opt.Engines() {
 		for _, m := range e.Models() {
 			calls, tokens, resting := s.g.chooser.load(e)
-			labels := []string{m.ID, e.Traits().Kind, strconv.Itoa(i)}
+			t := e.Traits()
+			labels := []string{m.ID, t.Kind, cmp.Or(t.Name, strconv.Itoa(i))}
 			gauge(engineCalls, float64(calls), labels...)
 			gauge(engineTokens, float64(tokens), labels...)
 			rest := 0.0

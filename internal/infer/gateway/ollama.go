@@ -29,6 +29,8 @@ type ollamaRequest struct {
 	Format   json.RawMessage   `json:"format"` // "json", or a schema
 	Tools    json.RawMessage   `json:"tools"`
 	Input    json.RawMessage   `json:"input"` // of embed
+	Raw      bool              `json:"raw"`   // the prompt is continued as it is
+	Keep     any               `json:"keep_alive"`
 	Options  struct {
 		Temperature *float64        `json:"temperature"`
 		TopP        *float64        `json:"top_p"`
@@ -67,6 +69,11 @@ func (g *gateway) ollama(mux *http.ServeMux, api http.Handler) {
 	get("/api/version", func(*http.Request) any { return map[string]string{"version": "0.17.4"} })
 	get("/api/tags", func(r *http.Request) any { return map[string]any{"models": g.ollamaModels(r)} })
 	get("/api/ps", func(r *http.Request) any { return map[string]any{"models": g.ollamaModels(r)} })
+	for _, path := range unreleased() {
+		mux.HandleFunc(path, func(w http.ResponseWriter, _ *http.Request) {
+			ollamaError(w, http.StatusNotImplemented, "models come here by a release, and end by a recall: nothing is pulled, made or removed by clients")
+		})
+	}
 	mux.HandleFunc("POST /api/show", func(w http.ResponseWriter, r *http.Request) {
 		var q struct {
 			Model string `json:"model"`
@@ -81,13 +88,15 @@ func (g *gateway) ollama(mux *http.ServeMux, api http.Handler) {
 		}
 		for _, m := range g.ollamaModels(r) {
 			if name := strings.TrimSuffix(q.Model+q.Name, ":latest"); m["name"] == name {
-				writeJSON(w, map[string]any{"details": m["details"], "model_info": map[string]any{"general.name": name}, "capabilities": []string{"completion"}, "modified_at": m["modified_at"]})
+				writeJSON(w, map[string]any{"details": m["details"], "model_info": map[string]any{"general.name": name, "general.context_length": m["context_length"]}, "capabilities": []string{"completion"}, "modified_at": m["modified_at"]})
 				return
 			}
 		}
 		ollamaError(w, http.StatusNotFound, "model '"+q.Model+q.Name+"' not found")
 	})
-	for path, to := range map[string]string{"/api/chat": "/v1/chat/completions", "/api/generate": "/v1/chat/completions", "/api/embed": "/v1/embeddings"} {
+	for path, to := range map[string]string{
+		"/api/chat": "/v1/chat/completions", "/api/generate": "/v1/chat/completions", "/api/embed": "/v1/embeddings", "/api/embeddings": "/v1/embeddings",
+	} {
 		mux.HandleFunc("POST "+path, func(w http.ResponseWriter, r *http.Request) { g.ollamaCall(w, r, api, to) })
 	}
 }
@@ -103,7 +112,7 @@ func (g *gateway) ollamaModels(r *http.Request) []map[string]any {
 	for _, m := range g.list(g.opt.Who(r)) {
 		digest := strings.TrimPrefix(m.Weights, "sha256:")
 		out = append(out, map[string]any{
-			"name": m.ID, "model": m.ID, "modified_at": time.Unix(m.Created, 0).UTC(), "digest": digest, "size": 0,
+			"name": m.ID, "model": m.ID, "modified_at": time.Unix(m.Created, 0).UTC(), "digest": digest, "size": 0, "context_length": m.Context,
 			"details": map[string]any{"format": "", "family": "", "families": []string{}, "parameter_size": "", "quantization_level": ""},
 		})
 	}
@@ -137,6 +146,13 @@ func (g *gateway) ollamaCall(w http.ResponseWriter, r *http.Request, api http.Ha
 		return
 	}
 	q.Model = strings.TrimSuffix(q.Model, ":latest")
+	if q.asksNothing(r.URL.Path) {
+		g.ollamaLoad(w, r, q)
+		return
+	}
+	if q.Raw && r.URL.Path == "/api/generate" {
+		to = "/v1/completions"
+	}
 	body, err := q.translated(r.URL.Path)
 	if err != nil {
 		ollamaError(w, http.StatusBadRequest, "the request cannot be read")
@@ -166,6 +182,9 @@ func (g *gateway) ollamaCall(w http.ResponseWriter, r *http.Request, api http.Ha
 func (q *ollamaRequest) translated(path string) ([]byte, error) {
 	if path == "/api/embed" {
 		return json.Marshal(map[string]any{"model": q.Model, "input": q.Input})
+	}
+	if path == "/api/embeddings" {
+		return json.Marshal(map[string]any{"model": q.Model, "input": q.Prompt})
 	}
 	stream := q.Stream == nil || *q.Stream
 	out := map[string]any{"model": q.Model, "stream": stream}
@@ -197,7 +216,11 @@ func (q *ollamaRequest) translated(path string) ([]byte, error) {
 		}
 		turns = append(turns, turn)
 	}
-	out["messages"] = turns
+	if q.Raw && path == "/api/generate" {
+		out["prompt"] = q.Prompt
+	} else {
+		out["messages"] = turns
+	}
 	set := func(name string, v any, there bool) {
 		if there {
 			out[name] = v
@@ -324,6 +347,7 @@ type chunk struct {
 	Choices []struct {
 		Message piecesOf `json:"message"`
 		Delta   piecesOf `json:"delta"`
+		Text    string   `json:"text"` // of a prompt that is continued
 		Finish  string   `json:"finish_reason"`
 	} `json:"choices"`
 	Usage *openai.Usage `json:"usage"`
@@ -350,7 +374,7 @@ func (o *ollamaWriter) take(c chunk) (text string) {
 		o.usage = *c.Usage
 	}
 	for _, choice := range c.Choices {
-		text += choice.Message.Content + choice.Delta.Content
+		text += choice.Message.Content + choice.Delta.Content + choice.Text
 		if choice.Finish != "" {
 			o.reason = choice.Finish
 		}
@@ -453,6 +477,10 @@ func (o *ollamaWriter) end() {
 			all = append(all, d.Embedding)
 		}
 		writeJSON(o.w, map[string]any{"model": o.q.Model, "embeddings": all})
+		return
+	}
+	if o.path == "/api/embeddings" && len(c.Data) > 0 {
+		writeJSON(o.w, map[string]any{"embedding": c.Data[0].Embedding})
 		return
 	}
 	writeJSON(o.w, o.answer(o.take(c), true))

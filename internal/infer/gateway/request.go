@@ -135,7 +135,7 @@ func (q *request) limitTo(context int, quota int64) {
 // read reads the body of a request; its errors are *openai.Error.
 func (g *gateway) read(w http.ResponseWriter, r *http.Request, rt *route, s *share) (*request, error) {
 	if !isJSON(r.Header.Get("Content-Type")) {
-		return nil, openai.Errorf(http.StatusUnsupportedMediaType, "unsupported_media_type", "send JSON, as application/json")
+		return nil, openai.Errorf(http.StatusUnsupportedMediaType, "unsupported_media_type", "send JSON, with the header Content-Type: application/json")
 	}
 	if r.ContentLength > g.opt.MaxBody {
 		return nil, tooLarge(g.opt.MaxBody)

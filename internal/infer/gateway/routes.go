@@ -29,8 +29,13 @@ func makeRoutes() map[string]*route {
 
 // Paths lists what is answered here beside /v1/.
 func Paths() []string {
-	return []string{
+	return append(unreleased(),
 		"/rerank", "/tokenize", "/detokenize",
-		"/api/version", "/api/tags", "/api/ps", "/api/show", "/api/chat", "/api/generate", "/api/embed",
-	}
+		"/api/version", "/api/tags", "/api/ps", "/api/show", "/api/chat", "/api/generate", "/api/embed", "/api/embeddings",
+	)
+}
+
+// unreleased are paths at which Ollama's clients change what models there are.
+func unreleased() []string {
+	return []string{"/api/pull", "/api/push", "/api/create", "/api/copy", "/api/delete", "/api/blobs/"}
 }

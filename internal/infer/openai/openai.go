@@ -91,6 +91,10 @@ func ParseError(status int, body []byte) *Error {
 		code := fmt.Sprint(env.Error.Code)
 		e.Code = &code
 	}
+	if e.Type == "exceed_context_size_error" { // of llama.cpp's server; clients shorten what they send by OpenAI's code
+		code := "context_length_exceeded"
+		e.Code = &code
+	}
 	return e
 }
 

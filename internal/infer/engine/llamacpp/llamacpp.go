@@ -139,7 +139,7 @@ func (e *Engine) Traits() engine.Traits {
 	if e.chat {
 		paths = append(paths, "/v1/chat/completions")
 	}
-	return engine.Traits{Kind: "llama.cpp", Paths: paths, Parallel: 1, Separate: engine.Stateless, Local: true}
+	return engine.Traits{Name: e.opt.Name, Kind: "llama.cpp", Paths: paths, Parallel: 1, Separate: engine.Stateless, Local: true}
 }
 
 // Transport returns the way to the worker while it takes requests.

@@ -196,7 +196,7 @@ func TestItComesBackAfterGrowingPauses(t *testing.T) {
 			t.Errorf("%q is missing in %s", want, b[:n])
 		}
 	}
-	if m := e.Models(); len(m) != 1 || m[0].ID != "tiny" || m[0].Context != 4096 || m[0].Weights != "sha256:w" || e.Traits().Parallel != 3 || !e.Traits().Local {
+	if m := e.Models(); len(m) != 1 || m[0].ID != "tiny" || m[0].Context != 4096 || m[0].Weights != "sha256:w" || e.Traits().Parallel != 3 || !e.Traits().Local || e.Traits().Name != "own" {
 		t.Errorf("models %+v, traits %+v", m, e.Traits())
 	}
 	for round, pause := range []time.Duration{time.Second, 2 * time.Second} {

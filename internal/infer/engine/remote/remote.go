@@ -33,7 +33,7 @@ const (
 
 // Options say which engine it is.
 type Options struct {
-	Name     string // for the log
+	Name     string // for the log and the metrics
 	Kind     string // one of Kinds
 	Dial     func(ctx context.Context) (net.Conn, error)
 	TLS      *tls.Config // nil: none
@@ -71,7 +71,7 @@ func New(ctx context.Context, opt Options) (*Engine, error) {
 	if opt.Parallel > 0 {
 		q.traits.Parallel = opt.Parallel
 	}
-	q.traits.Kind, q.traits.For = opt.Kind, opt.For
+	q.traits.Name, q.traits.Kind, q.traits.For = opt.Name, opt.Kind, opt.For
 	e := &Engine{opt: opt, quirks: q, ended: make(chan struct{}), why: errors.New("it was not asked yet")}
 	dial := func(ctx context.Context) (net.Conn, error) {
 		c, err := opt.Dial(ctx)

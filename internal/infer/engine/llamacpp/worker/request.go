@@ -64,9 +64,12 @@ func (r *request) chat() bool { return len(r.Messages) > 0 }
 func decode(body io.Reader, into any) error {
 	err := json.NewDecoder(body).Decode(into)
 	var tooLong *http.MaxBytesError
+	var other *json.UnmarshalTypeError
 	switch {
 	case err == nil:
 		return nil
+	case errors.As(err, &other) && other.Field != "":
+		return openai.Errorf(http.StatusBadRequest, "invalid_json", "%s cannot be a JSON %s", other.Field, other.Value).On(other.Field)
 	case errors.As(err, &tooLong):
 		return openai.Errorf(http.StatusRequestEntityTooLarge, "request_too_large", "the request is longer than %d bytes", tooLong.Limit)
 	}

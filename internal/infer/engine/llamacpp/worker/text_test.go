@@ -82,6 +82,15 @@ func FuzzText(f *testing.F) {
 	})
 }
 
+// A field of another type is named, without a word of how the program holds it.
+func TestFieldsOfAnotherType(t *testing.T) {
+	_, err := readRequest(strings.NewReader(`{"messages":[{"role":"user","content":"x"}],"temperature":"warm"}`), true)
+	var e *openai.Error
+	if !errors.As(err, &e) || e.Param == nil || *e.Param != "temperature" || strings.Contains(e.Message, "Go ") {
+		t.Errorf("got %v", err)
+	}
+}
+
 func FuzzReadRequest(f *testing.F) {
 	for _, s := range []string{
 		`{"messages":[{"role":"user","content":"x"}]}`, `{"messages":[{"role":"user","content":[{"type":"text","text":"x"}]}],"stop":"a"}`,
