@@ -77,7 +77,7 @@ func New(opt Options) http.Handler {
 	}
 	var called http.Handler // for paths below /v1/
 	if opt.Gateway != nil {
-		called = s.admit(RoleInference, "", opt.Gateway)
+		called = s.admit(RoleInference, "", s.sameOrigin(opt.Gateway))
 		for _, path := range append([]string{"/v1/"}, opt.Beside...) {
 			mux.Handle(path, called)
 		}
@@ -111,6 +111,19 @@ func (s *server) admit(role, channel string, next http.Handler) http.Handler {
 			return
 		}
 		next.ServeHTTP(w, known)
+	})
+}
+
+// sameOrigin refuses what a page of another origin has a browser send: that comes with the
+// certificate of its user, or where nobody needs a key, from within.
+func (s *server) sameOrigin(next http.Handler) http.Handler {
+	var origins http.CrossOriginProtection
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := origins.Check(r); err != nil {
+			s.fail(w, r, fail.Refuse("call the site from a program, or from a page that it serves", errors.New("a web page of another origin may not call models")))
+			return
+		}
+		next.ServeHTTP(w, r)
 	})
 }
 

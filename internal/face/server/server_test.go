@@ -88,6 +88,40 @@ func TestNothingIsGivenWithoutARight(t *testing.T) {
 }
 
 // An error has the shape that the clients of each path read.
+// A page of another origin has no browser call models, whatever that shows for its user.
+func TestPagesOfOtherOrigins(t *testing.T) {
+	s := httptest.NewServer(New(Options{Mirrors: one{say("mirror")}, Gateway: say("gateway"), Beside: []string{"/api/generate"}}))
+	defer s.Close()
+	for name, tc := range map[string]struct {
+		header, value string
+		status        int
+	}{
+		"a program":           {"User-Agent", "curl", http.StatusOK},
+		"a page of this site": {"Sec-Fetch-Site", "same-origin", http.StatusOK},
+		"of its own origin":   {"Origin", s.URL, http.StatusOK},
+		"of another site":     {"Sec-Fetch-Site", "cross-site", http.StatusForbidden},
+		"of another origin":   {"Origin", "https://evil.example", http.StatusForbidden},
+		"of a file":           {"Origin", "null", http.StatusForbidden},
+	} {
+		for _, path := range []string{"/v1/chat/completions", "/api/generate"} {
+			r, err := http.NewRequest(http.MethodPost, s.URL+path, strings.NewReader("{}"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.Header.Set("Content-Type", "text/plain") // which a browser sends without asking first
+			r.Header.Set(tc.header, tc.value)
+			resp, err := http.DefaultClient.Do(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b, err := io.ReadAll(resp.Body)
+			if err != nil || resp.Body.Close() != nil || resp.StatusCode != tc.status || (tc.status == http.StatusOK) != strings.HasPrefix(string(b), "gateway") {
+				t.Errorf("%s, %s: %d %s, %v", name, path, resp.StatusCode, b, err)
+			}
+		}
+	}
+}
+
 func TestErrorsHaveTheShapeOfTheirClients(t *testing.T) {
 	h := New(Options{Mirrors: one{say("mirror")}, Access: &asked{}, Gateway: say("gateway")})
 	read := func(path string) (out map[string]any) {
