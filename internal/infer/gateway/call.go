@@ -76,6 +76,7 @@ func (g *gateway) call(w http.ResponseWriter, r *http.Request, rt *route, id str
 		c.fail(w, err)
 	}
 	c.closed(ctx)
+	c.out.over()
 }
 
 // fail tells the client what went wrong: as the answer, or in the stream if that has

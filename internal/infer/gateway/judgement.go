@@ -145,6 +145,7 @@ func (g *gateway) askJudge(ctx context.Context, n *judgement, p judgedText, engi
 	if err != nil {
 		return refused(ctx, err)
 	}
+	c.out.over()
 	if v = verdict(w.Bytes()); v == guard.Unclear {
 		why = unclearSaid
 	}

@@ -49,6 +49,7 @@ type shaper struct {
 	shape  Shape
 	stream bool
 	stall  time.Duration
+	last   []byte // of an answer that is not streamed: what is still to be sent
 
 	mu      sync.Mutex // what follows is guarded by it where ticks are used
 	started bool
@@ -260,7 +261,7 @@ func (s *shaper) record() (over bool) {
 
 // whole sends an answer in one piece. In the forms that hide sizes it is made up with
 // spaces to a power of two; in the constant one it is sent when as many ticks have
-// passed.
+// passed. Its last byte is left to over.
 func (s *shaper) whole(ctx context.Context, b []byte) error {
 	if s.shape.Mode == Pad || s.shape.Mode == Constant {
 		size := s.shape.Size
@@ -286,8 +287,19 @@ func (s *shaper) whole(ctx context.Context, b []byte) error {
 	if err := s.patience(); err != nil {
 		return err
 	}
-	if _, err := s.w.Write(b); err != nil {
-		return err
+	last := max(len(b)-1, 0)
+	s.last = b[last:]
+	_, err := s.w.Write(b[:last])
+	return err
+}
+
+// over sends the last byte of an answer that is not streamed: whoever has all of it knows
+// that its end is on record. Who left before that one byte was answered all the same.
+func (s *shaper) over() {
+	if len(s.last) == 0 || s.patience() != nil {
+		return
 	}
-	return supported(s.rc.Flush()) // the client does not wait for the record of the end
+	if _, err := s.w.Write(s.last); err == nil {
+		_ = s.rc.Flush() // to wait for the server to do it would be without a bound in time
+	}
 }
