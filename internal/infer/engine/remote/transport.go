@@ -16,8 +16,7 @@ import (
 
 // transport speaks HTTP/1.1 to an engine on the goroutine of the call: http.Transport
 // hands every request to a goroutine that writes and one that reads, which costs a call
-// more time than everything else on its way. Answers that are not of the plain form are
-// read by net/http.
+// more time than everything else on its way. What is read and written is net/http's.
 type transport struct {
 	dial func(ctx context.Context) (net.Conn, error)
 
@@ -214,12 +213,6 @@ func (c *conn) send(r *http.Request) error {
 func (c *conn) answer(r *http.Request) (*http.Response, error) {
 	c.some, c.left = false, maxHeader
 	err := c.send(r)
-	if err == nil {
-		if resp := c.plain(r); resp != nil {
-			c.left = -1
-			return resp, nil
-		}
-	}
 	for early := 0; ; early++ {
 		resp, rerr := http.ReadResponse(c.r, r) // an engine may refuse what it does not read to its end
 		if rerr != nil {
