@@ -47,3 +47,18 @@ func TestAnAnswerThatIsThereIsOnRecord(t *testing.T) {
 		})
 	}
 }
+
+// What an engine does not count is guessed from the text of a stream, not from what stands
+// around it.
+func TestStreamsAreGuessedFromTheirText(t *testing.T) {
+	for name, end := range map[string]string{"whole": "data: [DONE]", "broken": "data: {"} {
+		t.Run(name, func(t *testing.T) {
+			rec := &records{}
+			s := serve(t, gateway.Options{Recorder: rec}, newFake(t, events(strings.Repeat(`data: {"id":"chatcmpl-1","choices":[{"index":0,"delta":{"content":"four"}}]}`+"\n\n", 100)+end), "m"))
+			post(t, s, hello+`,"stream":true}`)
+			if _, c := rec.wait(t); !c.Guessed || c.Usage.Completion < 95 || c.Usage.Completion > 105 {
+				t.Errorf("a hundred tokens are taken for %+v", c.Usage)
+			}
+		})
+	}
+}

@@ -151,8 +151,7 @@ type stream struct {
 	tools    toolCalls
 	sum      hash.Hash
 	all      bytes.Buffer // for recorders that seal it
-	bytesOut int          // of data
-	textOut  int          // of the text in it
+	textOut  int          // bytes of text
 	ended    bool         // the answer said that it is whole
 }
 
@@ -167,7 +166,9 @@ func (c *call) relay(ctx context.Context, body io.Reader) error {
 	}
 	c.out.open()
 	err := s.follow(ctx, events{in: in})
-	if c.count(nil, s.bytesOut); c.end.Outcome != Answered {
+	if c.end.Outcome == Answered {
+		c.count(nil, s.textOut+1)
+	} else {
 		c.partly(s.textOut)
 	}
 	c.end.Output = digestOf(s.sum.Sum(nil))
@@ -213,7 +214,6 @@ func (s *stream) event(raw, data []byte) (done bool, err error) {
 		}
 		s.all.Write(raw)
 	}
-	s.bytesOut += len(data) / 8                  // most of an event is not text
 	if text, ok := s.template.glance(data); ok { // like the one before, which was read in full
 		s.textOut += len(text)
 		if s.ruling.Answer == nil {

@@ -36,17 +36,18 @@ func (u usage) sum() openai.Usage {
 	return out
 }
 
-// count takes what an answer says of its tokens; without it they are guessed.
-func (c *call) count(u *usage, bytesOut int) {
+// count takes what an answer says of its tokens; without it they are guessed from the bytes
+// of its text.
+func (c *call) count(u *usage, textOut int) {
 	if u != nil {
 		got := u.sum()
 		c.end.Usage.Prompt = max(c.end.Usage.Prompt, got.Prompt)
 		c.end.Usage.Completion = max(c.end.Usage.Completion, got.Completion)
 		c.end.Usage.Total = max(got.Total, c.end.Usage.Prompt+c.end.Usage.Completion)
 	}
-	if c.end.Usage.Total == 0 && bytesOut > 0 {
+	if c.end.Usage.Total == 0 && textOut > 0 {
 		c.end.Guessed = true
-		c.end.Usage = openai.Usage{Prompt: c.prompt(), Completion: bytesOut/4 + 1, Total: c.prompt() + bytesOut/4 + 1}
+		c.end.Usage = openai.Usage{Prompt: c.prompt(), Completion: textOut/4 + 1, Total: c.prompt() + textOut/4 + 1}
 	}
 }
 
