@@ -102,12 +102,7 @@ func TestErrors(t *testing.T) {
 		if !errors.Is(err, os.ErrDeadlineExceeded) || !errors.As(err, &op) || op.Op != "read" || op.Net != network || !op.Timeout() {
 			t.Errorf("too late: %v", err)
 		}
-		if err := b.SetWriteDeadline(time.Now().Add(10 * time.Millisecond)); err != nil {
-			t.Fatal(err)
-		}
-		if n, err := b.Write(make([]byte, 32<<20)); n <= 0 || n >= 32<<20 || !errors.Is(err, os.ErrDeadlineExceeded) {
-			t.Errorf("of a write that nobody reads %d bytes: %v", n, err)
-		}
+		late(t, a, b)
 		if err := b.Close(); err != nil {
 			t.Fatal(err)
 		}
@@ -128,6 +123,33 @@ func TestErrors(t *testing.T) {
 			t.Errorf("write to one that has left: %v", err)
 		}
 	})
+}
+
+// late has b write more than the kernel holds, and its time run out once a
+// has the first byte of it.
+func late(t *testing.T, a, b net.Conn) {
+	t.Helper()
+	type result struct {
+		n   int
+		err error
+	}
+	wrote := make(chan result, 1)
+	go func() {
+		n, err := b.Write(make([]byte, 32<<20))
+		wrote <- result{n, err}
+	}()
+	if err := a.SetReadDeadline(time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.SetWriteDeadline(time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if got := <-wrote; got.n <= 0 || got.n >= 32<<20 || !errors.Is(got.err, os.ErrDeadlineExceeded) {
+		t.Errorf("of a write that nobody reads %d bytes: %v", got.n, got.err)
+	}
 }
 
 // A read that waits ends when the connection is closed here.
