@@ -151,8 +151,9 @@ type moody struct {
 }
 
 func (m moody) RoundTrip(r *http.Request) (*http.Response, error) {
+	hang := m.hang.Load()
 	m.asked.Add(1)
-	if m.hang.Load() {
+	if hang {
 		<-r.Context().Done()
 		return nil, r.Context().Err()
 	}
@@ -169,8 +170,14 @@ func TestLeavingIsNoSuccess(t *testing.T) {
 		post(t, s, hello+`}`)
 	}
 	hang.Store(true)
-	ctx, leave := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	ctx, leave := context.WithCancel(t.Context())
 	defer leave()
+	go func() {
+		for asked.Load() < 3 && ctx.Err() == nil {
+			time.Sleep(time.Millisecond)
+		}
+		leave()
+	}()
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, s.URL+"/v1/chat/completions", strings.NewReader(hello+`}`))
 	if err != nil {
 		t.Fatal(err)
@@ -310,12 +317,13 @@ func TestWorkForNobodyIsCounted(t *testing.T) {
 	}{"by the time it took": {`,"max_tokens":2000`, 20, 500}, "to its bound": {`,"max_tokens":3`, 3, 3}} {
 		t.Run(name, func(t *testing.T) {
 			rec := &records{}
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
 			s := serve(t, gateway.Options{Recorder: rec}, newFake(t, func(_ http.ResponseWriter, r *http.Request) {
 				_, _ = io.Copy(io.Discard, r.Body)
+				time.AfterFunc(1200*time.Millisecond, cancel)
 				<-r.Context().Done()
 			}, "m"))
-			ctx, cancel := context.WithTimeout(t.Context(), 1200*time.Millisecond)
-			defer cancel()
 			r, err := http.NewRequestWithContext(ctx, http.MethodPost, s.URL+"/v1/chat/completions", strings.NewReader(hello+tc.bound+`}`))
 			if err != nil {
 				t.Fatal(err)

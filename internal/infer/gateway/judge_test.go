@@ -413,7 +413,7 @@ func TestJudgementsAtTheEnd(t *testing.T) {
 	within(t, "the judge is not asked", b.asked)
 	began := time.Now()
 	h.Close()
-	if took := time.Since(began); took < time.Second || took > 4*time.Second {
+	if took := time.Since(began); took < time.Second || took > 20*time.Second {
 		t.Errorf("the end took %s", took)
 	}
 	got := rec.judgements(t, 3)
