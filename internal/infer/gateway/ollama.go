@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"io"
@@ -18,43 +19,14 @@ import (
 // into the shape of the OpenAI API, goes the way of every call, and its answer is put
 // back, line by line. What creates, pulls or removes models has no place here.
 
-// ollamaRequest is what its clients send.
-type ollamaRequest struct {
-	Model    string            `json:"model"`
-	Messages []json.RawMessage `json:"messages"`
-	Prompt   string            `json:"prompt"`
-	System   string            `json:"system"`
-	Images   []string          `json:"images"` // of generate
-	Stream   *bool             `json:"stream"` // absent: it streams
-	Format   json.RawMessage   `json:"format"` // "json", or a schema
-	Tools    json.RawMessage   `json:"tools"`
-	Input    json.RawMessage   `json:"input"` // of embed
-	Raw      bool              `json:"raw"`   // the prompt is continued as it is
-	Keep     any               `json:"keep_alive"`
-	Options  struct {
-		Temperature *float64        `json:"temperature"`
-		TopP        *float64        `json:"top_p"`
-		Seed        *int64          `json:"seed"`
-		Predict     *int            `json:"num_predict"`
-		Stop        json.RawMessage `json:"stop"`
-	} `json:"options"`
-}
-
-// ollamaMessage is a turn of a conversation, with pictures in base64.
-type ollamaMessage struct {
-	Role    string          `json:"role"`
-	Content string          `json:"content"`
-	Images  []string        `json:"images,omitempty"`
-	Calls   json.RawMessage `json:"tool_calls,omitempty"`
-	Tool    string          `json:"tool_name,omitempty"`
-}
-
 // ollamaAnswer is one line of an answer.
 type ollamaAnswer struct {
 	Model    string         `json:"model"`
 	Created  time.Time      `json:"created_at"`
 	Message  *ollamaMessage `json:"message,omitempty"`
 	Response *string        `json:"response,omitempty"` // of generate
+	Thought  string         `json:"thinking,omitempty"` // of generate
+	Logprobs []any          `json:"logprobs,omitempty"` // as in the OpenAI API
 	Done     bool           `json:"done"`
 	Reason   string         `json:"done_reason,omitempty"`
 	Total    time.Duration  `json:"total_duration,omitempty"` // nanoseconds
@@ -153,6 +125,10 @@ func (g *gateway) ollamaCall(w http.ResponseWriter, r *http.Request, api http.Ha
 	if q.Raw && r.URL.Path == "/api/generate" {
 		to = "/v1/completions"
 	}
+	if err := q.refused(r.URL.Path); err != nil {
+		ollamaError(w, http.StatusBadRequest, err.Error())
+		return
+	}
 	body, err := q.translated(r.URL.Path)
 	if err != nil {
 		ollamaError(w, http.StatusBadRequest, "the request cannot be read")
@@ -176,96 +152,6 @@ func (g *gateway) ollamaCall(w http.ResponseWriter, r *http.Request, api http.Ha
 	if rc.Flush() == nil {
 		_ = rc.SetWriteDeadline(time.Time{}) // a connection that is gone has no next
 	}
-}
-
-// translated is the request in the shape of the OpenAI API.
-func (q *ollamaRequest) translated(path string) ([]byte, error) {
-	if path == "/api/embed" {
-		return json.Marshal(map[string]any{"model": q.Model, "input": q.Input})
-	}
-	if path == "/api/embeddings" {
-		return json.Marshal(map[string]any{"model": q.Model, "input": q.Prompt})
-	}
-	stream := q.Stream == nil || *q.Stream
-	out := map[string]any{"model": q.Model, "stream": stream}
-	if stream {
-		out["stream_options"] = map[string]bool{"include_usage": true}
-	}
-	var turns []any
-	if path == "/api/generate" {
-		if q.System != "" {
-			turns = append(turns, map[string]string{"role": "system", "content": q.System})
-		}
-		turns = append(turns, map[string]any{"role": "user", "content": withImages(q.Prompt, q.Images)})
-	}
-	for _, raw := range q.Messages {
-		var m ollamaMessage
-		if err := json.Unmarshal(raw, &m); err != nil {
-			return nil, err
-		}
-		turn := map[string]any{"role": m.Role, "content": withImages(m.Content, m.Images)}
-		if m.Role == "tool" {
-			turn["tool_call_id"] = m.Tool
-		}
-		if len(m.Calls) > 0 {
-			calls, err := openaiCalls(m.Calls)
-			if err != nil {
-				return nil, err
-			}
-			turn["tool_calls"] = calls
-		}
-		turns = append(turns, turn)
-	}
-	if q.Raw && path == "/api/generate" {
-		out["prompt"] = q.Prompt
-	} else {
-		out["messages"] = turns
-	}
-	set := func(name string, v any, there bool) {
-		if there {
-			out[name] = v
-		}
-	}
-	set("temperature", q.Options.Temperature, q.Options.Temperature != nil)
-	set("top_p", q.Options.TopP, q.Options.TopP != nil)
-	set("seed", q.Options.Seed, q.Options.Seed != nil)
-	set("max_tokens", q.Options.Predict, q.Options.Predict != nil && *q.Options.Predict > 0)
-	set("stop", q.Options.Stop, len(q.Options.Stop) > 0)
-	set("tools", q.Tools, len(q.Tools) > 2)
-	switch f := string(q.Format); {
-	case f == `"json"`:
-		out["response_format"] = map[string]string{"type": "json_object"}
-	case strings.HasPrefix(f, "{"):
-		out["response_format"] = map[string]any{"type": "json_schema", "json_schema": map[string]any{"name": "answer", "schema": q.Format}}
-	}
-	return json.Marshal(out)
-}
-
-// withImages is the content of a turn: a text, or parts where there are pictures.
-func withImages(text string, images []string) any {
-	if len(images) == 0 {
-		return text
-	}
-	parts := []any{map[string]string{"type": "text", "text": text}}
-	for _, i := range images {
-		parts = append(parts, map[string]any{"type": "image_url", "image_url": map[string]string{"url": "data:image/png;base64," + i}})
-	}
-	return parts
-}
-
-// openaiCalls turns calls whose arguments are objects into ones whose arguments are text.
-func openaiCalls(raw json.RawMessage) (out []any, err error) {
-	var calls []struct {
-		Function struct {
-			Name      string          `json:"name"`
-			Arguments json.RawMessage `json:"arguments"`
-		} `json:"function"`
-	}
-	err = json.Unmarshal(raw, &calls)
-	for _, c := range calls {
-		out = append(out, map[string]any{"type": "function", "id": c.Function.Name, "function": map[string]string{"name": c.Function.Name, "arguments": string(c.Function.Arguments)}})
-	}
-	return out, err
 }
 
 // ollamaWriter turns an answer of the API into one of Ollama while it comes.
@@ -349,6 +235,9 @@ type chunk struct {
 		Delta   piecesOf `json:"delta"`
 		Text    string   `json:"text"` // of a prompt that is continued
 		Finish  string   `json:"finish_reason"`
+		Probs   struct {
+			Content []any `json:"content"`
+		} `json:"logprobs"`
 	} `json:"choices"`
 	Usage *openai.Usage `json:"usage"`
 	Error *openai.Error `json:"error"`
@@ -359,6 +248,8 @@ type chunk struct {
 
 type piecesOf struct {
 	Content string `json:"content"`
+	Thought string `json:"reasoning_content"` // of llama.cpp's server
+	Reason  string `json:"reasoning"`         // of vLLM and Ollama
 	Calls   []struct {
 		Index    int `json:"index"`
 		Function struct {
@@ -368,13 +259,23 @@ type piecesOf struct {
 	} `json:"tool_calls"`
 }
 
-// take reads counts, calls and the reason to end, and returns the text.
-func (o *ollamaWriter) take(c chunk) (text string) {
+// ollamaPiece is what a chunk says.
+type ollamaPiece struct {
+	text, thought string
+	probs         []any
+}
+
+// take reads counts, calls and the reason to end, and returns the rest.
+func (o *ollamaWriter) take(c chunk) (p ollamaPiece) {
 	if c.Usage != nil {
 		o.usage = *c.Usage
 	}
 	for _, choice := range c.Choices {
-		text += choice.Message.Content + choice.Delta.Content + choice.Text
+		p.text += choice.Message.Content + choice.Delta.Content + choice.Text
+		for _, m := range []piecesOf{choice.Message, choice.Delta} {
+			p.thought += cmp.Or(m.Thought, m.Reason)
+		}
+		p.probs = append(p.probs, choice.Probs.Content...)
 		if choice.Finish != "" {
 			o.reason = choice.Finish
 		}
@@ -390,12 +291,12 @@ func (o *ollamaWriter) take(c chunk) (text string) {
 			o.calls[at].arguments = append(o.calls[at].arguments, call.Function.Arguments...)
 		}
 	}
-	return text
+	return p
 }
 
 func (o *ollamaWriter) event(data []byte) error {
 	if string(data) == "[DONE]" {
-		return o.line(o.answer("", true))
+		return o.line(o.answer(ollamaPiece{}, true))
 	}
 	var c chunk
 	if json.Unmarshal(data, &c) != nil {
@@ -404,18 +305,18 @@ func (o *ollamaWriter) event(data []byte) error {
 	if c.Error != nil {
 		return o.line(map[string]string{"error": c.Error.Message})
 	}
-	if text := o.take(c); text != "" {
-		return o.line(o.answer(text, false))
+	if p := o.take(c); p.text != "" || p.thought != "" {
+		return o.line(o.answer(p, false))
 	}
 	return nil
 }
 
-func (o *ollamaWriter) answer(text string, done bool) ollamaAnswer {
-	a := ollamaAnswer{Model: o.q.Model, Created: time.Now().UTC(), Done: done}
+func (o *ollamaWriter) answer(p ollamaPiece, done bool) ollamaAnswer {
+	a := ollamaAnswer{Model: o.q.Model, Created: time.Now().UTC(), Done: done, Logprobs: p.probs}
 	if o.path == "/api/generate" {
-		a.Response = &text
+		a.Response, a.Thought = &p.text, p.thought
 	} else {
-		a.Message = &ollamaMessage{Role: "assistant", Content: text}
+		a.Message = &ollamaMessage{Role: "assistant", Content: p.text, Thought: p.thought}
 	}
 	if !done {
 		return a

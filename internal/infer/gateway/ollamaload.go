@@ -42,5 +42,5 @@ func (g *gateway) ollamaLoad(w http.ResponseWriter, r *http.Request, q ollamaReq
 	if q.unloads() {
 		o.reason = "unload"
 	}
-	writeJSON(w, o.answer("", true))
+	writeJSON(w, o.answer(ollamaPiece{}, true))
 }

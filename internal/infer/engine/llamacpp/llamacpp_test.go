@@ -237,6 +237,8 @@ func refusals(t *testing.T, e engine.Engine) {
 		"no message":            {`{"messages":[]}`, "invalid_value"},
 		"an image":              {`{"messages":[{"role":"user","content":[{"type":"image_url"}]}]}`, "invalid_json"},
 		"tools":                 {`{"messages":[{"role":"user","content":"x"}],"tools":[{}]}`, "unsupported_parameter"},
+		"to think":              {`{"messages":[{"role":"user","content":"x"}],"chat_template_kwargs":{"enable_thinking":true}}`, "unsupported_parameter"},
+		"to think hard":         {`{"messages":[{"role":"user","content":"x"}],"reasoning_effort":"high"}`, "unsupported_parameter"},
 		"a NUL":                 {`{"messages":[{"role":"user","content":"a\u0000b"}]}`, "invalid_value"},
 		"a schema":              {`{"messages":[{"role":"user","content":"x"}],"response_format":{"type":"json_schema","json_schema":{"name":"x","schema":{}}}}`, "unsupported_parameter"},
 		"another structure":     {`{"messages":[{"role":"user","content":"x"}],"structured_outputs":{"regex":"a+"}}`, "unsupported_parameter"},
@@ -244,6 +246,11 @@ func refusals(t *testing.T, e engine.Engine) {
 		"a grammar as choice":   {`{"messages":[{"role":"user","content":"x"}],"structured_outputs":{"choice":["a\" | root \"b"]}}`, "invalid_value"},
 		"an unknown role":       {`{"messages":[{"role":"tool","content":"x"}]}`, "invalid_value"},
 		"too hot":               {`{"messages":[{"role":"user","content":"x"}],"temperature":3}`, "invalid_value"},
+		"less than all":         {`{"messages":[{"role":"user","content":"x"}],"top_k":-2}`, "invalid_value"},
+		"more than likely":      {`{"messages":[{"role":"user","content":"x"}],"min_p":1.5}`, "invalid_value"},
+		"not typical":           {`{"messages":[{"role":"user","content":"x"}],"typical_p":0}`, "invalid_value"},
+		"repeats below zero":    {`{"messages":[{"role":"user","content":"x"}],"repeat_penalty":-1}`, "invalid_value"},
+		"repeats of the future": {`{"messages":[{"role":"user","content":"x"}],"repeat_last_n":-2}`, "invalid_value"},
 		"longer than it can be": {`{"messages":[{"role":"user","content":"` + strings.Repeat("word ", 5000) + `"}]}`, "context_length_exceeded"},
 	} {
 		t.Run(name, func(t *testing.T) {

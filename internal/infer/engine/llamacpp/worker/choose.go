@@ -32,16 +32,31 @@ func newChooser(m *model, s sampling) (*chooser, error) {
 		c.all = make([]llama.TokenData, llama.VocabNTokens(m.vocab))
 	}
 	c.free = llama.SamplerChainInit(llama.SamplerChainDefaultParams())
+	n, all := llama.VocabNTokens(m.vocab), int32(min(m.context, math.MaxInt32))
 	if s.presence != 0 || s.frequency != 0 {
-		n := llama.VocabNTokens(m.vocab)
-		llama.SamplerChainAdd(c.free, llama.SamplerInitPenalties(n, int32(min(m.context, math.MaxInt32)), 1, s.frequency, s.presence))
+		llama.SamplerChainAdd(c.free, llama.SamplerInitPenalties(n, all, 1, s.frequency, s.presence))
+	}
+	if last := s.repeatLast; s.repeat != 1 && last != 0 {
+		if last < 0 || last > all {
+			last = all
+		}
+		llama.SamplerChainAdd(c.free, llama.SamplerInitPenalties(n, last, s.repeat, 0, 0))
 	}
 	if s.temperature == 0 {
 		llama.SamplerChainAdd(c.free, llama.SamplerInitGreedy())
 		return c, nil
 	}
+	if s.topK > 0 {
+		llama.SamplerChainAdd(c.free, llama.SamplerInitTopK(s.topK))
+	}
+	if s.typicalP < 1 {
+		llama.SamplerChainAdd(c.free, llama.SamplerInitTypical(s.typicalP, 1))
+	}
 	if s.topP < 1 {
 		llama.SamplerChainAdd(c.free, llama.SamplerInitTopP(s.topP, 1))
+	}
+	if s.minP > 0 {
+		llama.SamplerChainAdd(c.free, llama.SamplerInitMinP(s.minP, 1))
 	}
 	llama.SamplerChainAdd(c.free, llama.SamplerInitTemp(s.temperature))
 	llama.SamplerChainAdd(c.free, llama.SamplerInitDist(s.seed))

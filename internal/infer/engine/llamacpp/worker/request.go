@@ -3,9 +3,11 @@
 package worker
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"io"
+	"math"
 	"math/rand/v2"
 	"net/http"
 	"strings"
@@ -31,6 +33,12 @@ type request struct {
 	Stop          openai.Texts `json:"stop"`
 	Presence      float64      `json:"presence_penalty"`
 	Frequency     float64      `json:"frequency_penalty"`
+	TopK          int          `json:"top_k"` // this and the next five are of llama.cpp's server; 0, -1: all
+	MinP          float64      `json:"min_p"`
+	TypicalP      *float64     `json:"typical_p"`
+	Repeat        *float64     `json:"repeat_penalty"`
+	Repetition    *float64     `json:"repetition_penalty"` // as vLLM calls it
+	RepeatLast    *int         `json:"repeat_last_n"`      // tokens of the answer; -1: all
 
 	N              *int              `json:"n"`
 	BestOf         *int              `json:"best_of"`
@@ -39,6 +47,8 @@ type request struct {
 	Logprobs       json.RawMessage   `json:"logprobs"` // of two types
 	Tools          []json.RawMessage `json:"tools"`
 	LogitBias      map[string]int    `json:"logit_bias"`
+	Template       map[string]any    `json:"chat_template_kwargs"`
+	Effort         *string           `json:"reasoning_effort"`
 	ResponseFormat *struct {
 		Type string `json:"type"`
 	} `json:"response_format"`
@@ -53,6 +63,7 @@ const (
 	maxStops   = 4 // API reference, "stop"
 	maxPrompts = 16
 	fewTokens  = 16 // of a text that is continued and no bound is named; API reference, "max_tokens"
+	lastTokens = 64 // that may not be repeated; of llama.cpp
 	maxChoices = 32
 	maxChoice  = 64 // bytes
 )
@@ -105,6 +116,7 @@ func (r *request) check() error {
 	logprobs := len(r.Logprobs) > 0 && string(r.Logprobs) != "false" && string(r.Logprobs) != "null"
 	for param, is := range map[string]bool{
 		"n": r.N != nil && *r.N != 1, "best_of": r.BestOf != nil && *r.BestOf != 1, "echo": r.Echo, "suffix": r.Suffix != "", "logprobs": logprobs, "tools": len(r.Tools) > 0, "logit_bias": len(r.LogitBias) > 0,
+		"chat_template_kwargs": len(r.Template) > 0, "reasoning_effort": r.Effort != nil && *r.Effort != "none",
 		"response_format": r.ResponseFormat != nil && r.ResponseFormat.Type != "text" && r.ResponseFormat.Type != jsonObject, "structured_outputs": r.Structured != nil && r.Structured.Choice == nil,
 	} {
 		if is {
@@ -120,6 +132,16 @@ func (r *request) check() error {
 		return bad("max_tokens", "the limit must be at least one token")
 	case r.Presence < -2 || r.Presence > 2 || r.Frequency < -2 || r.Frequency > 2:
 		return bad("presence_penalty", "penalties must be from -2 to 2")
+	case r.TopK < -1 || r.TopK > math.MaxInt32:
+		return bad("top_k", "top_k must be -1 or more")
+	case r.MinP < 0 || r.MinP > 1:
+		return bad("min_p", "min_p must be from 0 to 1")
+	case r.TypicalP != nil && (*r.TypicalP <= 0 || *r.TypicalP > 1):
+		return bad("typical_p", "typical_p must be above 0 and at most 1")
+	case r.RepeatLast != nil && (*r.RepeatLast < -1 || *r.RepeatLast > math.MaxInt32):
+		return bad("repeat_last_n", "repeat_last_n must be -1 or more")
+	case r.repeat() <= 0 || r.repeat() > 10:
+		return bad("repeat_penalty", "repeat_penalty must be above 0 and at most 10")
 	case len(r.Stop) > maxStops:
 		return bad("stop", "there may be at most %d stop sequences", maxStops)
 	}
@@ -132,6 +154,11 @@ func (r *request) check() error {
 		return bad("structured_outputs", "a choice is of 1 to %d texts of 1 to %d letters, digits, spaces, points, underscores and hyphens", maxChoices, maxChoice)
 	}
 	return nil
+}
+
+// repeat is how much less likely tokens are that came before; 1: not at all.
+func (r *request) repeat() float64 {
+	return *cmp.Or(r.Repeat, r.Repetition, new(1.0))
 }
 
 // checkTexts checks what the model is to read.
@@ -198,6 +225,10 @@ ws     ::= " "? | "\n" [ \t]{0,16}
 // sampling is how the next token is chosen.
 type sampling struct {
 	temperature, topP   float32 // 0 means greedy; 1 means all
+	topK                int32   // 0 and less mean all
+	minP, typicalP      float32 // 0, and 1, mean all
+	repeat              float32 // 1 means that it may
+	repeatLast          int32   // tokens that are looked at; -1: all
 	presence, frequency float32
 	seed                uint32
 	grammar             string // of llama.cpp, that the answer keeps to; empty: it is free
@@ -206,12 +237,18 @@ type sampling struct {
 // sampling returns the choices with the API's defaults; without a seed, a
 // random one.
 func (r *request) sampling() sampling {
-	s := sampling{temperature: 1, topP: 1, presence: float32(r.Presence), frequency: float32(r.Frequency), seed: rand.Uint32()}
+	s := sampling{temperature: 1, topP: 1, topK: int32(r.TopK), minP: float32(r.MinP), typicalP: 1, repeat: float32(r.repeat()), repeatLast: lastTokens, presence: float32(r.Presence), frequency: float32(r.Frequency), seed: rand.Uint32()}
 	if r.Temperature != nil {
 		s.temperature = float32(*r.Temperature)
 	}
 	if r.TopP != nil {
 		s.topP = float32(*r.TopP)
+	}
+	if r.TypicalP != nil {
+		s.typicalP = float32(*r.TypicalP)
+	}
+	if r.RepeatLast != nil {
+		s.repeatLast = int32(*r.RepeatLast)
 	}
 	switch {
 	case r.Structured != nil: // the texts have no quotes and no backslashes
