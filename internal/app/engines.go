@@ -246,7 +246,7 @@ func pairs(allowed []trust.EngineAddress, v *crossing.Served) map[string]pair {
 		for _, m := range at.Models {
 			if a, ok := released[m.Artifact]; ok {
 				p.model = a
-				p.models = append(p.models, engine.Model{ID: m.Name, Upstream: m.Upstream, Context: at.Context, Weights: string(a.Manifest), Since: time.Now()})
+				p.models = append(p.models, engine.Model{ID: m.Name, Upstream: m.Upstream, Context: at.Context, Weights: string(a.Manifest), Size: a.Size(), Since: time.Now()})
 				key += " " + m.Name + "=" + string(a.Manifest)
 			}
 		}

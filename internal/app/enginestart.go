@@ -65,7 +65,7 @@ func (e *engines) start(ctx context.Context, v *crossing.Served, p pair) (_ *run
 	var got engine.Engine
 	if p.at == nil {
 		got, err = started(llamacpp.Start(ctx, llamacpp.Options{
-			Name: p.name, Library: program, Model: model, Weights: string(p.model.Manifest),
+			Name: p.name, Library: program, Model: model, Weights: string(p.model.Manifest), Size: p.model.Size(),
 			Threads: e.opt.Threads, TempDir: e.opt.Temp, Strict: e.opt.Strict, Log: e.log, Record: record,
 		}))
 	} else {

@@ -114,6 +114,7 @@ func TestEngineElsewhere(t *testing.T) {
 ask() { curl -s -H 'Content-Type: application/json' -d "$2" $URL$1; echo; }
 for i in $(seq 50); do curl -s $URL/v1/models | grep -q tiny && break; sleep 0.2; done
 curl -s $URL/v1/models; echo
+curl -s $URL/api/tags | grep -o '"size":[0-9]*'
 ask /v1/chat/completions '{"model":"tiny","messages":[{"role":"user","content":"hi"}],"priority":-9,"cache_salt":"theirs","odd":{"a":1.50}}'
 ask /v1/chat/completions '{"model":"tiny","stream":true,"messages":[{"role":"user","content":"hi"}]}'
 ask /v1/embeddings '{"model":"tiny","input":["a","b"]}'
@@ -131,7 +132,7 @@ if "$ENISLE" -C high engine allow other --kind vllm --address 127.0.0.1:1 --mode
 "$ENISLE" -C high user usage
 `)
 	for _, want := range []string{
-		`"id":"tiny"`, `"weights":"sha256:`, "path /v1/chat/completions", `"content":"str"`, "data: [DONE]", "path /v1/embeddings", "path /tokenize",
+		`"id":"tiny"`, `"size":62`, `"weights":"sha256:`, "path /v1/chat/completions", `"content":"str"`, "data: [DONE]", "path /v1/embeddings", "path /tokenize",
 		"model_not_found", `stopped: {"object":"list","data":[]}`, `recalled: {"object":"list","data":[]}`, "(anybody)  tiny: 4 calls, 0 of them not answered",
 	} {
 		if !strings.Contains(out, want) {

@@ -156,12 +156,15 @@ assert said == whole.message.content, (said, whole.message.content)
 assert last.done and last.prompt_eval_count == whole.prompt_eval_count, last
 g = c.generate(model="smollm2:latest", prompt="What is the capital of France?", options=ask["options"])
 assert "Paris" in g.response, g
-try:
-    c.chat(model="other", messages=[])
-except ollama.ResponseError as e:
-    assert e.status_code in (400, 404) and e.error, e
-else:
-    raise AssertionError("another model answers")
+hot = c.chat(**{**ask, "options": {"temperature": 2, "top_k": 1, "num_predict": 32, "num_ctx": 1024, "num_thread": 2, "use_mmap": True}}, keep_alive="5m")
+assert hot.message.content == whole.message.content, (hot, whole)
+for wrong, status, why in (({"model": "other", "messages": []}, 404, "not on this island"), ({"options": {"top_k": -5}}, 400, "top_k"), ({"think": False}, 400, "chat_template_kwargs")):
+    try:
+        c.chat(**{**ask, **wrong})
+    except ollama.ResponseError as e:
+        assert e.status_code == status and why in e.error, e
+    else:
+        raise AssertionError(wrong)
 print("said:", said)
 `
 

@@ -22,6 +22,7 @@ type Model struct {
 	Since    time.Time // when it was made available
 	Upstream string    // the name that the engine knows it by; empty: the same
 	Weights  string    // digest of what is served, "sha256:…"; empty: nobody here could check it
+	Size     int64     // bytes of the artifact that Weights names; 0: unknown
 }
 
 // Engine runs models. It is safe for concurrent use.

@@ -192,6 +192,7 @@ type entry struct {
 	openai.Model
 	Weights string `json:"weights,omitempty"`
 	Context int    `json:"context,omitempty"`
+	Size    int64  `json:"-"` // bytes; 0: unknown
 }
 
 // list returns the models that a user may ask, by name.
@@ -199,7 +200,7 @@ func (g *gateway) list(u User) (out []entry) {
 	for _, e := range g.opt.Engines() {
 		for _, m := range e.Models() {
 			if u.mayAsk(m.ID) && !slices.ContainsFunc(out, func(o entry) bool { return o.ID == m.ID }) {
-				out = append(out, entry{openai.Model{ID: m.ID, Object: "model", Created: m.Since.Unix(), OwnedBy: "enisle"}, m.Weights, m.Context})
+				out = append(out, entry{openai.Model{ID: m.ID, Object: "model", Created: m.Since.Unix(), OwnedBy: "enisle"}, m.Weights, m.Context, m.Size})
 			}
 		}
 	}

@@ -84,7 +84,7 @@ func (g *gateway) ollamaModels(r *http.Request) []map[string]any {
 	for _, m := range g.list(g.opt.Who(r)) {
 		digest := strings.TrimPrefix(m.Weights, "sha256:")
 		out = append(out, map[string]any{
-			"name": m.ID, "model": m.ID, "modified_at": time.Unix(m.Created, 0).UTC(), "digest": digest, "size": 0, "context_length": m.Context,
+			"name": m.ID, "model": m.ID, "modified_at": time.Unix(m.Created, 0).UTC(), "digest": digest, "size": m.Size, "context_length": m.Context,
 			"details": map[string]any{"format": "", "family": "", "families": []string{}, "parameter_size": "", "quantization_level": ""},
 		})
 	}

@@ -41,8 +41,8 @@ func TestWaysToChoose(t *testing.T) {
 	}
 	for options, repeats := range map[string]bool{"": true, `,"repeat_penalty":10`: false, `,"repetition_penalty":10`: false, `,"repeat_penalty":10,"repeat_last_n":0`: true} {
 		prompt := strings.Repeat("The cat sat on the mat. ", 8) + "The cat sat"
-		status, c, body := askAt[openai.Completion](t, e, "/v1/completions", `{"prompt":"`+prompt+`","temperature":0,"max_tokens":28`+options+`}`)
-		if status != http.StatusOK || strings.Count(*c.Choices[0].Text, " cat") > 1 != repeats {
+		status, c, body := askAt[openai.Completion](t, e, "/v1/completions", `{"prompt":"`+prompt+`","temperature":0,"max_tokens":4`+options+`}`)
+		if status != http.StatusOK || strings.HasPrefix(*c.Choices[0].Text, " on the mat") != repeats {
 			t.Errorf("%s: %d %s", options, status, body)
 		}
 	}

@@ -37,6 +37,7 @@ type Options struct {
 	Library []child.NamedFile // the files of the engine's artifact, with its build metadata
 	Model   []child.NamedFile // the files of the model's artifact; those named .gguf are used
 	Weights string            // digest of the model's artifact, as clients are told it
+	Size    int64             // bytes of that artifact, likewise; 0: unknown
 	Since   time.Time         // when the model was made available; zero means now
 
 	Threads   int           // 0 means one less than there are processors, at least 1
@@ -128,7 +129,7 @@ func Start(ctx context.Context, opt Options) (*Engine, error) {
 func (e *Engine) Models() []engine.Model {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return []engine.Model{{ID: e.opt.Name, Context: e.context, Since: e.opt.Since, Weights: e.opt.Weights}}
+	return []engine.Model{{ID: e.opt.Name, Context: e.context, Since: e.opt.Since, Weights: e.opt.Weights, Size: e.opt.Size}}
 }
 
 // Traits say that the worker does one thing at a time and keeps nothing of it.

@@ -22,8 +22,8 @@ type chooser struct {
 	all     []llama.TokenData // the vocabulary, where there is a grammar
 }
 
-// newChooser returns one that the caller closes.
-func newChooser(m *model, s sampling) (*chooser, error) {
+// newChooser returns one for what comes after a prompt, that the caller closes.
+func newChooser(m *model, s sampling, prompt []llama.Token) (*chooser, error) {
 	c := &chooser{m: m}
 	if s.grammar != "" {
 		if c.grammar = llama.SamplerInitGrammar(m.vocab, s.grammar, "root"); c.grammar == 0 {
@@ -40,7 +40,11 @@ func newChooser(m *model, s sampling) (*chooser, error) {
 		if last < 0 || last > all {
 			last = all
 		}
-		llama.SamplerChainAdd(c.free, llama.SamplerInitPenalties(n, last, s.repeat, 0, 0))
+		said := llama.SamplerInitPenalties(n, last, s.repeat, 0, 0)
+		for _, t := range prompt {
+			llama.SamplerAccept(said, t)
+		}
+		llama.SamplerChainAdd(c.free, said)
 	}
 	if s.temperature == 0 {
 		llama.SamplerChainAdd(c.free, llama.SamplerInitGreedy())

@@ -211,7 +211,7 @@ func (m *model) generate(ctx context.Context, prompt []llama.Token, limit int, s
 			return 0, false, err
 		}
 	}
-	chosen, err := newChooser(m, s)
+	chosen, err := newChooser(m, s, prompt)
 	if err != nil {
 		return 0, false, err
 	}

@@ -38,7 +38,7 @@ type request struct {
 	TypicalP      *float64     `json:"typical_p"`
 	Repeat        *float64     `json:"repeat_penalty"`
 	Repetition    *float64     `json:"repetition_penalty"` // as vLLM calls it
-	RepeatLast    *int         `json:"repeat_last_n"`      // tokens of the answer; -1: all
+	RepeatLast    *int         `json:"repeat_last_n"`      // tokens; -1: all
 
 	N              *int              `json:"n"`
 	BestOf         *int              `json:"best_of"`
