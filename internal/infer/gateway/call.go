@@ -318,16 +318,32 @@ func (c *call) forward(ctx context.Context, r *http.Request, engines []engine.En
 // try is ask, and has the chooser know how it went, whatever happens.
 func (c *call) try(ctx context.Context, e engine.Engine, body []byte, reserved int64, keys []uint64) (again bool, err error) {
 	good := false
-	c.g.chooser.begin(e, reserved, keys)
+	began := time.Now()
+	h := c.g.chooser.begin(e, reserved, keys, began)
+	before := h.heard.Load()
 	defer func() {
-		if !good && ctx.Err() != nil { // the client left, or could wait no longer: that says nothing
+		now := time.Now()
+		hung := h.heard.Load() == before && c.late(ctx, now.Sub(began))
+		switch {
+		case hung && !good:
+			c.g.opt.Log.WarnContext(ctx, "engine sent nothing until the deadline", "model", c.model.ID, "after", now.Sub(began))
+			fallthrough
+		case good || ctx.Err() == nil:
+			c.g.chooser.end(e, reserved, good, now)
+		default: // the client left, or could wait no longer: that says nothing
 			c.g.chooser.left(e, reserved)
-			return
 		}
-		c.g.chooser.end(e, reserved, good, time.Now())
 	}()
-	again, good, err = c.ask(ctx, e, body)
+	again, good, err = c.ask(ctx, e, body, h)
 	return again, err
+}
+
+// late reports whether a call that an engine had for so long reached its deadline by the
+// engine's fault: it was not left; the deadline is the site's, which no client sets; and
+// the engine had it for at least half of the time until then. An upload, the queue and
+// other engines may have taken the rest.
+func (c *call) late(ctx context.Context, had time.Duration) bool {
+	return errors.Is(ctx.Err(), context.DeadlineExceeded) && had >= c.g.opt.MaxTime/2
 }
 
 // modelOf returns a model as one engine has it.
@@ -342,7 +358,7 @@ func modelOf(e engine.Engine, m engine.Model) engine.Model {
 
 // ask has one engine answer. again says that another may be asked, good that this one
 // did what it should.
-func (c *call) ask(ctx context.Context, e engine.Engine, body []byte) (again, good bool, err error) {
+func (c *call) ask(ctx context.Context, e engine.Engine, body []byte, h *health) (again, good bool, err error) {
 	g := c.g
 	out := &http.Request{
 		Method: http.MethodPost, URL: &url.URL{Scheme: "http", Host: "engine", Path: c.route.path}, Host: "engine", Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
@@ -362,6 +378,8 @@ func (c *call) ask(ctx context.Context, e engine.Engine, body []byte) (again, go
 		return c.failures < maxFailures, false, openai.Errorf(http.StatusServiceUnavailable, "engine_down", "no engine runs this model").Retry(g.opt.RetryAfter)
 	}
 	defer func() { _ = resp.Body.Close() }() // whatever is left of the answer is not wanted
+	in := &listened{ReadCloser: resp.Body, from: h}
+	resp.Body = in
 	if resp.StatusCode != http.StatusOK {
 		refusal := c.refusal(resp)
 		busy := refusal.Status == http.StatusTooManyRequests
@@ -381,6 +399,9 @@ func (c *call) ask(ctx context.Context, e engine.Engine, body []byte) (again, go
 		err = c.whole(ctx, resp)
 	}
 	good = c.end.Outcome != Broken || c.tooMuch || c.told && e.Health(ctx) == nil // as above
+	if ctx.Err() != nil && !in.some {                                             // a head alone is no answer
+		good = false
+	}
 	return false, good, err
 }
 

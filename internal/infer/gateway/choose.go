@@ -4,8 +4,10 @@ import (
 	"container/list"
 	"crypto/sha256"
 	"encoding/binary"
+	"io"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"enisle/internal/infer/engine"
@@ -45,6 +47,29 @@ type health struct {
 	rest        time.Duration
 	until       time.Time // no call before, but for one that tries
 	trying      bool
+	tried       time.Time     // when the last one began to
+	heard       atomic.Uint64 // reads that brought something of an answer, to any call
+}
+
+// rests reports whether calls go to others. It is called with mu.
+func (h *health) rests(now time.Time) bool {
+	return h.failures >= tripAfter && (h.trying || now.Before(h.until))
+}
+
+// listened is the body of an answer; whoever reads it hears its engine.
+type listened struct {
+	io.ReadCloser
+	from *health
+	some bool // a byte came
+}
+
+func (l *listened) Read(b []byte) (int, error) {
+	n, err := l.ReadCloser.Read(b)
+	if n > 0 {
+		l.some = true
+		l.from.heard.Add(1)
+	}
+	return n, err
 }
 
 type prefix struct {
@@ -77,18 +102,27 @@ func chain(tenant, model string, prompt []span) (keys []uint64) {
 }
 
 // order returns the engines in the order in which they should be tried, those that
-// rest left out. after is when the first of them may be tried again, if none is left.
+// rest left out. after is when the first of them may be tried again, if none is left. Where
+// all rest, one that is tried for long already is tried by others as well: it may be that
+// call alone that takes so long.
 func (c *chooser) order(all []engine.Engine, keys []uint64, now time.Time) (out []engine.Engine, after time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	after = maxRest
+	var slow []engine.Engine
 	for _, e := range all {
 		h := c.health(e)
-		if h.failures >= tripAfter && (h.trying || now.Before(h.until)) {
-			after = min(after, max(h.until.Sub(now), 0))
+		if !h.rests(now) {
+			out = append(out, e)
 			continue
 		}
-		out = append(out, e)
+		after = min(after, max(h.until.Sub(now), 0))
+		if h.trying && now.Sub(h.tried) >= maxRest {
+			slow = append(slow, e)
+		}
+	}
+	if len(out) == 0 {
+		out = slow
 	}
 	slices.SortStableFunc(out, func(a, b engine.Engine) int {
 		x, y := c.engines[a].outstanding+told(a, now), c.engines[b].outstanding+told(b, now)
@@ -137,14 +171,16 @@ func (c *chooser) health(e engine.Engine) *health {
 	return h
 }
 
-// begin counts a call that is sent to an engine.
-func (c *chooser) begin(e engine.Engine, tokens int64, keys []uint64) {
+// begin counts a call that is sent to an engine, whose health it returns.
+func (c *chooser) begin(e engine.Engine, tokens int64, keys []uint64, now time.Time) *health {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	h := c.health(e)
 	h.outstanding += tokens
 	h.calls++
-	h.trying = h.failures >= tripAfter
+	if h.trying = h.failures >= tripAfter; h.trying {
+		h.tried = now
+	}
 	for _, k := range keys {
 		if el := c.prefixes[k]; el != nil {
 			el.Value.(*prefix).engine = e //nolint:forcetypeassert // as above
@@ -157,6 +193,7 @@ func (c *chooser) begin(e engine.Engine, tokens int64, keys []uint64) {
 			delete(c.prefixes, last.key)
 		}
 	}
+	return h
 }
 
 // over ends a call that was sent to an engine. It is called with mu.
@@ -207,5 +244,5 @@ func (c *chooser) load(e engine.Engine) (calls int, tokens int64, resting bool) 
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	h := c.health(e)
-	return h.calls, h.outstanding, h.failures >= tripAfter && time.Now().Before(h.until)
+	return h.calls, h.outstanding, h.rests(time.Now())
 }
