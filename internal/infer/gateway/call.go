@@ -41,6 +41,10 @@ type call struct {
 	out    *shaper // what the client gets
 	share  share   // of the memory of all calls
 
+	all    []engine.Engine // of the model, whether they may answer this call or not
+	line   *line           // of the model
+	ticket *ticket         // its place there
+
 	failures int  // engines that failed at it, though they are well or were there
 	onRecord bool // its opening is
 	tooMuch  bool // the answer was more than is passed on
@@ -63,7 +67,7 @@ func (g *gateway) call(w http.ResponseWriter, r *http.Request, rt *route, id str
 		openai.WriteError(w, g.notServed(c.request.model, c.user, g.list(c.user)))
 		return
 	}
-	c.model = m
+	c.model, c.all = m, engines
 	c.out = newShaper(w, g.opt.Shape, c.stream, g.opt.MaxStall)
 	defer c.out.stop()
 	err = c.admitted(ctx, w, r, engines)
@@ -126,7 +130,7 @@ func (c *call) admitted(ctx context.Context, w http.ResponseWriter, r *http.Requ
 		c.end.Outcome = Blocked
 		return blocked
 	}
-	engines = slices.DeleteFunc(engines, func(e engine.Engine) bool { return !slices.Contains(e.Traits().Paths, c.route.path) })
+	engines = slices.DeleteFunc(slices.Clone(engines), func(e engine.Engine) bool { return !slices.Contains(e.Traits().Paths, c.route.path) })
 	if len(engines) == 0 {
 		return openai.Errorf(http.StatusNotFound, "not_supported", "the engine of %s does not offer %s", c.model.ID, c.route.path)
 	}
@@ -240,10 +244,12 @@ func (c *call) queued(ctx context.Context, w http.ResponseWriter, r *http.Reques
 	if r.Header.Get("X-Enisle-Priority") == "low" {
 		weight /= lowShare
 	}
-	t, refused := l.join(c.user.Name, weight, reserved, places(engines), c.began)
+	l.serve(c.g.chooser.seats(c.all, time.Now()))
+	t, refused := l.join(c.user.Name, weight, reserved, engines, c.began)
 	if refused != nil {
 		return openai.Errorf(http.StatusTooManyRequests, "overloaded", "%s", refused.why).Retry(refused.after)
 	}
+	c.line, c.ticket = l, t
 	c.g.judging.makeWay(l, engines)
 	c.out.open() // where the form hides when an answer begins
 	if err := c.wait(ctx, r, l, t, reserved); err != nil {
@@ -297,7 +303,8 @@ func (c *call) forward(ctx context.Context, r *http.Request, engines []engine.En
 		return openai.Errorf(http.StatusServiceUnavailable, "engine_down", "the engines of this model failed a moment ago").Retry(max(after, time.Second))
 	}
 	var last error // order is not empty
-	for _, e := range order {
+	for i := range order {
+		e := c.line.choose(c.ticket, order[i:])
 		traits := e.Traits()
 		m := modelOf(e, c.model)
 		c.as = m.Upstream

@@ -162,6 +162,17 @@ func told(e engine.Engine, now time.Time) int64 {
 	return int64(load.Waiting) * defaultMax
 }
 
+// seats says of engines how many calls they take at a time, and whether they rest.
+func (c *chooser) seats(all []engine.Engine, now time.Time) []seat {
+	out := make([]seat, len(all))
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i, e := range all {
+		out[i] = seat{engine: e, places: max(e.Traits().Parallel, 1), rests: c.health(e).rests(now)}
+	}
+	return out
+}
+
 func (c *chooser) health(e engine.Engine) *health {
 	h := c.engines[e]
 	if h == nil {

@@ -369,11 +369,3 @@ func (g *gateway) salted(of string) []byte {
 func mayShare(t engine.Traits, u User) bool {
 	return t.Separate != engine.Shared || u.Name == "" || t.For == "*" || t.For != "" && (t.For == u.Name || t.For == u.Project)
 }
-
-// places is how many calls engines work on at a time.
-func places(engines []engine.Engine) (n int) {
-	for _, e := range engines {
-		n += max(e.Traits().Parallel, 1)
-	}
-	return n
-}

@@ -251,3 +251,43 @@ func TestASingleEngineThatHangs(t *testing.T) {
 		}
 	})
 }
+
+// Calls of one route wait for the engines that serve it, those of another go to an engine
+// that has a place, be it the one with more to do, and places do not depend on who came last.
+func TestEnginesOfOneModelThatDifferInRoutes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		small, large := newMute(true), newMute(true)
+		small.traits.Paths, small.traits.Parallel = []string{"/v1/chat/completions", "/v1/completions"}, 1
+		large.traits.Parallel = 3
+		h := gatewayOf(gateway.Options{}, small, large)
+		ctx, cancel := context.WithCancel(t.Context())
+		var all sync.WaitGroup
+		send := func(path, body string) {
+			all.Go(func() {
+				r := httptest.NewRequestWithContext(ctx, "POST", path, strings.NewReader(body))
+				r.Header.Set("Content-Type", "application/json")
+				h.ServeHTTP(httptest.NewRecorder(), r)
+			})
+			synctest.Wait()
+		}
+		want := func(when string, a, b int32) {
+			t.Helper()
+			if x, y := small.asked.Load(), large.asked.Load(); x != a || y != b {
+				t.Errorf("%s: asked %d and %d times, want %d and %d", when, x, y, a, b)
+			}
+		}
+		const text = `{"model":"m","prompt":"hello","max_tokens":1}`
+		send("/v1/completions", text)
+		want("the first", 1, 0)
+		send("/v1/completions", text)
+		want("one for which there is no place", 1, 0)
+		for range 3 {
+			send("/v1/chat/completions", hello+`,"max_tokens":90}`)
+		}
+		want("others behind it", 1, 3)
+		send("/v1/chat/completions", hello+"}")
+		want("one more", 1, 3)
+		cancel()
+		all.Wait()
+	})
+}

@@ -81,6 +81,7 @@ type judgement struct {
 	pieces []judgedText // what is asked; nil: not begun
 	next   int          // of them
 	line   *line        // of the judge's model
+	ticket *ticket      // its place there
 	local  bool         // its engine shares this machine
 	out    Judgement
 }
@@ -253,7 +254,10 @@ func (j *judging) begin() (dropped map[*judgement]string) {
 		// People look at active after they joined a line, and here it is set before lines are
 		// looked at: one of the two sees the other.
 		j.active.Add(1)
-		if n.line = j.g.line(m.ID); n.local && j.g.atWork() || !n.line.takeSpare(places(engines)) {
+		if n.ticket = nil; !n.local || !j.g.atWork() {
+			n.ticket = n.line.takeSpare(engines)
+		}
+		if n.ticket == nil {
 			j.active.Add(-1)
 			busy[n.policy.Model] = true
 			return false
@@ -268,8 +272,8 @@ func (j *judging) begin() (dropped map[*judgement]string) {
 
 // engines returns those that may be asked for a judgement. It is called with mu.
 func (j *judging) engines(n *judgement) (engines []engine.Engine, m engine.Model, why string) {
-	engines, m = j.g.serving(n.policy.Model)
-	engines = slices.DeleteFunc(engines, func(e engine.Engine) bool { return !slices.Contains(e.Traits().Paths, judgePath) })
+	all, m := j.g.serving(n.policy.Model)
+	engines = slices.DeleteFunc(slices.Clone(all), func(e engine.Engine) bool { return !slices.Contains(e.Traits().Paths, judgePath) })
 	if gone := len(engines) == 0; gone != j.missing[n.policy.Model] {
 		j.missing[n.policy.Model] = gone
 		if gone {
@@ -281,6 +285,8 @@ func (j *judging) engines(n *judgement) (engines []engine.Engine, m engine.Model
 	if len(engines) == 0 {
 		return nil, m, notServed
 	}
+	n.line = j.g.line(m.ID)
+	n.line.serve(j.g.chooser.seats(all, time.Now()))
 	engines = slices.DeleteFunc(engines, func(e engine.Engine) bool { return !mayShare(e.Traits(), n.user) })
 	if len(engines) == 0 {
 		return nil, m, notShared
@@ -330,7 +336,7 @@ func (j *judging) makeWay(l *line, engines []engine.Engine) {
 // engine that is busy. What an engine fails at is not asked again.
 func (j *judging) run(ctx context.Context, n *judgement, engines []engine.Engine, m engine.Model) {
 	verdict, why, err := j.g.judged(ctx, n, engines, m)
-	n.line.giveSpare()
+	n.line.giveSpare(n.ticket)
 	j.active.Add(-1)
 	j.mu.Lock()
 	delete(j.running, n)

@@ -132,7 +132,7 @@ func (g *gateway) askJudge(ctx context.Context, n *judgement, p judgedText, engi
 		return guard.NotJudged, "", err
 	}
 	w := &kept{header: http.Header{}}
-	c := &call{g: g, user: User{Project: "\x00judge of " + n.user.tenant()}, began: time.Now(), model: m, share: share{of: &g.room}, out: newShaper(w, Shape{}, false, g.opt.MaxStall)}
+	c := &call{g: g, user: User{Project: "\x00judge of " + n.user.tenant()}, began: time.Now(), model: m, line: n.line, ticket: n.ticket, share: share{of: &g.room}, out: newShaper(w, Shape{}, false, g.opt.MaxStall)}
 	defer c.share.free()
 	if c.request, err = parse(body, g.routes[judgePath]); err != nil {
 		return guard.NotJudged, "", err

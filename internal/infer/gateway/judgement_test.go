@@ -49,38 +49,46 @@ func TestSparePlaces(t *testing.T) {
 	l := newLine(100)
 	enter := func(user string, places int) *ticket {
 		t.Helper()
-		k, refused := l.join(user, 1, 10, places, time.Now())
+		k, refused := l.join(user, 1, 10, of(l, places), time.Now())
 		if refused != nil {
 			t.Fatal(refused.why)
 		}
 		return k
 	}
-	if !l.takeSpare(1) || l.takeSpare(1) {
+	var spare *ticket
+	take := func(places int) bool {
+		k := l.takeSpare(of(l, places))
+		if k != nil {
+			spare = k
+		}
+		return k != nil
+	}
+	if !take(1) || take(1) {
 		t.Fatal("an idle engine of one place has not exactly one to spare")
 	}
 	k := enter("ada", 1)
 	if waiting, running := l.state(); waiting != 1 || running != 0 {
 		t.Fatalf("%d wait, %d run", waiting, running)
 	}
-	l.giveSpare()
+	l.giveSpare(spare)
 	if err := l.wait(context.Background(), k, 10); err != nil {
 		t.Fatal(err)
 	}
-	if l.takeSpare(1) || l.takeSpare(2) {
+	if take(1) || take(2) {
 		t.Error("the last place is taken")
 	}
-	if !l.takeSpare(3) || l.takeSpare(4) {
+	if !take(3) || take(4) {
 		t.Error("of few places not exactly one is there to spare")
 	}
 	second := enter("ada", 3) // with nobody else there
 	if !second.taken {
 		t.Error("a person does not get the last place beside what makes way")
 	}
-	l.giveSpare()
+	l.giveSpare(spare)
 	l.done(k, 10, 10)
 	l.done(second, 10, 10)
 	n := 0
-	for l.takeSpare(64) {
+	for take(64) {
 		n++
 	}
 	if n != 64/spareShare {

@@ -5,9 +5,13 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"enisle/internal/infer/engine"
 )
 
 // A model has as many places as its engines work on at a time, and a queue before them.
+// Not every engine may answer every call: a call gets a place of one that may, and those
+// behind it do not wait for it where it waits for an engine that they need not.
 // Who is next is decided by start-time fair queueing: each user's calls are charged
 // their tokens over the user's weight on a clock of their own, and the smallest goes
 // first. So a user with a hundred calls and one with a single call share the engines
@@ -24,12 +28,15 @@ const (
 // ticket is one call that waits or is under way.
 type ticket struct {
 	user   string
-	cost   float64 // tokens over weight
-	start  float64 // on the queue's clock
+	cost   float64         // tokens over weight
+	start  float64         // on the queue's clock
+	own    []engine.Engine // that may answer it
 	ready  chan struct{}
 	index  int // in the heap; -1: not there
 	taken  bool
-	before int // calls that were ahead when it came
+	seat   *seat // where its place is; nil: nowhere
+	spare  bool  // it is no person's
+	before int   // calls that were ahead when it came
 }
 
 // flow is one user at one model.
@@ -45,7 +52,7 @@ type line struct {
 	maxWaiting, maxOfUser int
 
 	mu      sync.Mutex
-	places  int
+	seats   []*seat
 	running int
 	spare   int // of them, that no person's call has
 	clock   float64
@@ -66,11 +73,10 @@ type full struct {
 	after time.Duration
 }
 
-// join puts a call into the queue; places is how many calls the engines take now.
-func (l *line) join(user string, weight float64, tokens int64, places int, now time.Time) (*ticket, *full) {
+// join puts a call into the queue for a place of one of its own engines.
+func (l *line) join(user string, weight float64, tokens int64, own []engine.Engine, now time.Time) (*ticket, *full) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.places = max(places, 1)
 	f := l.flows[user]
 	if f == nil {
 		f = &flow{}
@@ -83,7 +89,7 @@ func (l *line) join(user string, weight float64, tokens int64, places int, now t
 	case f.waiting >= l.maxOfUser && l.maxWaiting > 1:
 		return nil, &full{"too many of your calls wait for this model", l.drain()}
 	}
-	t := &ticket{user: user, cost: float64(tokens) / max(weight, 0.001), ready: make(chan struct{}), index: -1, before: len(l.waiting)}
+	t := &ticket{user: user, cost: float64(tokens) / max(weight, 0.001), own: own, ready: make(chan struct{}), index: -1, before: len(l.waiting)}
 	t.start = max(l.clock, f.finish)
 	f.finish = t.start + t.cost
 	f.waiting++
@@ -128,6 +134,7 @@ func (l *line) leave(t *ticket, tokens, used int64, now time.Time) {
 	f.seen = now
 	f.finish -= t.cost * (1 - float64(used)/float64(max(tokens, 1)))
 	l.running--
+	t.sit(nil)
 	l.backlog -= float64(tokens)
 	if !l.ended.IsZero() && used > 0 {
 		// How fast the engines work is learnt from what they worked off while they had
@@ -159,13 +166,16 @@ func (l *line) forget(now time.Time) {
 
 // dispatch gives free places to the calls that are next. The last place is not given to
 // a user that holds all others while somebody else was there lately: a newcomer would
-// have to wait for one of many long calls to end.
+// have to wait for one of many long calls to end. Places are those of the call's engines.
 func (l *line) dispatch(now time.Time) {
 	var passed []*ticket
-	for l.running < l.places && len(l.waiting) > 0 {
+	for len(l.waiting) > 0 && l.free() {
 		t := heap.Pop(&l.waiting).(*ticket) //nolint:forcetypeassert // it holds nothing else
 		f := l.flows[t.user]
-		if people := l.running - l.spare; l.places > 1 && people == l.places-1 && f.running == people && l.others(t.user, now) {
+		r := l.roomOf(t.own, t.user)
+		people := r.taken - r.spare
+		last := r.places > 1 && people == r.places-1 && r.users == people && l.others(t.user, now)
+		if last || r.places > 0 && r.seat == nil { // whose engines are gone is told so
 			passed = append(passed, t)
 			continue
 		}
@@ -177,6 +187,7 @@ func (l *line) dispatch(now time.Time) {
 		l.running++
 		l.clock = max(l.clock, t.start)
 		t.taken = true
+		t.sit(r.seat)
 		close(t.ready)
 	}
 	for _, t := range passed {
@@ -213,24 +224,27 @@ func (l *line) state() (waiting, running int) {
 // spareShare is which part of the places may be taken by what can wait.
 const spareShare = 8
 
-// takeSpare takes a place for work that makes way for people, if nobody waits and a place
-// stays free, or the only one is.
-func (l *line) takeSpare(places int) bool {
+// takeSpare takes a place of these engines for work that makes way for people, if nobody
+// waits and a place stays free, or the only one is. Else it returns nil.
+func (l *line) takeSpare(own []engine.Engine) *ticket {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.places = max(places, 1)
-	if len(l.waiting) > 0 || l.running > 0 && l.running+1 >= l.places || l.spare >= max(l.places/spareShare, 1) {
-		return false
+	r := l.roomOf(own, "")
+	if len(l.waiting) > 0 || r.seat == nil || r.taken > 0 && r.taken+1 >= r.places || r.spare >= max(r.places/spareShare, 1) {
+		return nil
 	}
 	l.running++
 	l.spare++
-	return true
+	t := &ticket{own: own, spare: true}
+	t.sit(r.seat)
+	return t
 }
 
 // giveSpare gives it back.
-func (l *line) giveSpare() {
+func (l *line) giveSpare(t *ticket) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	t.sit(nil)
 	l.running--
 	l.spare--
 	if l.running == 0 && len(l.waiting) == 0 {

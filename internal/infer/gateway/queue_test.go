@@ -40,7 +40,7 @@ func turns(t *testing.T, l *line, n int, waiting map[string][]*ticket) (order []
 
 func join(t *testing.T, l *line, user string, weight float64, tokens int64) *ticket {
 	t.Helper()
-	k, refused := l.join(user, weight, tokens, 1, time.Now())
+	k, refused := l.join(user, weight, tokens, of(l, 1), time.Now())
 	if refused != nil {
 		t.Fatal(refused.why)
 	}
@@ -113,14 +113,14 @@ func TestTheQueueIsBounded(t *testing.T) {
 	for range 2 {
 		join(t, l, "a", 1, 10)
 	}
-	if _, refused := l.join("a", 1, 10, 1, time.Now()); refused == nil || refused.after < time.Second {
+	if _, refused := l.join("a", 1, 10, of(l, 1), time.Now()); refused == nil || refused.after < time.Second {
 		t.Errorf("a user takes more than a quarter of the queue: %+v", refused)
 	}
 	for _, u := range []string{"b", "c", "d"} {
 		join(t, l, u, 1, 10)
 		join(t, l, u, 1, 10)
 	}
-	if _, refused := l.join("e", 1, 10, 1, time.Now()); refused == nil {
+	if _, refused := l.join("e", 1, 10, of(l, 1), time.Now()); refused == nil {
 		t.Error("the queue grows without end")
 	}
 }
@@ -134,7 +134,7 @@ func TestNoPlaceIsLost(t *testing.T) {
 	for i := range 400 {
 		wg.Go(func() {
 			user := string(rune('a' + i%7))
-			k, refused := l.join(user, 1, 50, 4, time.Now())
+			k, refused := l.join(user, 1, 50, of(l, 4), time.Now())
 			if refused != nil {
 				t.Error(refused.why)
 				return
