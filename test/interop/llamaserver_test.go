@@ -127,6 +127,7 @@ func TestLlamaServer(t *testing.T) {
 		"its parts":       {"/v1/messages", `{"model":"tiny","max_tokens":16,"stream":true,` + turn + `}`, "message_stop"},
 		"ollama's":        {"/api/chat", `{"model":"tiny","stream":false,"options":{"num_predict":8,"temperature":0},"messages":[{"role":"user","content":"hello"}]}`, `"done":true`},
 		"its options":     {"/api/chat", `{"model":"tiny","stream":false,"think":false,"options":{"num_predict":16,"temperature":2,"top_k":1,"min_p":0.1,"typical_p":0.9,"repeat_penalty":1.0,"repeat_last_n":64,"num_ctx":64,"num_gpu":1},` + turn + `}`, "Paris"},
+		"raw":             {"/api/generate", `{"model":"tiny","stream":false,"raw":true,"prompt":"1, 2, 3, 4,","options":{"temperature":0,"stop":["15"]}}`, "14"},
 		"tokens":          {"/tokenize", `{"model":"tiny","content":"The capital"}`, `"tokens":[504,`},
 		"and back":        {"/detokenize", `{"model":"tiny","tokens":[504]}`, `"The"`},
 		"a slot's number": {"/v1/chat/completions", `{"model":"tiny","max_tokens":4,"id_slot":7,"lora":[{"id":3,"scale":1}],"cache_prompt":true,` + turn + `}`, `"role":"assistant"`},

@@ -44,7 +44,7 @@ func TestOllamaBesideChat(t *testing.T) {
 		"the same as a duration":        {"/api/chat", `{"model":"m","keep_alive":"0s"}`, 200, `"done_reason":"unload"`, ""},
 		"a model that is not here":      {"/api/generate", `{"model":"gpt-4o"}`, 404, `{"error":"the model \"gpt-4o\" is not on this island`, ""},
 		"pulling is for releases":       {"/api/pull", `{"model":"m"}`, 501, `{"error":"models come here by a release`, ""},
-		"a raw prompt is continued":     {"/api/generate", `{"model":"m","prompt":"A piece","raw":true,"stream":false}`, 200, `"response":" of land"`, `/v1/completions {"model":"m","prompt":"A piece"`},
+		"a raw prompt is continued":     {"/api/generate", `{"model":"m","prompt":"A piece","raw":true,"stream":false}`, 200, `"response":" of land"`, `/v1/completions {"max_tokens":null,"model":"m","prompt":"A piece"`},
 		"the older way of embeddings":   {"/api/embeddings", `{"model":"m","prompt":"x"}`, 200, `{"embedding":[0.5,1]}`, `/v1/embeddings {"input":"x"`},
 		"what a model can take is told": {"/api/show", `{"model":"m"}`, 200, `"general.context_length":`, ""},
 	} {

@@ -132,6 +132,7 @@ func (q *ollamaRequest) translated(path string) ([]byte, error) {
 	}
 	if q.Raw && path == "/api/generate" {
 		out["prompt"] = q.Prompt
+		out["max_tokens"] = nil // else engines write little here
 	} else {
 		out["messages"] = turns
 	}

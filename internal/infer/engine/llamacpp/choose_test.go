@@ -39,6 +39,9 @@ func TestWaysToChoose(t *testing.T) {
 	if got := said(`"temperature":2,"typical_p":0.05`); got == hot {
 		t.Errorf("typical_p: %q", got)
 	}
+	if _, c, body := askAt[openai.Completion](t, e, "/v1/completions", `{"prompt":"1, 2, 3, 4,","max_tokens":null,"temperature":0,"stop":["20"]}`); c.Usage == nil || c.Usage.Completion <= 16 {
+		t.Errorf("bounded by nothing: %s", body)
+	}
 	for options, repeats := range map[string]bool{"": true, `,"repeat_penalty":10`: false, `,"repetition_penalty":10`: false, `,"repeat_penalty":10,"repeat_last_n":0`: true} {
 		prompt := strings.Repeat("The cat sat on the mat. ", 8) + "The cat sat"
 		status, c, body := askAt[openai.Completion](t, e, "/v1/completions", `{"prompt":"`+prompt+`","temperature":0,"max_tokens":4`+options+`}`)

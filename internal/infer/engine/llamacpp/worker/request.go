@@ -28,7 +28,7 @@ type request struct {
 	Temperature   *float64     `json:"temperature"`
 	TopP          *float64     `json:"top_p"`
 	Seed          *int64       `json:"seed"`
-	MaxTokens     *int         `json:"max_tokens"`
+	MaxTokens     bound        `json:"max_tokens"`
 	MaxCompletion *int         `json:"max_completion_tokens"`
 	Stop          openai.Texts `json:"stop"`
 	Presence      float64      `json:"presence_penalty"`
@@ -67,6 +67,19 @@ const (
 	maxChoices = 32
 	maxChoice  = 64 // bytes
 )
+
+// bound is a number of tokens. To name null says that there is none, as to vLLM; to name
+// nothing leaves it to the API's default.
+type bound struct {
+	named  bool
+	tokens *int
+}
+
+// UnmarshalJSON reads a number, or null.
+func (b *bound) UnmarshalJSON(v []byte) error {
+	b.named = true
+	return json.Unmarshal(v, &b.tokens)
+}
 
 // chat reports whether it is about a conversation.
 func (r *request) chat() bool { return len(r.Messages) > 0 }
@@ -128,7 +141,7 @@ func (r *request) check() error {
 		return bad("temperature", "temperature must be from 0 to 2")
 	case r.TopP != nil && (*r.TopP <= 0 || *r.TopP > 1):
 		return bad("top_p", "top_p must be above 0 and at most 1")
-	case r.MaxTokens != nil && *r.MaxTokens < 1 || r.MaxCompletion != nil && *r.MaxCompletion < 1:
+	case r.MaxTokens.tokens != nil && *r.MaxTokens.tokens < 1 || r.MaxCompletion != nil && *r.MaxCompletion < 1:
 		return bad("max_tokens", "the limit must be at least one token")
 	case r.Presence < -2 || r.Presence > 2 || r.Frequency < -2 || r.Frequency > 2:
 		return bad("presence_penalty", "penalties must be from -2 to 2")
@@ -202,9 +215,9 @@ func (r *request) limit() int {
 	switch {
 	case r.MaxCompletion != nil:
 		return *r.MaxCompletion
-	case r.MaxTokens != nil:
-		return *r.MaxTokens
-	case !r.chat():
+	case r.MaxTokens.tokens != nil:
+		return *r.MaxTokens.tokens
+	case !r.chat() && !r.MaxTokens.named:
 		return fewTokens
 	}
 	return 0
