@@ -20,8 +20,12 @@ func TestOllamaRequests(t *testing.T) {
 		want       []string // in what the engine gets, or of the error
 		not        string
 	}{
-		"how tokens are chosen": {"/api/chat", `{"model":"m",` + turns + `,"options":{"temperature":0,"top_k":7,"top_p":0.5,"min_p":0.1,"typical_p":0.9,"repeat_last_n":-1,"repeat_penalty":1.5,"presence_penalty":0.2,"frequency_penalty":0.3,"seed":4,"num_predict":9,"stop":["x"]}}`,
-			200, []string{`"temperature":0`, `"top_k":7`, `"top_p":0.5`, `"min_p":0.1`, `"typical_p":0.9`, `"repeat_last_n":-1`, `"repeat_penalty":1.5`, `"repetition_penalty":1.5`, `"presence_penalty":0.2`, `"frequency_penalty":0.3`, `"seed":4`, `"max_tokens":9`, `"stop":["x"]`}, ""},
+		"how tokens are chosen": {
+			"/api/chat", `{"model":"m",` + turns + `,"options":{"temperature":0,"top_k":7,"top_p":0.5,"min_p":0.1,"typical_p":0.9,"repeat_last_n":-1,"repeat_penalty":1.5,"presence_penalty":0.2,"frequency_penalty":0.3,"seed":4,"num_predict":9,"stop":["x"]}}`,
+			200,
+			[]string{`"temperature":0`, `"top_k":7`, `"top_p":0.5`, `"min_p":0.1`, `"typical_p":0.9`, `"repeat_last_n":-1`, `"repeat_penalty":1.5`, `"repetition_penalty":1.5`, `"presence_penalty":0.2`, `"frequency_penalty":0.3`, `"seed":4`, `"max_tokens":9`, `"stop":["x"]`},
+			"",
+		},
 		"how a server runs":    {"/api/chat", `{"model":"m",` + turns + `,"options":{"num_ctx":2048,"num_gpu":1,"num_thread":8,"num_predict":-1,"stop":null}}`, 200, []string{`"content":"hi"`}, "num_|max_tokens|stop"},
 		"no thoughts":          {"/api/chat", `{"model":"m",` + turns + `,"think":false}`, 200, []string{`"chat_template_kwargs":{"enable_thinking":false}`}, "reasoning_effort"},
 		"thoughts":             {"/api/generate", `{"model":"m","prompt":"hi","think":true}`, 200, []string{`"chat_template_kwargs":{"enable_thinking":true}`}, "reasoning_effort"},
