@@ -10,7 +10,7 @@ import (
 func (q *ollamaRequest) asksNothing(path string) bool {
 	switch path {
 	case "/api/generate":
-		return q.Prompt == "" && len(q.Images) == 0
+		return q.Prompt == "" && q.Suffix == "" && len(q.Images) == 0
 	case "/api/chat":
 		return len(q.Messages) == 0
 	}

@@ -35,6 +35,7 @@ func TestOllamaRequests(t *testing.T) {
 		"probabilities":        {"/api/chat", `{"model":"m",` + turns + `,"logprobs":true,"top_logprobs":2}`, 200, []string{`"logprobs":true`, `"top_logprobs":2`}, ""},
 		"sizes of embeddings":  {"/api/embed", `{"model":"m","input":["a"],"dimensions":64}`, 200, []string{`"dimensions":64`}, ""},
 		"a middle":             {"/api/generate", `{"model":"m","prompt":"hi","suffix":"there"}`, 400, []string{"suffix is not supported"}, ""},
+		"a middle of nothing":  {"/api/generate", `{"model":"m","suffix":"there"}`, 400, []string{"suffix is not supported"}, ""},
 		"a template":           {"/api/generate", `{"model":"m","prompt":"hi","template":"{{.Prompt}}"}`, 400, []string{"template is not supported"}, ""},
 		"a context":            {"/api/generate", `{"model":"m","prompt":"hi","context":[1,2]}`, 400, []string{"context is not supported"}, ""},
 		"thoughts of what":     {"/api/chat", `{"model":"m",` + turns + `,"think":{"a":1}}`, 400, []string{"think is true, false"}, ""},
