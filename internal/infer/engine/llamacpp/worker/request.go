@@ -129,8 +129,9 @@ func (r *request) check() error {
 	logprobs := len(r.Logprobs) > 0 && string(r.Logprobs) != "false" && string(r.Logprobs) != "null"
 	for param, is := range map[string]bool{
 		"n": r.N != nil && *r.N != 1, "best_of": r.BestOf != nil && *r.BestOf != 1, "echo": r.Echo, "suffix": r.Suffix != "", "logprobs": logprobs, "tools": len(r.Tools) > 0, "logit_bias": len(r.LogitBias) > 0,
-		"chat_template_kwargs": len(r.Template) > 0, "reasoning_effort": r.Effort != nil && *r.Effort != "none",
-		"response_format": r.ResponseFormat != nil && r.ResponseFormat.Type != "text" && r.ResponseFormat.Type != jsonObject, "structured_outputs": r.Structured != nil && r.Structured.Choice == nil,
+		"chat_template_kwargs": len(r.Template) > 0 && r.Structured == nil, // a choice has no thoughts
+		"reasoning_effort":     r.Effort != nil && *r.Effort != "none",
+		"response_format":      r.ResponseFormat != nil && r.ResponseFormat.Type != "text" && r.ResponseFormat.Type != jsonObject, "structured_outputs": r.Structured != nil && r.Structured.Choice == nil,
 	} {
 		if is {
 			return openai.Errorf(http.StatusBadRequest, "unsupported_parameter", "this engine does not support %s", param).On(param)
