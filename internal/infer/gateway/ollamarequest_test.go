@@ -56,7 +56,7 @@ func TestOllamaRequests(t *testing.T) {
 			}, "m")
 			f.traits.Paths = []string{"/v1/chat/completions", "/v1/embeddings"}
 			s := serve(t, gateway.Options{}, f)
-			status, said := asked(t, s.URL+tc.path, tc.body)
+			status, said := postTo(t, s.URL+tc.path, tc.body)
 			if status != tc.status {
 				t.Fatalf("%d %s", status, said)
 			}
@@ -92,26 +92,11 @@ func TestOllamaThoughts(t *testing.T) {
 		}, "m"))
 		for path, ask := range map[string]string{"/api/chat": `"messages":[{"role":"user","content":"2+2"}]`, "/api/generate": `"prompt":"2+2"`} {
 			for _, stream := range []string{"true", "false"} {
-				status, said := asked(t, s.URL+path, `{"model":"m","logprobs":true,"stream":`+stream+`,`+ask+`}`)
+				status, said := postTo(t, s.URL+path, `{"model":"m","logprobs":true,"stream":`+stream+`,`+ask+`}`)
 				if status != 200 || strings.Count(said, `"thinking":"two and two"`) != 1 || strings.Count(said, `"logprobs":[{"logprob":-0.5,"token":"four"}]`) != 1 || !strings.Contains(said, `four"`) {
 					t.Errorf("%s %s, stream %s: %d %s", name, path, stream, status, said)
 				}
 			}
 		}
 	}
-}
-
-// asked posts a body and returns the status and all of the answer.
-func asked(t *testing.T, url, body string) (int, string) {
-	t.Helper()
-	resp, err := http.Post(url, "application/json", strings.NewReader(body))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return resp.StatusCode, string(b)
 }
