@@ -26,68 +26,58 @@ var codeClass = func() (t [256]uint8) {
 		switch c := byte(i); {
 		case c >= 'a' && c <= 'z':
 			t[i] = is64
-		case c >= '0' && c <= '9':
-			t[i] = is64 | notLow | isDigit
-		case c == '-':
-			t[i] = is64 | notLow | isSign
-		case c >= 'A' && c <= 'Z' || c == '+' || c == '/' || c == '_' || c == '=':
+		case c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '+' || c == '/' || c == '-' || c == '_' || c == '=':
 			t[i] = is64 | notLow
-		case c == '\\' || c == '%' || c == '&' || c == '.':
-			t[i] = isSign
 		}
 	}
 	return t
 }()
 
 const (
-	is64    = 1 << iota // of base64, as far as that and hexadecimal go
-	notLow              // and no small letter
-	isDigit             // counted
-	isSign              // counted, each for itself
+	is64   = 1 << iota // of base64, as far as that and hexadecimal go
+	notLow             // and no small letter
 )
 
 // decode returns what a text holds in codes. It is linear: each byte is in at most one
 // run of each kind.
 func decode(text string) (out []coded) {
-	var escapes, percents, entities, morse, digits int
-	for i := 0; i < len(text); {
+	// A run is no shorter than from one byte that is looked at to the next.
+	for i := minCoded - 1; i < len(text); i += minCoded {
+		if codeClass[text[i]]&is64 == 0 {
+			continue
+		}
 		start, any := i, uint8(0)
+		for start > 0 && codeClass[text[start-1]]&is64 != 0 {
+			start--
+			any |= codeClass[text[start]]
+		}
 		for i < len(text) && codeClass[text[i]]&is64 != 0 {
 			any |= codeClass[text[i]]
 			i++
 		}
-		if any&notLow != 0 {
-			for _, c := range []byte(text[start:i]) {
-				digits += one(codeClass[c]&isDigit != 0)
-				morse += one(c == '-')
-			}
-			if i-start >= minCoded {
-				out = append(out, run(text[start:i])...)
-			}
-		}
-		for i < len(text) && codeClass[text[i]]&is64 == 0 {
-			if c := text[i]; codeClass[c] != 0 {
-				escapes += one(c == '\\')
-				percents += one(c == '%')
-				entities += one(c == '&')
-				morse += one(c == '.')
-			}
-			i++
+		if any&notLow != 0 && i-start >= minCoded {
+			out = append(out, run(text[start:i])...)
 		}
 	}
-	if escapes >= 4 {
+	count := func(any string) (n int) {
+		for i := range len(any) {
+			n += strings.Count(text, any[i:i+1])
+		}
+		return n
+	}
+	if count(`\`) >= 4 {
 		out = append(out, whole("escapes", text, unescape(text))...)
 	}
-	if percents >= 4 {
+	if count("%") >= 4 {
 		out = append(out, whole("percent", text, unpercent(text))...)
 	}
-	if entities >= 4 {
+	if count("&") >= 4 {
 		out = append(out, whole("entities", text, html.UnescapeString(text))...)
 	}
-	if morse >= 24 && morse*4 > len(text) {
+	if n := count(".-"); n >= 24 && n*4 > len(text) {
 		out = append(out, whole("morse", "", unmorse(text))...)
 	}
-	if digits >= 32 && digits*3 > len(text) {
+	if n := count("0123456789"); n >= 32 && n*3 > len(text) {
 		out = append(out, numbers(text)...)
 	}
 	return out

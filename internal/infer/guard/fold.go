@@ -1,6 +1,8 @@
 package guard
 
 import (
+	"slices"
+	"sync"
 	"unicode"
 	"unicode/utf8"
 
@@ -18,14 +20,15 @@ type folded struct {
 	hidden    []byte // what invisible characters spell
 }
 
-// Classes of ASCII for folding. Constant.
-var asciiFold = func() (t [128]byte) {
-	for i := range t {
+// asciiFold is what bytes become that stand for themselves, or for a small letter; 0: it
+// takes more to tell. Constant.
+var asciiFold = func() (t [256]byte) {
+	for i := range byte(127) {
 		switch {
 		case i >= 'A' && i <= 'Z':
-			t[i] = byte(i) + 'a' - 'A'
-		case i >= '!' && i < 127:
-			t[i] = byte(i)
+			t[i] = i + 'a' - 'A'
+		case i >= ' ':
+			t[i] = i
 		}
 	}
 	return t
@@ -34,25 +37,78 @@ var asciiFold = func() (t [128]byte) {
 // fold appends to buf, which may be nil. It is linear in the length of text.
 func fold(buf []byte, text string) (f folded) {
 	f.text = buf[:0]
-	if cap(f.text) < len(text) {
-		f.text = make([]byte, 0, len(text)+16)
-	}
-	for i := 0; i < len(text); {
-		b := text[i]
-		if b < utf8.RuneSelf {
-			if c := asciiFold[b]; c != 0 {
-				f.text = append(f.text, c)
-				i++
-				continue
-			}
-			i += f.control(text[i:])
+	for {
+		text = text[f.plain(text):]
+		if text == "" {
+			return f
+		}
+		if text[0] < utf8.RuneSelf {
+			text = text[f.control(text):]
 			continue
 		}
-		r, n := utf8.DecodeRuneInString(text[i:])
-		f.wide(r, text[i:i+n])
-		i += n
+		text = text[f.others(text):]
 	}
-	return f
+}
+
+// others takes the characters beyond ASCII at the beginning of a text, and returns their
+// length.
+func (f *folded) others(text string) (n int) {
+	known := foldOf()
+	for n < len(text) && text[n] >= utf8.RuneSelf {
+		r, size := utf8.DecodeRuneInString(text[n:])
+		switch {
+		case int(r) < len(known) && known[r] != 0:
+			f.lookalike += int(known[r] >> 31)
+			f.text = utf8.AppendRune(f.text, rune(known[r]&^drawnAlike))
+		case r >= 0x4E00 && r <= 0x9FFF: // Han, which nothing of this is about
+			f.text = append(f.text, text[n:n+size]...)
+		default:
+			f.wide(r, text[n:n+size])
+		}
+		n += size
+	}
+	return n
+}
+
+// drawnAlike marks a letter that stands for one of another script.
+const drawnAlike = 1 << 31
+
+// foldOf is what characters of the alphabets become, where that is one character; 0: it is
+// none, or more. It is made when it is needed. Constant.
+var foldOf = sync.OnceValue(func() *[0x3000]uint32 {
+	t := new([0x3000]uint32)
+	for r := rune(utf8.RuneSelf); int(r) < len(t); r++ {
+		f := folded{text: []byte{'a'}} // behind which space is a character as well
+		f.wide(r, string(r))
+		to, n := utf8.DecodeRune(f.text[1:])
+		if n > 0 && n == len(f.text)-1 && to > ' ' && f.invisible == 0 {
+			t[r] = uint32(to) | uint32(f.lookalike)<<31
+		}
+	}
+	return t
+})
+
+// plain takes what is plain ASCII at the beginning of a text, most of most texts, and
+// returns its length. Where words end, no processor foretells: so it does not ask.
+func (f *folded) plain(text string) int {
+	n := len(f.text)
+	f.text = slices.Grow(f.text, len(text))
+	out := f.text[n : n+len(text)]
+	space := one(n == 0 || f.text[n-1] <= ' ') // another is none
+	n = 0
+	for i := range len(text) {
+		c := asciiFold[text[i]]
+		if c == 0 {
+			f.text = f.text[:len(f.text)+n]
+			return i
+		}
+		is := one(c == ' ')
+		out[n] = c
+		n += 1 - is&space
+		space = is
+	}
+	f.text = f.text[:len(f.text)+n]
+	return len(text)
 }
 
 // control takes white space, or a control character, and returns its length.
@@ -130,7 +186,7 @@ func (f *folded) wide(r rune, s string) {
 
 func (f *folded) letter(r rune) {
 	if r < utf8.RuneSelf {
-		if c := asciiFold[r]; c != 0 {
+		if c := asciiFold[r]; c > ' ' {
 			f.text = append(f.text, c)
 		} else {
 			f.space(' ')
@@ -152,13 +208,14 @@ func (f *folded) letter(r rune) {
 // squeeze appends the letters of a folded text alone, digits and signs that stand for
 // letters read as them: what is left of "1 g-n_0 r 3".
 func squeeze(buf, text []byte) []byte {
-	buf = buf[:0]
+	buf = slices.Grow(buf[:0], len(text))[:len(text)]
+	n := 0
 	for _, b := range text {
-		if c := leet[b]; c != 0 {
-			buf = append(buf, c)
-		}
+		c := leet[b]
+		buf[n] = c
+		n += one(c != 0)
 	}
-	return buf
+	return buf[:n]
 }
 
 // leet is what stands for which letter. Constant.
