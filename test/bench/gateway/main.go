@@ -5,7 +5,9 @@
 // What is printed are medians and ratios: CPU of the server for a call and for a chunk of
 // a stream, added latency, and the memory of many open streams. Added latency stands beside
 // that of a relay that copies bytes from one connection to the other and reads nothing of
-// them: less than it no program between two sockets adds on this machine.
+// them: less than it no program between two sockets adds on this machine. Servers are asked
+// in short turns, of another order each time, and each is compared with the engine in the
+// same turn: a machine that is shared has good and bad moments.
 package main
 
 import (
@@ -226,7 +228,7 @@ func start(dir, bin string, other bool) (all []*server, stop func(), err error) 
 		return nil, stop, err
 	}
 	all = []*server{
-		{name: "engine itself", at: ports[0], key: "none", cmd: behind},
+		{name: itself, at: ports[0], key: "none", cmd: behind},
 		{name: "bytes copied", at: ports[5], key: "none", cmd: copies},
 		{name: "ReverseProxy", at: ports[1], key: "none", cmd: proxy},
 		{name: "enisle", at: ports[2], key: key, cmd: own},
@@ -378,88 +380,6 @@ func (s *server) load(n, c int, body []byte) (wall, cpu time.Duration, err error
 	after := rig.CPU(s.cmd.Process.Pid)
 	cl.CloseIdleConnections()
 	return wall, after - before, err
-}
-
-// latency is the median of n calls, one after the other.
-func (s *server) latency(n int) (time.Duration, error) {
-	cl, body := client(), prompt(false, 0, 0)
-	var all []time.Duration
-	for range n {
-		began := time.Now()
-		if err := s.call(cl, body); err != nil {
-			return 0, err
-		}
-		all = append(all, time.Since(began))
-	}
-	return rig.Median(all), nil
-}
-
-// figures are those of one server, one a round.
-type figures struct {
-	latency       []time.Duration
-	cpu, rate     []float64 // µs and calls a second
-	chunk, spaced []float64 // µs of CPU a chunk: as fast as they come, and 5 ms apart
-}
-
-func measure(all []*server, rounds, open int) error {
-	const calls, chunks = 4000, 200
-	got := map[string]*figures{}
-	for round := range rounds {
-		for _, s := range all {
-			f := got[s.name]
-			if f == nil {
-				f = &figures{}
-				got[s.name] = f
-			}
-			n, streams := calls, 160
-			if s.name == "LiteLLM" {
-				n, streams = calls/20, 8
-			}
-			l, err := s.latency(n / 10)
-			if err != nil {
-				return fmt.Errorf("%s: %w", s.name, err)
-			}
-			wall, cpu, err := s.load(n, 16, prompt(false, 0, 0))
-			if err != nil {
-				return fmt.Errorf("%s: %w", s.name, err)
-			}
-			_, fast, err := s.load(streams, 16, prompt(true, chunks, 0))
-			if err != nil {
-				return fmt.Errorf("%s: streams: %w", s.name, err)
-			}
-			_, slow, err := s.load(streams/2, 64, prompt(true, chunks, 5))
-			if err != nil {
-				return fmt.Errorf("%s: streams: %w", s.name, err)
-			}
-			if round == 0 && rounds > 1 {
-				continue // it warms up
-			}
-			f.latency = append(f.latency, l)
-			f.cpu = append(f.cpu, float64(cpu.Microseconds())/float64(n))
-			f.rate = append(f.rate, float64(n)/wall.Seconds())
-			f.chunk = append(f.chunk, float64(fast.Microseconds())/float64(streams*chunks))
-			f.spaced = append(f.spaced, float64(slow.Microseconds())/float64(streams/2*chunks))
-		}
-	}
-	fmt.Printf("prompt and answer of 1,000 characters, %d rounds, medians\n\n%-14s %12s %12s %12s %14s %14s\n", rounds, "", "p50 µs", "CPU µs/call", "calls/s", "CPU µs/chunk", "5 ms apart")
-	for _, s := range all {
-		f := got[s.name]
-		fmt.Printf("%-14s %12d %12.0f %12.0f %14.2f %14.2f\n", s.name, rig.Median(f.latency).Microseconds(), rig.Median(f.cpu), rig.Median(f.rate), rig.Median(f.chunk), rig.Median(f.spaced))
-	}
-	p, d := got["ReverseProxy"], got["engine itself"]
-	added := func(f *figures) int64 { return (rig.Median(f.latency) - rig.Median(d.latency)).Microseconds() }
-	fmt.Printf("\nadded latency p50: bytes copied %d µs, ReverseProxy %d µs\n", added(got["bytes copied"]), added(p))
-	for _, name := range []string{"enisle", "and classifier"} {
-		e := got[name]
-		fmt.Printf("%s: added latency p50 %d µs; CPU of a call %.2f of ReverseProxy, of a chunk %.2f, %.2f where they are 5 ms apart\n",
-			name, added(e),
-			rig.Median(e.cpu)/rig.Median(p.cpu), rig.Median(e.chunk)/rig.Median(p.chunk), rig.Median(e.spaced)/rig.Median(p.spaced))
-	}
-	e := got["enisle"]
-	if l := got["LiteLLM"]; l != nil {
-		fmt.Printf("calls a second: %.1f of LiteLLM\n", rig.Median(e.rate)/rig.Median(l.rate))
-	}
-	return openStreams(all[slices.IndexFunc(all, func(s *server) bool { return s.name == "enisle" })], open)
 }
 
 // openStreams holds many streams open and prints what they take.
