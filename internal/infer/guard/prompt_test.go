@@ -162,6 +162,7 @@ func TestHostileLength(t *testing.T) {
 	for name, unit := range map[string]string{
 		"words that begin patterns": "ignore all ", "codes": "QUJDREVGR0hJSktMTU5PUFFSU1RVVldY ", "escapes": `\u0041`, "entities": "&amp;", "percent": "%41",
 		"marks": "a\u0301\u0302", "prompts": "your prompt ", "digits": "65 66 67 ", "dots": ".- ", "invisible": "\u200b", "tags": "\U000e0041", "newlines": "\n",
+		"alphabets in turns": "aЖ", "characters that become many": "a\ufdfa", "halves of characters": "\xf0\x9f",
 	} {
 		t.Run(name, func(t *testing.T) {
 			began := time.Now()
